@@ -1,0 +1,213 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a registry could not do what it was asked.
+///
+/// The message is complete on its own: what happened, in which registry and file, the cause, and
+/// what to do about it. Code asks the `is_*` questions instead of matching; [`source`] leads to
+/// the root cause where there is one.
+///
+/// Cheap to clone, so that one failure can be handed to everyone who waits for it.
+///
+/// [`source`]: StdError::source
+#[derive(Clone)]
+pub struct RegistryError {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    kind: Kind,
+    what: String,
+    registry: Option<String>,
+    hint: Option<String>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    UnsupportedScheme,
+    InvalidUri,
+    Unavailable,
+    PermissionDenied,
+    Corrupt,
+    UnsupportedFormat,
+    InvalidInstance,
+    Timeout,
+    AlreadyExists,
+}
+
+/// Questions for callers.
+impl RegistryError {
+    /// No back end is known for the scheme of the URI.
+    pub fn is_unsupported_scheme(&self) -> bool {
+        self.inner.kind == Kind::UnsupportedScheme
+    }
+
+    /// The registry's URI can't be read, or one of its parameters is unknown or out of range.
+    pub fn is_invalid_uri(&self) -> bool {
+        self.inner.kind == Kind::InvalidUri
+    }
+
+    /// The back end can't be used at present: not reachable, gone, disk full, not a folder.
+    pub fn is_unavailable(&self) -> bool {
+        self.inner.kind == Kind::Unavailable
+    }
+
+    /// The back end is there, but this process may not use it that way.
+    pub fn is_permission_denied(&self) -> bool {
+        self.inner.kind == Kind::PermissionDenied
+    }
+
+    /// What the back end has stored can't be read.
+    pub fn is_corrupt(&self) -> bool {
+        self.inner.kind == Kind::Corrupt
+    }
+
+    /// What the back end has stored was written by another, incompatible version.
+    pub fn is_unsupported_format(&self) -> bool {
+        self.inner.kind == Kind::UnsupportedFormat
+    }
+
+    /// An instance, or a service name that was asked for, breaks the rules that
+    /// [`Instance::validate`](crate::Instance::validate) lists.
+    pub fn is_invalid_instance(&self) -> bool {
+        self.inner.kind == Kind::InvalidInstance
+    }
+
+    /// Something did not end within its time, such as waiting for a lock.
+    pub fn is_timeout(&self) -> bool {
+        self.inner.kind == Kind::Timeout
+    }
+
+    /// The id, or the scheme, is taken by someone who is alive.
+    pub fn is_already_exists(&self) -> bool {
+        self.inner.kind == Kind::AlreadyExists
+    }
+}
+
+/// Constructors for the authors of back ends. `what` is a lower-case phrase without a full stop
+/// that names the thing and the cause.
+impl RegistryError {
+    /// An error for which [`is_unsupported_scheme`](Self::is_unsupported_scheme) is true.
+    pub fn unsupported_scheme(what: impl Into<String>) -> Self {
+        Self::new(Kind::UnsupportedScheme, what.into())
+    }
+
+    /// An error for which [`is_invalid_uri`](Self::is_invalid_uri) is true.
+    pub fn invalid_uri(what: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidUri, what.into())
+    }
+
+    /// An error for which [`is_unavailable`](Self::is_unavailable) is true.
+    pub fn unavailable(what: impl Into<String>) -> Self {
+        Self::new(Kind::Unavailable, what.into())
+    }
+
+    /// An error for which [`is_permission_denied`](Self::is_permission_denied) is true.
+    pub fn permission_denied(what: impl Into<String>) -> Self {
+        Self::new(Kind::PermissionDenied, what.into())
+    }
+
+    /// An error for which [`is_corrupt`](Self::is_corrupt) is true.
+    pub fn corrupt(what: impl Into<String>) -> Self {
+        Self::new(Kind::Corrupt, what.into())
+    }
+
+    /// An error for which [`is_unsupported_format`](Self::is_unsupported_format) is true.
+    pub fn unsupported_format(what: impl Into<String>) -> Self {
+        Self::new(Kind::UnsupportedFormat, what.into())
+    }
+
+    /// An error for which [`is_invalid_instance`](Self::is_invalid_instance) is true.
+    pub fn invalid_instance(what: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidInstance, what.into())
+    }
+
+    /// An error for which [`is_timeout`](Self::is_timeout) is true.
+    pub fn timeout(what: impl Into<String>) -> Self {
+        Self::new(Kind::Timeout, what.into())
+    }
+
+    /// An error for which [`is_already_exists`](Self::is_already_exists) is true.
+    pub fn already_exists(what: impl Into<String>) -> Self {
+        Self::new(Kind::AlreadyExists, what.into())
+    }
+
+    /// Adds what the reader of the message can do about it.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.inner).hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the URI of the registry, credentials redacted.
+    pub fn with_registry(mut self, uri: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.inner).registry = Some(uri.into());
+        self
+    }
+
+    /// Adds the cause. The message should name it already: most callers print only that.
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Arc::make_mut(&mut self.inner).source = Some(Arc::from(source.into()));
+        self
+    }
+
+    fn new(kind: Kind, what: String) -> Self {
+        Self { inner: Arc::new(Inner { kind, what, registry: None, hint: None, source: None }) }
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.what)?;
+        if let Some(registry) = &self.inner.registry {
+            write!(f, " (registry {registry})")?;
+        }
+        if let Some(hint) = &self.inner.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("RegistryError");
+        debug.field("kind", &self.inner.kind).field("message", &self.to_string());
+        if let Some(source) = &self.inner.source {
+            debug.field("source", source);
+        }
+        debug.finish()
+    }
+}
+
+impl StdError for RegistryError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_says_what_where_and_what_to_do() {
+        let error = RegistryError::timeout("cannot lock /r/registry.lock")
+            .with_registry("file:///r")
+            .with_hint("stop the holder");
+        assert_eq!(
+            error.to_string(),
+            "cannot lock /r/registry.lock (registry file:///r); stop the holder"
+        );
+    }
+
+    #[test]
+    fn clone_keeps_kind_and_source() {
+        let cause = std::io::Error::other("the root");
+        let error = RegistryError::unavailable("gone").with_source(cause).clone();
+        assert!(error.is_unavailable() && !error.is_timeout());
+        assert_eq!(error.source().unwrap().to_string(), "the root");
+    }
+}

@@ -1,0 +1,363 @@
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::RegistryError;
+use crate::uri::split_scheme;
+
+/// Longest service name, id, version, group, zone or metadata key, in bytes.
+const MAX_NAME: usize = 255;
+/// Longest URI, in bytes.
+const MAX_URI: usize = 2048;
+/// Most metadata pairs of one instance.
+const MAX_METADATA: usize = 64;
+/// Longest metadata value, in bytes.
+const MAX_METADATA_VALUE: usize = 4096;
+
+/// One provider of one service: where it is, and what a consumer should know to choose.
+///
+/// ```
+/// use rpc_registry::Instance;
+///
+/// let instance = Instance::new("HelloService", "tcp://127.0.0.1:9000")
+///     .with_version("1.2.0")
+///     .with_weight(50)
+///     .with_metadata("rack", "r7");
+/// assert_eq!(instance.weight(), 50);
+/// assert!(instance.validate().is_ok());
+/// ```
+///
+/// The serialized form is a map by field name. Fields that a reader does not know are ignored,
+/// and all but `service`, `id` and `uri` may be missing, so old and new versions read each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Instance {
+    // In this order, so that a person who reads a registry file sees the important part first.
+    service: String,
+    id: String,
+    uri: String,
+    #[serde(default = "default_version")]
+    version: String,
+    #[serde(default)]
+    group: String,
+    #[serde(default = "default_weight")]
+    weight: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    zone: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+    #[serde(default)]
+    started_ms: u64,
+    #[serde(default)]
+    epoch: u64,
+}
+
+fn default_version() -> String {
+    "1.0.0".to_owned()
+}
+
+fn default_weight() -> u32 {
+    100
+}
+
+impl Instance {
+    /// An instance of `service` that listens at `uri`, with a new id and all else at its default.
+    ///
+    /// Nothing is checked here; [`Registry::register`](crate::Registry::register) does.
+    pub fn new(service: impl Into<String>, uri: impl Into<String>) -> Self {
+        let started_ms = unix_ms();
+        Self {
+            service: service.into(),
+            id: new_id(started_ms),
+            uri: uri.into(),
+            version: default_version(),
+            group: String::new(),
+            weight: default_weight(),
+            zone: None,
+            metadata: BTreeMap::new(),
+            started_ms,
+            epoch: 0,
+        }
+    }
+
+    /// Sets the id, unique among the living instances of the service. Default: made of time,
+    /// process id and 64 random bits, safe in a URL and as a file name.
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// Sets the version of the contract. Default: `1.0.0`.
+    pub fn with_version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// Sets the group, which separates implementations of one contract. Default: empty, no group.
+    pub fn with_group(mut self, group: impl Into<String>) -> Self {
+        self.group = group.into();
+        self
+    }
+
+    /// Sets the share of calls relative to the other instances. Default: 100; 0 gets none.
+    pub fn with_weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Sets the place, such as a rack or an availability zone. Default: none.
+    pub fn with_zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Adds one pair of metadata, replacing the value of the same key. Default: no metadata.
+    pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets the start time in milliseconds since the Unix epoch. Default: when
+    /// [`new`](Self::new) was called. Consumers warm up by it.
+    pub fn with_started_ms(mut self, started_ms: u64) -> Self {
+        self.started_ms = started_ms;
+        self
+    }
+
+    /// Sets the epoch, which grows with each registration of the same id. Default: 0; a back end
+    /// raises it above that of the dead registration it replaces.
+    pub fn with_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// The name of the service.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The id, unique among the living instances of the service.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where it listens, such as `tcp://127.0.0.1:9000`.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The version of the contract.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The group; empty for none.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The share of calls relative to the other instances.
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// The place, if one was given.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// All metadata, ordered by key.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// When the provider started, in milliseconds since the Unix epoch; 0 if not known.
+    pub fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    /// Grows with each registration of the same id.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Checks what every back end relies on:
+    ///
+    /// - service, id and version: 1 to 255 bytes, no whitespace, no control characters;
+    /// - group and zone: the same, but may be empty;
+    /// - uri: `scheme://` and something after it, at most 2048 bytes, no whitespace, no control
+    ///   characters;
+    /// - metadata: at most 64 pairs, keys as above, values of at most 4096 bytes.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_instance`, naming the field, the rule and the value.
+    pub fn validate(&self) -> Result<(), RegistryError> {
+        check_service(&self.service)?;
+        check_name("id", &self.id)?;
+        check_uri(&self.uri)?;
+        check_name("version", &self.version)?;
+        check_text("group", &self.group)?;
+        check_text("zone", self.zone().unwrap_or_default())?;
+        if self.metadata.len() > MAX_METADATA {
+            return Err(invalid(format!(
+                "{} metadata pairs, at most {MAX_METADATA} are allowed",
+                self.metadata.len()
+            )));
+        }
+        for (key, value) in &self.metadata {
+            check_name("metadata key", key)?;
+            if value.len() > MAX_METADATA_VALUE {
+                return Err(invalid(format!(
+                    "the metadata value of {key:?} has {} bytes, at most {MAX_METADATA_VALUE} are \
+                     allowed",
+                    value.len()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks a service name that is asked for.
+pub(crate) fn check_service(service: &str) -> Result<(), RegistryError> {
+    check_name("service name", service)
+}
+
+fn check_name(field: &str, value: &str) -> Result<(), RegistryError> {
+    if value.is_empty() {
+        return Err(invalid(format!("the {field} is empty")));
+    }
+    check_text(field, value)
+}
+
+fn check_text(field: &str, value: &str) -> Result<(), RegistryError> {
+    if value.len() > MAX_NAME {
+        return Err(invalid(format!(
+            "the {field} has {} bytes, at most {MAX_NAME} are allowed",
+            value.len()
+        )));
+    }
+    check_characters(field, value)
+}
+
+fn check_uri(uri: &str) -> Result<(), RegistryError> {
+    if uri.len() > MAX_URI {
+        return Err(invalid(format!(
+            "the uri has {} bytes, at most {MAX_URI} are allowed",
+            uri.len()
+        )));
+    }
+    check_characters("uri", uri)?;
+    match split_scheme(uri).and_then(|(_, rest)| rest.strip_prefix("//")) {
+        Some(place) if !place.is_empty() => Ok(()),
+        _ => Err(invalid(format!("the uri {uri:?} is not of the form scheme://address"))
+            .with_hint("write it like tcp://127.0.0.1:9000")),
+    }
+}
+
+fn check_characters(field: &str, value: &str) -> Result<(), RegistryError> {
+    match value.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        Some(bad) => Err(invalid(format!(
+            "the {field} {value:?} contains {bad:?}; whitespace and control characters are not \
+             allowed"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn invalid(what: String) -> RegistryError {
+    RegistryError::invalid_instance(format!("invalid instance: {what}"))
+}
+
+/// Milliseconds since the Unix epoch; 0 if the clock stands before it.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// 64 bits that nobody else has: the standard library seeds each process's hashers from the
+/// operating system, and no two hashers of a process are alike. Time and process id make up for
+/// a copied process image.
+pub(crate) fn random_bits() -> u64 {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.write_u64(unix_ms());
+    hasher.finish()
+}
+
+fn new_id(now_ms: u64) -> String {
+    format!("{now_ms:x}-{:x}-{:016x}", std::process::id(), random_bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn valid() -> Instance {
+        Instance::new("svc", "tcp://127.0.0.1:1")
+    }
+
+    fn refused(instance: Instance, mention: &str) {
+        let error = instance.validate().unwrap_err();
+        assert!(error.is_invalid_instance());
+        assert!(error.to_string().contains(mention), "{error} does not say {mention:?}");
+    }
+
+    #[test]
+    fn names_that_would_damage_a_store_are_refused() {
+        refused(Instance::new("", "tcp://h:1"), "service name is empty");
+        refused(Instance::new("a b", "tcp://h:1"), "whitespace");
+        refused(Instance::new("a\nb", "tcp://h:1"), "'\\n'");
+        refused(Instance::new("a".repeat(256), "tcp://h:1"), "256 bytes");
+        refused(valid().with_id(""), "id is empty");
+        refused(valid().with_id("x\0"), "id");
+        refused(valid().with_version(""), "version is empty");
+        refused(valid().with_group("a\u{85}"), "group");
+        refused(valid().with_zone(" "), "zone");
+        assert!(Instance::new("a".repeat(255), "tcp://h:1").validate().is_ok());
+    }
+
+    #[test]
+    fn uris_that_nobody_could_connect_to_are_refused() {
+        for uri in ["", "tcp", "tcp:", "tcp://", "://h", "1tcp://h", "tcp:/h", "t_p://h"] {
+            refused(Instance::new("svc", uri), "scheme://address");
+        }
+        refused(Instance::new("svc", "tcp://a b"), "whitespace");
+        refused(Instance::new("svc", format!("tcp://{}", "a".repeat(2048))), "2048");
+        assert!(Instance::new("svc", "unix:///tmp/s").validate().is_ok());
+    }
+
+    #[test]
+    fn metadata_has_limits() {
+        let many = (0..65).fold(valid(), |i, n| i.with_metadata(format!("k{n}"), "v"));
+        refused(many, "65 metadata pairs");
+        refused(valid().with_metadata("", "v"), "metadata key is empty");
+        refused(valid().with_metadata("k", "v".repeat(4097)), "4097 bytes");
+        assert!(valid().with_metadata("k", "any text\nat all").validate().is_ok());
+    }
+
+    #[test]
+    fn ids_are_unique_and_safe_in_urls() {
+        let ids: HashSet<_> = (0..1000).map(|_| valid().id().to_owned()).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(ids.iter().all(|id| id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')));
+    }
+
+    #[test]
+    fn old_and_new_versions_read_each_other() {
+        let old =
+            r#"{"service":"svc","id":"a","uri":"tcp://h:1","colour":{"of":["the","future"]}}"#;
+        let read: Instance = serde_json::from_str(old).unwrap();
+        assert_eq!((read.version(), read.weight(), read.zone()), ("1.0.0", 100, None));
+        let full = valid().with_zone("z").with_metadata("k", "v").with_epoch(7);
+        let text = serde_json::to_string(&full).unwrap();
+        assert!(text.starts_with(r#"{"service":"svc","id":""#), "{text}");
+        assert_eq!(serde_json::from_str::<Instance>(&text).unwrap(), full);
+    }
+}

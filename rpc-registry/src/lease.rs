@@ -1,0 +1,149 @@
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use crate::{BoxFuture, Instance, RegistryError};
+
+/// A registration that is in force as long as this value lives.
+///
+/// Dropping it ends the registration at once; [`revoke`](Self::revoke) does the same and reports
+/// whether it worked.
+#[must_use = "dropping a lease removes the registration"]
+pub struct Lease {
+    instance: Instance,
+    /// `None` once revoked. The mutex is never locked: it makes the lease `Sync` although a
+    /// handle need only be `Send`, since all access is through `&mut`.
+    handle: Mutex<Option<Box<dyn LeaseHandle>>>,
+}
+
+/// What a back end does when a [`Lease`] ends. Exactly one of the two methods is called to its
+/// end, after which the handle is dropped.
+pub trait LeaseHandle: Send + 'static {
+    /// Removes the registration and reports how that went.
+    ///
+    /// If the future is dropped before it is ready, [`abandon`](Self::abandon) follows.
+    fn revoke(&mut self) -> BoxFuture<'_, Result<(), RegistryError>>;
+
+    /// Removes the registration as well as can be done without waiting: called from
+    /// [`Lease`]'s `Drop`, maybe on a thread that runs other tasks, maybe outside of a runtime.
+    /// Log failures; there is nobody to return them to.
+    fn abandon(&mut self);
+}
+
+impl Lease {
+    /// A lease for `instance`, as it was stored, that `handle` ends.
+    pub fn new(instance: Instance, handle: impl LeaseHandle) -> Self {
+        Self { instance, handle: Mutex::new(Some(Box::new(handle))) }
+    }
+
+    /// The id under which the instance is registered.
+    pub fn id(&self) -> &str {
+        self.instance.id()
+    }
+
+    /// The instance as it was stored; its [`epoch`](Instance::epoch) may be newer than the one
+    /// that was given.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// Ends the registration and reports whether everything that belongs to it was removed.
+    ///
+    /// # Errors
+    ///
+    /// What the back end ran into. The registration is no longer renewed even then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the lease.
+    pub async fn revoke(mut self) -> Result<(), RegistryError> {
+        let outcome = match self.handle_mut() {
+            Some(handle) => handle.revoke().await,
+            None => Ok(()),
+        };
+        *self.handle_mut() = None;
+        outcome
+    }
+
+    fn handle_mut(&mut self) -> &mut Option<Box<dyn LeaseHandle>> {
+        self.handle.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle_mut() {
+            handle.abandon();
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Recorder {
+        revoked: Arc<AtomicUsize>,
+        abandoned: Arc<AtomicUsize>,
+        stuck: bool,
+    }
+
+    impl LeaseHandle for Recorder {
+        fn revoke(&mut self) -> BoxFuture<'_, Result<(), RegistryError>> {
+            Box::pin(async {
+                if self.stuck {
+                    std::future::pending::<()>().await;
+                }
+                self.revoked.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            })
+        }
+
+        fn abandon(&mut self) {
+            self.abandoned.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Recorder {
+        fn lease(&self) -> Lease {
+            Lease::new(Instance::new("svc", "tcp://127.0.0.1:1"), self.clone())
+        }
+
+        fn counts(&self) -> (usize, usize) {
+            (self.revoked.load(Ordering::SeqCst), self.abandoned.load(Ordering::SeqCst))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_revoked_lease_is_not_abandoned_too() {
+        let recorder = Recorder::default();
+        recorder.lease().revoke().await.unwrap();
+        assert_eq!(recorder.counts(), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_revoke_still_ends_the_registration() {
+        let recorder = Recorder { stuck: true, ..Recorder::default() };
+        let revoke = recorder.lease().revoke();
+        assert!(timeout(Duration::from_millis(1), revoke).await.is_err());
+        assert_eq!(recorder.counts(), (0, 1));
+    }
+
+    #[test]
+    fn a_lease_can_be_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Lease>();
+    }
+}

@@ -1,0 +1,336 @@
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use crate::RegistryError;
+use crate::suggest::nearest;
+
+/// The URI of a registry, taken apart: `scheme://user:password@authority/path?name=value`.
+///
+/// Back ends get one from [`connect`](crate::connect). Path, user, password and parameters are
+/// percent-decoded. What is printed, by `Display` and `Debug` alike, shows no credentials: the
+/// password is replaced by `***`, and so is each parameter whose name contains `password`,
+/// `secret` or `token`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryUri {
+    shown: String,
+    scheme: String,
+    user: Option<String>,
+    password: Option<String>,
+    authority: Option<String>,
+    path: String,
+    params: Vec<(String, String)>,
+}
+
+impl RegistryUri {
+    /// Takes `text` apart.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_uri`, showing the URI and what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, RegistryError> {
+        let shown = redact(text);
+        let wrong = |what: String| {
+            RegistryError::invalid_uri(format!("invalid registry URI {shown:?}: {what}"))
+        };
+        if let Some(bad) = text.chars().find(|c| c.is_control()) {
+            return Err(wrong(format!("it contains the control character {bad:?}")));
+        }
+        if text.contains('#') {
+            return Err(wrong("it has a fragment".into()).with_hint("write a literal # as %23"));
+        }
+        let (scheme, rest) = split_scheme(text).ok_or_else(|| {
+            wrong("it does not start with a scheme".into())
+                .with_hint("a folder on this machine is written file:///tmp/rpc-demo")
+        })?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = match rest.strip_prefix("//") {
+            Some(rest) => {
+                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                (Some(authority), path)
+            }
+            None => (None, rest),
+        };
+        let (userinfo, authority) = match authority.map(|a| (a.rsplit_once('@'), a)) {
+            Some((Some((userinfo, hosts)), _)) => (Some(userinfo), Some(hosts)),
+            Some((None, hosts)) => (None, Some(hosts)),
+            None => (None, None),
+        };
+        let decode = |part: &str| decode(part).map_err(wrong);
+        let (user, password) = match userinfo.map(|u| u.split_once(':').unwrap_or((u, ""))) {
+            Some((user, "")) => (Some(decode(user)?), None),
+            Some((user, password)) => (Some(decode(user)?), Some(decode(password)?)),
+            None => (None, None),
+        };
+        let mut params: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if params.iter().any(|(known, _)| *known == name) {
+                return Err(wrong(format!("the parameter {name:?} is given twice")));
+            }
+            params.push((name, value));
+        }
+        let (scheme, path) = (scheme.to_ascii_lowercase(), decode(path)?);
+        let authority = authority.filter(|a| !a.is_empty()).map(str::to_owned);
+        Ok(Self { scheme, user, password, authority, path, params, shown })
+    }
+
+    /// The URI as it was given, credentials redacted.
+    pub fn as_str(&self) -> &str {
+        &self.shown
+    }
+
+    /// The scheme, in lower case.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The user name, if one was given.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// The password, if one was given. Keep it out of messages.
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    /// What stands between `//`, or the credentials, and the path: often a host and port, or a
+    /// list of them. `None` when there is no such part or it is empty.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
+    }
+
+    /// The path, with its leading slash if there is one.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The value of a parameter; empty if it stands there without one.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a parameter that is a whole number, or `default` if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_uri` when it is no number or outside `range`.
+    pub fn number(
+        &self,
+        name: &str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> Result<u64, RegistryError> {
+        let Some(value) = self.param(name) else { return Ok(default) };
+        match value.parse() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => Err(self.wrong(format!(
+                "the parameter {name}={value:?} is not a whole number from {} to {}",
+                range.start(),
+                range.end()
+            ))),
+        }
+    }
+
+    /// Refuses parameters that the back end does not know, so that a misspelt one does not go
+    /// unnoticed.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_uri`, listing the `known` ones and suggesting the nearest.
+    pub fn expect_params(&self, known: &[&str]) -> Result<(), RegistryError> {
+        let unknown = self.params.iter().find(|(name, _)| !known.contains(&name.as_str()));
+        let Some((name, _)) = unknown else { return Ok(()) };
+        let hint = match (nearest(name, known), known) {
+            (Some(near), _) => format!("did you mean {near:?}?"),
+            (None, []) => format!("{}: takes no parameters", self.scheme),
+            (None, known) => format!("{}: knows {}", self.scheme, known.join(", ")),
+        };
+        Err(self.wrong(format!("unknown parameter {name:?}")).with_hint(hint))
+    }
+
+    /// An `is_invalid_uri` error about this URI, for what only its back end can check.
+    pub fn wrong(&self, what: impl fmt::Display) -> RegistryError {
+        RegistryError::invalid_uri(format!("invalid registry URI {:?}: {what}", self.shown))
+    }
+}
+
+impl fmt::Display for RegistryUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for RegistryUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RegistryUri").field(&self.shown).finish()
+    }
+}
+
+/// Splits `scheme:rest`; `None` if there is no well-formed scheme (RFC 3986: a letter, then
+/// letters, digits, `+`, `-`, `.`).
+pub(crate) fn split_scheme(uri: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = uri.split_once(':')?;
+    is_scheme(scheme).then_some((scheme, rest))
+}
+
+/// Whether `name` is a well-formed scheme.
+pub(crate) fn is_scheme(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+}
+
+/// Replaces credentials by `***`. Works on text that may not be a URI at all, since errors show
+/// that too; when in doubt it hides more than needed.
+fn redact(text: &str) -> String {
+    let (before_query, query) = match text.split_once('?') {
+        Some((before, query)) => (before, Some(query)),
+        None => (text, None),
+    };
+    let mut shown = match before_query.split_once("//") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let authority = match authority.rsplit_once('@') {
+                Some((userinfo, hosts)) => match userinfo.split_once(':') {
+                    Some((user, _)) => format!("{user}:***@{hosts}"),
+                    None => authority.to_owned(),
+                },
+                None => authority.to_owned(),
+            };
+            format!("{scheme}//{authority}{path}")
+        }
+        None => before_query.to_owned(),
+    };
+    for (n, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        shown.push(if n == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((name, _)) if is_secret(name) => shown.extend([name, "=***"]),
+            _ => shown.push_str(pair),
+        }
+    }
+    shown
+}
+
+fn is_secret(name: &str) -> bool {
+    // A name that hides behind percent signs is treated as a secret rather than decoded.
+    let name = name.to_ascii_lowercase();
+    ["password", "secret", "token", "%"].iter().any(|mark| name.contains(mark))
+}
+
+fn decode(part: &str) -> Result<String, String> {
+    let mut decoded = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if first != b'%' {
+            decoded.push(first);
+            continue;
+        }
+        match tail {
+            [high, low, tail @ ..] => {
+                let byte = hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low);
+                decoded.push(byte.ok_or_else(bad_escape)?);
+                rest = tail;
+            }
+            _ => return Err(bad_escape()),
+        }
+    }
+    match String::from_utf8(decoded) {
+        Ok(text) if text.contains('\0') => Err("it contains %00".to_owned()),
+        Ok(text) => Ok(text),
+        Err(_) => Err("its percent-encoded bytes are not UTF-8".to_owned()),
+    }
+}
+
+fn bad_escape() -> String {
+    "a % is not followed by two hexadecimal digits (a literal % is written %25)".to_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> RegistryUri {
+        RegistryUri::parse(text).unwrap()
+    }
+
+    fn refused(text: &str, mention: &str) {
+        let error = RegistryUri::parse(text).unwrap_err();
+        assert!(error.is_invalid_uri());
+        assert!(error.to_string().contains(mention), "{error} does not say {mention:?}");
+    }
+
+    #[test]
+    fn every_part_is_found_and_decoded() {
+        let uri = parse("ETCD://me:p%40ss@a:1,b:2/pre%20fix?x=1&y=%26&z");
+        assert_eq!(uri.scheme(), "etcd");
+        assert_eq!((uri.user(), uri.password()), (Some("me"), Some("p@ss")));
+        assert_eq!((uri.authority(), uri.path()), (Some("a:1,b:2"), "/pre fix"));
+        assert_eq!((uri.param("x"), uri.param("y")), (Some("1"), Some("&")));
+        assert_eq!((uri.param("z"), uri.param("q")), (Some(""), None));
+    }
+
+    #[test]
+    fn parts_may_be_missing() {
+        let uri = parse("file:///tmp/x");
+        assert_eq!((uri.authority(), uri.path()), (None, "/tmp/x"));
+        assert_eq!(parse("file:./dir").path(), "./dir");
+        assert_eq!((parse("memory:").path(), parse("memory:").authority()), ("", None));
+    }
+
+    #[test]
+    fn credentials_are_never_shown() {
+        for text in [
+            "etcd://me:hunter2@h/p?token=hunter2&a=b",
+            "etcd://me:hunter2@h/%zz",
+            "etcd://me:hunter2@h#f",
+            "no scheme://me:hunter2@h",
+            "etcd://h/?auth_Password=hunter2&p%61ssword=hunter2",
+        ] {
+            let shown = match RegistryUri::parse(text) {
+                Ok(uri) => format!("{uri} {uri:?} {}", uri.as_str()),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert!(shown.contains("***"), "{shown}");
+        }
+        assert_eq!(parse("file:///tmp/x?a=b&c").as_str(), "file:///tmp/x?a=b&c");
+    }
+
+    #[test]
+    fn errors_show_the_uri_and_what_is_wrong() {
+        refused("/tmp/rpc", "does not start with a scheme");
+        refused("/tmp/rpc", "\"/tmp/rpc\"");
+        refused("", "scheme");
+        refused("file:///a%2", "two hexadecimal digits");
+        refused("file:///a%+1", "two hexadecimal digits");
+        refused("file:///a%ff", "not UTF-8");
+        refused("file:///a%00", "%00");
+        refused("file:///a#b", "%23");
+        refused("file:///a\n", "'\\n'");
+        refused("file:///a?x=1&x=2", "given twice");
+    }
+
+    #[test]
+    fn numbers_are_checked() {
+        let uri = parse("file:/x?n=7&bad=7s&big=99999999999999999999");
+        assert_eq!(uri.number("n", 1, 0..=10).unwrap(), 7);
+        assert_eq!(uri.number("m", 1, 0..=10).unwrap(), 1);
+        for (name, range) in [("n", 8..=10), ("bad", 0..=10), ("big", 0..=u64::MAX)] {
+            assert!(uri.number(name, 1, range).unwrap_err().is_invalid_uri());
+        }
+    }
+
+    #[test]
+    fn a_misspelt_parameter_is_not_ignored() {
+        let uri = parse("file:/x?lock_timout_ms=7");
+        assert!(uri.expect_params(&["lock_timout_ms"]).is_ok());
+        let error = uri.expect_params(&["lock_timeout_ms", "other"]).unwrap_err();
+        assert!(error.to_string().contains("did you mean \"lock_timeout_ms\""), "{error}");
+    }
+}
