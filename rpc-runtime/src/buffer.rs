@@ -1,0 +1,30 @@
+//! Byte buffers that are used again, so that a call in steady state allocates none.
+
+use std::cell::RefCell;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers kept per thread.
+const MAX_POOLED: usize = 64;
+/// A buffer that grew beyond this is freed: one large payload must not occupy memory for ever.
+pub(crate) const MAX_KEPT: usize = 64 << 10;
+
+/// An empty buffer.
+pub(crate) fn take() -> Vec<u8> {
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Gives a buffer back for the next [`take`] on this thread.
+pub(crate) fn give(mut buffer: Vec<u8>) {
+    if buffer.capacity() == 0 || buffer.capacity() > MAX_KEPT {
+        return;
+    }
+    buffer.clear();
+    POOL.with_borrow_mut(|pool| {
+        if pool.len() < MAX_POOLED {
+            pool.push(buffer);
+        }
+    });
+}

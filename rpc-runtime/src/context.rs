@@ -1,0 +1,126 @@
+//! What travels with a call: deadline, metadata, peer.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
+use std::time::{Duration, Instant};
+
+use pin_project_lite::pin_project;
+
+/// Text that travels with a call, by key: tenant, trace id, locale.
+pub type Metadata = BTreeMap<String, String>;
+
+/// What is known about the call that runs now.
+///
+/// A provider reads it with [`Context::current`]. Calls that a handler makes inherit its deadline
+/// and its metadata without being told. Owned and cheap to clone (reference counts).
+///
+/// The context follows the handler's own future. Work that a handler hands to a task of its own
+/// takes it along with [`scope`](Self::scope).
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) metadata: Option<Arc<Metadata>>,
+    pub(crate) peer: Option<Arc<str>>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Context>> = const { RefCell::new(None) };
+}
+
+impl Context {
+    /// The context of the call that runs now; outside of one, an empty one.
+    pub fn current() -> Self {
+        CURRENT.with_borrow(|current| current.clone()).unwrap_or_default()
+    }
+
+    /// Looks at the current context without cloning it.
+    pub(crate) fn with_current<R>(read: impl FnOnce(Option<&Context>) -> R) -> R {
+        CURRENT.with_borrow(|current| read(current.as_ref()))
+    }
+
+    /// When the caller stops waiting.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// How long the caller still waits at `now`; zero once the deadline has passed.
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// The text that the caller sent under `key`.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// All that the caller sent along.
+    pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.metadata.iter().flat_map(|all| all.iter()).map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The URI of the caller's end of the connection.
+    pub fn peer(&self) -> Option<&str> {
+        self.peer.as_deref()
+    }
+
+    /// Runs `future` with this as its current context, wherever it is spawned.
+    pub fn scope<F: Future>(self, future: F) -> Scope<F> {
+        Scope { context: self, future }
+    }
+
+    /// Makes this the current context of the thread while `run` runs.
+    pub(crate) fn enter<R>(&self, run: impl FnOnce() -> R) -> R {
+        let _restore = Restore(CURRENT.replace(Some(self.clone())));
+        run()
+    }
+}
+
+/// Puts the outer context back, also when the inner code panics.
+struct Restore(Option<Context>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+    }
+}
+
+pin_project! {
+    /// A future that runs with a [`Context`]; see [`Context::scope`].
+    pub struct Scope<F> {
+        context: Context,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Scope<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.context.enter(|| this.future.poll(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outer_context_is_back_after_a_panic() {
+        let outer = Context { peer: Some("outer".into()), ..Context::default() };
+        outer.enter(|| {
+            let inner = Context { peer: Some("inner".into()), ..Context::default() };
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                inner.enter(|| panic!("in the handler"));
+            }));
+            assert!(result.is_err());
+            assert_eq!(Context::current().peer(), Some("outer"));
+        });
+        assert_eq!(Context::current().peer(), None);
+    }
+}

@@ -1,0 +1,343 @@
+//! [`RpcError`]: what went wrong, where, and whether a retry is safe.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::Status;
+
+/// The result of a remote method that has no error type of its own.
+pub type Result<T, E = RpcError> = std::result::Result<T, E>;
+
+/// Why a call failed.
+///
+/// An `RpcError` answers questions instead of being matched on, so that new causes do not break
+/// users: [`is_timeout`](Self::is_timeout), [`is_unavailable`](Self::is_unavailable), … and, the
+/// one that decides what to do next, [`is_safe_to_retry`](Self::is_safe_to_retry). Its message
+/// names the method, the peer and the cause; [`source`](Error::source) leads to the root.
+///
+/// It is `Clone`, `PartialEq`, `Serialize` and `Deserialize`, since contracts put it into their own
+/// error enums:
+///
+/// ```
+/// use rpc_runtime::RpcError;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Serialize, Deserialize)]
+/// enum TransferError {
+///     Insufficient(u32, i64),
+///     Rpc(RpcError),
+/// }
+/// impl From<RpcError> for TransferError {
+///     fn from(error: RpcError) -> Self {
+///         Self::Rpc(error)
+///     }
+/// }
+/// ```
+///
+/// Whether a retry is safe is knowledge of one hop: it is neither serialized nor compared. An
+/// `RpcError` that a provider passes on from a call of its own says nothing about whether the
+/// provider itself ran.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RpcError(Box<Inner>);
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Inner {
+    #[serde(with = "status_as_number")]
+    status: Status,
+    message: String,
+    #[serde(default)]
+    method: Option<String>,
+    #[serde(default)]
+    peer: Option<String>,
+    #[serde(default)]
+    source: Option<Cause>,
+    /// The provider surely did not run the method.
+    #[serde(skip)]
+    unexecuted: bool,
+    #[serde(skip)]
+    idempotent: bool,
+}
+
+/// A link of the chain of causes. Only its text travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Cause {
+    message: String,
+    #[serde(default)]
+    source: Option<Box<Cause>>,
+}
+
+/// Longest chain of causes that is kept.
+const MAX_CAUSES: usize = 16;
+
+impl Cause {
+    fn from_error(error: &(dyn Error + 'static)) -> Self {
+        let mut messages = Vec::new();
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if messages.len() == MAX_CAUSES {
+                break;
+            }
+            messages.push(error.to_string());
+            next = error.source();
+        }
+        let mut cause: Option<Box<Cause>> = None;
+        for message in messages.into_iter().rev() {
+            cause = Some(Box::new(Cause { message, source: cause }));
+        }
+        cause.map_or_else(|| Cause { message: String::new(), source: None }, |cause| *cause)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+mod status_as_number {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::status::Status;
+
+    pub(super) fn serialize<S: Serializer>(status: &Status, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u16(status.to_wire())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Status, D::Error> {
+        u16::deserialize(d).map(Status::from_wire)
+    }
+}
+
+impl RpcError {
+    /// An error of this kind. Providers mostly want [`internal`](Self::internal).
+    pub fn new(status: Status, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            status,
+            message: message.into(),
+            method: None,
+            peer: None,
+            source: None,
+            unexecuted: false,
+            idempotent: false,
+        }))
+    }
+
+    /// The handler failed outside its contract.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Status::Internal, message)
+    }
+
+    /// There is no usable connection or provider.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Status::Unavailable, message)
+    }
+
+    /// Something the user gave is invalid. The message says what, and what would be right.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Status::Invalid, message).unexecuted()
+    }
+
+    pub(crate) fn timeout(message: impl Into<String>) -> Self {
+        Self::new(Status::Timeout, message)
+    }
+
+    pub(crate) fn protocol(message: impl Into<String>) -> Self {
+        Self::new(Status::Protocol, message)
+    }
+
+    /// Keeps `error` and all that it says to have caused it as the [`source`](Error::source).
+    pub fn with_source(mut self, error: &(dyn Error + 'static)) -> Self {
+        self.0.source = Some(Cause::from_error(error));
+        self
+    }
+
+    /// Names the method, unless one is named already: the innermost knows best.
+    pub(crate) fn with_method(mut self, method: impl fmt::Display) -> Self {
+        self.0.method.get_or_insert_with(|| method.to_string());
+        self
+    }
+
+    /// Names the peer, unless one is named already.
+    pub(crate) fn with_peer(mut self, peer: impl fmt::Display) -> Self {
+        self.0.peer.get_or_insert_with(|| peer.to_string());
+        self
+    }
+
+    /// Says that the provider surely did not run the method.
+    pub(crate) fn unexecuted(mut self) -> Self {
+        self.0.unexecuted = true;
+        self
+    }
+
+    /// Says that the provider may have run the method.
+    pub(crate) fn maybe_executed(mut self) -> Self {
+        self.0.unexecuted = false;
+        self
+    }
+
+    pub(crate) fn is_unexecuted(&self) -> bool {
+        self.0.unexecuted
+    }
+
+    pub(crate) fn with_idempotent(mut self, idempotent: bool) -> Self {
+        self.0.idempotent = idempotent;
+        self
+    }
+
+    /// The kind of failure, as it travels on the wire. The questions below are meant for deciding,
+    /// this is meant for counting.
+    pub fn status(&self) -> Status {
+        self.0.status
+    }
+
+    /// What happened, without method and peer.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// `Service/method`, where known.
+    pub fn method(&self) -> Option<&str> {
+        self.0.method.as_deref()
+    }
+
+    /// The URI of the other end, where known.
+    pub fn peer(&self) -> Option<&str> {
+        self.0.peer.as_deref()
+    }
+
+    /// The deadline passed before the answer came.
+    pub fn is_timeout(&self) -> bool {
+        self.0.status == Status::Timeout
+    }
+
+    /// No provider or no connection, or the connection ended before the answer.
+    pub fn is_unavailable(&self) -> bool {
+        self.0.status == Status::Unavailable
+    }
+
+    /// The provider has no such service or method, or not in a version that fits.
+    pub fn is_not_found(&self) -> bool {
+        self.0.status == Status::NotFound
+    }
+
+    /// A limit on concurrent work was reached.
+    pub fn is_overloaded(&self) -> bool {
+        self.0.status == Status::Overloaded
+    }
+
+    /// Arguments or result were over the payload limit.
+    pub fn is_too_large(&self) -> bool {
+        self.0.status == Status::TooLarge
+    }
+
+    /// The call was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.status == Status::Cancelled
+    }
+
+    /// Arguments or result did not decode as the types of the contract.
+    pub fn is_decode(&self) -> bool {
+        self.0.status == Status::Decode
+    }
+
+    /// The handler panicked or failed outside its contract.
+    pub fn is_internal(&self) -> bool {
+        self.0.status == Status::Internal
+    }
+
+    /// The peer speaks another protocol, another version of it, or broke its rules.
+    pub fn is_protocol(&self) -> bool {
+        self.0.status == Status::Protocol
+    }
+
+    /// A URI or a setting that the user gave is invalid.
+    pub fn is_invalid(&self) -> bool {
+        self.0.status == Status::Invalid
+    }
+
+    /// A second try can do no harm: the provider surely did not run the method, or the contract
+    /// marks it `idempotent`.
+    pub fn is_safe_to_retry(&self) -> bool {
+        self.0.unexecuted || self.0.idempotent
+    }
+}
+
+impl PartialEq for RpcError {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&*self.0, &*other.0);
+        (a.status, &a.message, &a.method, &a.peer, &a.source)
+            == (b.status, &b.message, &b.method, &b.peer, &b.source)
+    }
+}
+
+impl Eq for RpcError {}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.method(), self.peer()) {
+            (Some(method), Some(peer)) => write!(f, "{method} at {peer}: ")?,
+            (Some(method), None) => write!(f, "{method}: ")?,
+            (None, Some(peer)) => write!(f, "{peer}: ")?,
+            (None, None) => {}
+        }
+        f.write_str(self.message())
+    }
+}
+
+impl fmt::Debug for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcError")
+            .field("status", &self.0.status)
+            .field("message", &self.0.message)
+            .field("method", &self.0.method)
+            .field("peer", &self.0.peer)
+            .field("source", &self.0.source)
+            .field("safe_to_retry", &self.is_safe_to_retry())
+            .finish()
+    }
+}
+
+impl Error for RpcError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_ref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_names_method_peer_and_cause_and_source_leads_to_the_root() {
+        let root = std::io::Error::other("no route");
+        let error = RpcError::unavailable("cannot connect")
+            .with_source(&root)
+            .with_method("Hello/hello")
+            .with_peer("tcp://127.0.0.1:1");
+        assert_eq!(error.to_string(), "Hello/hello at tcp://127.0.0.1:1: cannot connect");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no route"));
+    }
+
+    #[test]
+    fn retry_knowledge_does_not_cross_a_hop() {
+        let error = RpcError::unavailable("gone").unexecuted();
+        assert!(error.is_safe_to_retry());
+        let bytes = rmp_serde::to_vec_named(&error).unwrap();
+        let passed_on: RpcError = rmp_serde::from_slice(&bytes).unwrap();
+        assert!(!passed_on.is_safe_to_retry());
+        assert_eq!(passed_on, error);
+    }
+
+    #[test]
+    fn an_error_is_one_pointer_so_results_stay_small() {
+        assert_eq!(size_of::<RpcError>(), size_of::<usize>());
+    }
+}

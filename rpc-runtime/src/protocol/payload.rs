@@ -1,0 +1,383 @@
+//! What is inside the frames: MessagePack, arguments, metadata, errors.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::Error as ValueError;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::header::Flags;
+use crate::context::Metadata;
+use crate::descriptor::ArgumentDescriptor;
+use crate::error::RpcError;
+use crate::status::Status;
+
+/// How structs are written. Readers take both forms without being told which it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// As maps from field name to value. Old and new versions of a struct read each other
+    /// (`#[serde(default)]` for the new fields). The default.
+    #[default]
+    Named,
+    /// As arrays of values: smaller and faster, but both ends must have the very same fields.
+    Compact,
+}
+
+impl Encoding {
+    pub(crate) fn flags(self) -> Flags {
+        match self {
+            Self::Named => Flags::default(),
+            Self::Compact => Flags::COMPACT,
+        }
+    }
+
+    pub(crate) fn of(flags: Flags) -> Self {
+        if flags.contains(Flags::COMPACT) { Self::Compact } else { Self::Named }
+    }
+}
+
+/// Values nested deeper than this are refused instead of exhausting the stack. serde_json's limit.
+const MAX_DEPTH: usize = 128;
+
+/// Limit of the encoded metadata of one call.
+pub(crate) const MAX_METADATA: usize = 16 << 10;
+
+/// Appends `value`; on failure `out` is as it was.
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    encoding: Encoding,
+    out: &mut Vec<u8>,
+) -> Result<(), RpcError> {
+    let start = out.len();
+    let result = match encoding {
+        Encoding::Named => rmp_serde::encode::write_named(out, value),
+        Encoding::Compact => rmp_serde::encode::write(out, value),
+    };
+    result.map_err(|error| {
+        out.truncate(start);
+        RpcError::internal("the value cannot be encoded as MessagePack").with_source(&error)
+    })
+}
+
+/// Reads a value in either form.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RpcError> {
+    T::deserialize(&mut deserializer(bytes)).map_err(|error| decode_error(&error))
+}
+
+fn deserializer(bytes: &[u8]) -> rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'_, [u8]>> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    deserializer.set_max_depth(MAX_DEPTH);
+    deserializer
+}
+
+fn decode_error(error: &rmp_serde::decode::Error) -> RpcError {
+    RpcError::new(Status::Decode, error.to_string())
+}
+
+/// The arguments of a method: `()`, or a tuple of one to sixteen values.
+///
+/// They travel as an array. Where the array is shorter than the tuple, a missing `Option` is `None`
+/// and a [`Defaulted`] argument its default; what is too much is skipped. So a signature can grow at
+/// its end while old and new ends go on talking.
+#[diagnostic::on_unimplemented(
+    message = "the arguments of a remote method must be owned serde types",
+    label = "an argument of this method cannot travel",
+    note = "each argument needs `Serialize + DeserializeOwned + Send + 'static`"
+)]
+pub trait Arguments: Sized + Send + 'static {
+    /// Appends the array.
+    #[doc(hidden)]
+    fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), RpcError>;
+
+    /// Reads the array; the descriptors are for messages.
+    #[doc(hidden)]
+    fn decode(bytes: &[u8], descriptors: &[ArgumentDescriptor]) -> Result<Self, RpcError>;
+}
+
+impl Arguments for () {
+    fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), RpcError> {
+        // serde writes `()` as nil; arguments are always an array.
+        encode::<[u8; 0]>(&[], encoding, out)
+    }
+
+    fn decode(bytes: &[u8], _: &[ArgumentDescriptor]) -> Result<Self, RpcError> {
+        struct Nothing;
+        impl<'de> Visitor<'de> for Nothing {
+            type Value = ();
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of arguments")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+                skip_rest(&mut seq)
+            }
+        }
+        deserializer(bytes).deserialize_seq(Nothing).map_err(|error| decode_error(&error))
+    }
+}
+
+struct ArgumentsVisitor<'d, T>(&'d [ArgumentDescriptor], PhantomData<T>);
+
+macro_rules! arguments {
+    ($($at:tt $T:ident),+) => {
+        impl<$($T: Serialize + DeserializeOwned + Send + 'static),+> Arguments for ($($T,)+) {
+            #[inline]
+            fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), RpcError> {
+                encode(self, encoding, out)
+            }
+
+            #[inline]
+            fn decode(bytes: &[u8], descriptors: &[ArgumentDescriptor]) -> Result<Self, RpcError> {
+                deserializer(bytes)
+                    .deserialize_seq(ArgumentsVisitor(descriptors, PhantomData::<Self>))
+                    .map_err(|error| decode_error(&error))
+            }
+        }
+
+        impl<'de, $($T: DeserializeOwned),+> Visitor<'de> for ArgumentsVisitor<'_, ($($T,)+)> {
+            type Value = ($($T,)+);
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of arguments")
+            }
+
+            #[inline]
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let value = ($(next_argument::<$T, A>(&mut seq, self.0, $at)?,)+);
+                skip_rest(&mut seq)?;
+                Ok(value)
+            }
+        }
+    };
+}
+
+arguments!(0 T0);
+arguments!(0 T0, 1 T1);
+arguments!(0 T0, 1 T1, 2 T2);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6, 7 T7);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6, 7 T7, 8 T8);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6, 7 T7, 8 T8, 9 T9);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6, 7 T7, 8 T8, 9 T9, 10 T10);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6, 7 T7, 8 T8, 9 T9, 10 T10, 11 T11);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6, 7 T7, 8 T8, 9 T9, 10 T10, 11 T11, 12 T12);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6, 7 T7, 8 T8, 9 T9, 10 T10, 11 T11, 12 T12, 13 T13);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6, 7 T7, 8 T8, 9 T9, 10 T10, 11 T11, 12 T12, 13 T13, 14 T14);
+arguments!(0 T0, 1 T1, 2 T2, 3 T3, 4 T4, 5 T5, 6 T6, 7 T7, 8 T8, 9 T9, 10 T10, 11 T11, 12 T12, 13 T13, 14 T14, 15 T15);
+
+#[inline]
+fn next_argument<'de, T: DeserializeOwned, A: SeqAccess<'de>>(
+    seq: &mut A,
+    descriptors: &[ArgumentDescriptor],
+    at: usize,
+) -> Result<T, A::Error> {
+    let result = match seq.next_element() {
+        Ok(Some(value)) => return Ok(value),
+        Ok(None) => T::deserialize(Missing).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    result.map_err(|cause| match descriptors.get(at) {
+        Some(argument) => A::Error::custom(format_args!(
+            "argument `{}: {}`: {cause}",
+            argument.name(),
+            argument.type_name()
+        )),
+        None => A::Error::custom(format_args!("argument {at}: {cause}")),
+    })
+}
+
+fn skip_rest<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<(), A::Error> {
+    while seq.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+/// The value that is not there: `None` for whoever can do with nothing, an error for all others.
+/// serde does the same for missing fields of structs.
+struct Missing;
+
+impl<'de> Deserializer<'de> for Missing {
+    type Error = ValueError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ValueError> {
+        Err(ValueError::custom("missing"))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+        visitor.visit_none()
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ValueError> {
+        if name == DEFAULTED { visitor.visit_none() } else { visitor.visit_newtype_struct(self) }
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+/// An argument that takes its type's default when the caller did not send it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Defaulted<T>(pub T);
+
+/// Tells [`Missing`] who asks.
+const DEFAULTED: &str = "rpc_runtime::Defaulted";
+
+impl<T: Serialize> Serialize for Defaulted<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Defaulted<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OrDefault<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for OrDefault<T> {
+            type Value = Defaulted<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_none<E>(self) -> Result<Self::Value, E> {
+                Ok(Defaulted(T::default()))
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+                T::deserialize(d).map(Defaulted)
+            }
+        }
+        deserializer.deserialize_newtype_struct(DEFAULTED, OrDefault(PhantomData))
+    }
+}
+
+/// Appends the metadata section: its length in four bytes, then a map.
+pub(crate) fn encode_metadata(metadata: &Metadata, out: &mut Vec<u8>) -> Result<(), RpcError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    encode(metadata, Encoding::Named, out)?;
+    let length = out.len() - start - 4;
+    match u32::try_from(length) {
+        Ok(wire) if length <= MAX_METADATA => {
+            if let Some(field) = out.get_mut(start..start + 4) {
+                field.copy_from_slice(&wire.to_be_bytes());
+            }
+            Ok(())
+        }
+        _ => {
+            out.truncate(start);
+            Err(RpcError::new(
+                Status::TooLarge,
+                format!("metadata of {length} bytes is over the limit of {MAX_METADATA} bytes"),
+            )
+            .unexecuted())
+        }
+    }
+}
+
+/// Splits a payload into its metadata, if the flags say that it has some, and the rest.
+pub(crate) fn split_metadata(flags: Flags, payload: &[u8]) -> Result<(Option<Metadata>, &[u8]), RpcError> {
+    if !flags.contains(Flags::METADATA) {
+        return Ok((None, payload));
+    }
+    let damaged = || RpcError::new(Status::Decode, "the metadata section is damaged");
+    let (length, rest) = payload.split_first_chunk::<4>().ok_or_else(damaged)?;
+    let length = u32::from_be_bytes(*length) as usize;
+    if length > MAX_METADATA {
+        return Err(RpcError::new(
+            Status::TooLarge,
+            format!("metadata of {length} bytes is over the limit of {MAX_METADATA} bytes"),
+        ));
+    }
+    let (metadata, arguments) = rest.split_at_checked(length).ok_or_else(damaged)?;
+    let metadata = decode(metadata).map_err(|error| damaged().with_source(&error))?;
+    Ok((Some(metadata), arguments))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TWO: &[ArgumentDescriptor] =
+        &[ArgumentDescriptor::new("account", "u32"), ArgumentDescriptor::new("note", "String")];
+
+    fn encoded(arguments: &impl Arguments) -> Vec<u8> {
+        let mut out = Vec::new();
+        arguments.encode(Encoding::Named, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_wrong_or_missing_argument_is_named() {
+        let bytes = encoded(&("seven".to_owned(), "x".to_owned()));
+        let error = <(u32, String)>::decode(&bytes, TWO).unwrap_err();
+        assert!(error.is_decode() && error.message().contains("argument `account: u32`"), "{error}");
+        let error = <(u32, String)>::decode(&encoded(&(7_u32,)), TWO).unwrap_err();
+        assert!(error.message().contains("argument `note: String`: missing"), "{error}");
+    }
+
+    #[test]
+    fn a_signature_can_grow_at_its_end() {
+        let old = encoded(&(7_u32,));
+        let new: (u32, Option<String>, Defaulted<u8>) = Arguments::decode(&old, TWO).unwrap();
+        assert_eq!(new, (7, None, Defaulted(0)));
+        let (seven,): (u32,) = Arguments::decode(&encoded(&(7_u32, Some("x".to_owned()), 3_u8)), TWO).unwrap();
+        assert_eq!(seven, 7);
+        <()>::decode(&old, &[]).unwrap();
+        let (given,): (Defaulted<u8>,) = Arguments::decode(&encoded(&(Defaulted(3_u8),)), TWO).unwrap();
+        assert_eq!(given.0, 3);
+    }
+
+    #[test]
+    fn both_encodings_are_read_without_being_told() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Point {
+            x: i32,
+            y: i32,
+        }
+        for encoding in [Encoding::Named, Encoding::Compact] {
+            let mut out = Vec::new();
+            (Point { x: 1, y: -2 },).encode(encoding, &mut out).unwrap();
+            let (point,) = <(Point,)>::decode(&out, &[]).unwrap();
+            assert_eq!(point, Point { x: 1, y: -2 });
+        }
+    }
+
+    #[test]
+    fn nesting_beyond_the_limit_is_an_error_and_not_a_stack_overflow() {
+        #[derive(Deserialize)]
+        struct Nested(#[allow(dead_code)] Vec<Nested>);
+        let bytes = vec![0x91; 1 << 20];
+        assert!(decode::<Nested>(&bytes).is_err());
+        assert!(<()>::decode(&bytes, &[]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_reads_back(metadata: Metadata, rest: Vec<u8>) {
+            let mut out = Vec::new();
+            encode_metadata(&metadata, &mut out).unwrap();
+            out.extend_from_slice(&rest);
+            let (read, arguments) = split_metadata(Flags::METADATA, &out).unwrap();
+            prop_assert_eq!(read, Some(metadata));
+            prop_assert_eq!(arguments, &rest[..]);
+        }
+
+        #[test]
+        fn no_bytes_panic_the_readers(bytes: Vec<u8>) {
+            let _ = split_metadata(Flags::METADATA, &bytes);
+            let _ = <(u32, Vec<String>, Option<f64>)>::decode(&bytes, &[]);
+        }
+    }
+}

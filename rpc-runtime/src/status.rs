@@ -1,0 +1,99 @@
+//! The outcome of a call as a number on the wire.
+
+use std::fmt;
+
+/// The outcome of a call.
+///
+/// The numbers are part of the wire protocol (`docs/protocol.md`) and never change their meaning.
+/// A number this version does not know is read as [`Status::Internal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+#[non_exhaustive]
+pub enum Status {
+    /// The method returned `Ok`; the payload is its value.
+    Ok = 0,
+    /// The method returned `Err`; the payload is the error value of the contract.
+    Application = 1,
+    /// Arguments or result did not decode as the types of the contract.
+    Decode = 10,
+    /// The provider has no such service or method, or only in a version that does not fit.
+    NotFound = 20,
+    /// The deadline passed first.
+    Timeout = 30,
+    /// The caller gave up, or the provider ended the call.
+    Cancelled = 31,
+    /// A limit on concurrent work was reached.
+    Overloaded = 40,
+    /// A payload is over the limit.
+    TooLarge = 41,
+    /// There is no usable connection, or it ended before the answer.
+    Unavailable = 50,
+    /// The handler panicked or failed outside its contract.
+    Internal = 60,
+    /// The peer speaks another protocol, another version of it, or broke its rules.
+    Protocol = 70,
+    /// Something the user gave is invalid: a URI, a setting.
+    Invalid = 80,
+}
+
+impl Status {
+    /// The status with this number on the wire.
+    pub const fn from_wire(number: u16) -> Self {
+        match number {
+            0 => Self::Ok,
+            1 => Self::Application,
+            10 => Self::Decode,
+            20 => Self::NotFound,
+            30 => Self::Timeout,
+            31 => Self::Cancelled,
+            40 => Self::Overloaded,
+            41 => Self::TooLarge,
+            50 => Self::Unavailable,
+            70 => Self::Protocol,
+            80 => Self::Invalid,
+            _ => Self::Internal,
+        }
+    }
+
+    /// The number on the wire.
+    pub const fn to_wire(self) -> u16 {
+        self as u16
+    }
+
+    /// The name used in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Application => "application error",
+            Self::Decode => "decode",
+            Self::NotFound => "not found",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Overloaded => "overloaded",
+            Self::TooLarge => "too large",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+            Self::Protocol => "protocol",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_survives_the_wire_and_unknown_numbers_read_as_internal() {
+        for number in 0..=u16::MAX {
+            let status = Status::from_wire(number);
+            assert!(status.to_wire() == number || status == Status::Internal);
+        }
+    }
+}
