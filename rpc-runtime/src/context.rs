@@ -59,7 +59,10 @@ impl Context {
 
     /// All that the caller sent along.
     pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.metadata.iter().flat_map(|all| all.iter()).map(|(key, value)| (key.as_str(), value.as_str()))
+        self.metadata
+            .iter()
+            .flat_map(|all| all.iter())
+            .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// The URI of the caller's end of the connection.

@@ -295,7 +295,13 @@ mod tests {
     fn ids_stay_within_a_release_line_and_differ_across_lines_groups_and_names() {
         assert_eq!(id("S", "1.0.0", ""), id("S", "1.9.3", ""));
         assert_eq!(id("S", "0.4.0", ""), id("S", "0.4.9", ""));
-        let others = [id("S", "2.0.0", ""), id("S", "0.4.0", ""), id("S", "0.5.0", ""), id("S", "1.0.0", "g"), id("T", "1.0.0", "")];
+        let others = [
+            id("S", "2.0.0", ""),
+            id("S", "0.4.0", ""),
+            id("S", "0.5.0", ""),
+            id("S", "1.0.0", "g"),
+            id("T", "1.0.0", ""),
+        ];
         for (at, other) in others.iter().enumerate() {
             assert_ne!(*other, id("S", "1.0.0", ""));
             assert!(!others[..at].contains(other));

@@ -1,8 +1,9 @@
 //! rpc-runtime
-pub use rpc_macros as _;
-pub mod error;
-pub mod status;
+pub use error::{Result, RpcError};
+mod buffer;
 pub mod context;
 pub mod descriptor;
+pub mod error;
+pub mod pipeline;
 pub mod protocol;
-mod buffer;
+pub mod status;

@@ -96,7 +96,11 @@ impl Codec for FrameCodec {
         let Some(length) = length else {
             return Err(RpcError::new(
                 Status::TooLarge,
-                format!("payload of {} bytes is over the limit of {} bytes", body.len(), self.max_payload),
+                format!(
+                    "payload of {} bytes is over the limit of {} bytes",
+                    body.len(),
+                    self.max_payload
+                ),
             )
             .unexecuted());
         };
@@ -123,14 +127,18 @@ mod tests {
     fn a_frame_over_the_limit_is_known_from_its_header_and_the_next_one_is_found() {
         let mut codec = FrameCodec::new(10);
         let long = request(1, &[7; 11]);
-        let Decoded::Frame { frame, consumed } = codec.decode(&long[..HEADER_LEN]).unwrap() else { panic!() };
+        let Decoded::Frame { frame, consumed } = codec.decode(&long[..HEADER_LEN]).unwrap() else {
+            panic!()
+        };
         assert_eq!((frame.header.id, frame.header.length, consumed), (1, 11, HEADER_LEN));
         assert!(matches!(frame.body, Body::TooLarge { limit: 10 }));
 
         let mut rest = long[HEADER_LEN..].to_vec();
         rest.extend(request(2, b"ok"));
         let Decoded::Discarded { consumed } = codec.decode(&rest).unwrap() else { panic!() };
-        let Decoded::Frame { frame, .. } = codec.decode(&rest[consumed..]).unwrap() else { panic!() };
+        let Decoded::Frame { frame, .. } = codec.decode(&rest[consumed..]).unwrap() else {
+            panic!()
+        };
         assert_eq!((frame.header.id, frame.body.as_slice()), (2, &b"ok"[..]));
     }
 
@@ -141,7 +149,10 @@ mod tests {
             .encode(&Frame::new(Header::new(Kind::Request), &[0; 11]), &mut out)
             .unwrap_err();
         assert!(error.is_too_large() && error.is_safe_to_retry());
-        assert!(error.message().contains("11 bytes") && error.message().contains("10 bytes"), "{error}");
+        assert!(
+            error.message().contains("11 bytes") && error.message().contains("10 bytes"),
+            "{error}"
+        );
         assert!(out.is_empty());
     }
 
@@ -150,7 +161,9 @@ mod tests {
         let mut codec = FrameCodec::new(100);
         let frame = request(1, &[0; 100]);
         for cut in 0..frame.len() {
-            let Decoded::Incomplete { needed } = codec.decode(&frame[..cut]).unwrap() else { panic!() };
+            let Decoded::Incomplete { needed } = codec.decode(&frame[..cut]).unwrap() else {
+                panic!()
+            };
             assert!(needed > cut && needed <= HEADER_LEN + 100);
         }
     }

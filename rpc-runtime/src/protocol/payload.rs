@@ -65,7 +65,9 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RpcError> {
     T::deserialize(&mut deserializer(bytes)).map_err(|error| decode_error(&error))
 }
 
-fn deserializer(bytes: &[u8]) -> rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'_, [u8]>> {
+fn deserializer(
+    bytes: &[u8],
+) -> rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'_, [u8]>> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     deserializer.set_max_depth(MAX_DEPTH);
     deserializer
@@ -252,7 +254,10 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Defaulted<T> {
                 Ok(Defaulted(T::default()))
             }
 
-            fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                d: D,
+            ) -> Result<Self::Value, D::Error> {
                 T::deserialize(d).map(Defaulted)
             }
         }
@@ -285,7 +290,10 @@ pub(crate) fn encode_metadata(metadata: &Metadata, out: &mut Vec<u8>) -> Result<
 }
 
 /// Splits a payload into its metadata, if the flags say that it has some, and the rest.
-pub(crate) fn split_metadata(flags: Flags, payload: &[u8]) -> Result<(Option<Metadata>, &[u8]), RpcError> {
+pub(crate) fn split_metadata(
+    flags: Flags,
+    payload: &[u8],
+) -> Result<(Option<Metadata>, &[u8]), RpcError> {
     if !flags.contains(Flags::METADATA) {
         return Ok((None, payload));
     }
@@ -322,7 +330,10 @@ mod tests {
     fn a_wrong_or_missing_argument_is_named() {
         let bytes = encoded(&("seven".to_owned(), "x".to_owned()));
         let error = <(u32, String)>::decode(&bytes, TWO).unwrap_err();
-        assert!(error.is_decode() && error.message().contains("argument `account: u32`"), "{error}");
+        assert!(
+            error.is_decode() && error.message().contains("argument `account: u32`"),
+            "{error}"
+        );
         let error = <(u32, String)>::decode(&encoded(&(7_u32,)), TWO).unwrap_err();
         assert!(error.message().contains("argument `note: String`: missing"), "{error}");
     }
@@ -332,10 +343,12 @@ mod tests {
         let old = encoded(&(7_u32,));
         let new: (u32, Option<String>, Defaulted<u8>) = Arguments::decode(&old, TWO).unwrap();
         assert_eq!(new, (7, None, Defaulted(0)));
-        let (seven,): (u32,) = Arguments::decode(&encoded(&(7_u32, Some("x".to_owned()), 3_u8)), TWO).unwrap();
+        let (seven,): (u32,) =
+            Arguments::decode(&encoded(&(7_u32, Some("x".to_owned()), 3_u8)), TWO).unwrap();
         assert_eq!(seven, 7);
         <()>::decode(&old, &[]).unwrap();
-        let (given,): (Defaulted<u8>,) = Arguments::decode(&encoded(&(Defaulted(3_u8),)), TWO).unwrap();
+        let (given,): (Defaulted<u8>,) =
+            Arguments::decode(&encoded(&(Defaulted(3_u8),)), TWO).unwrap();
         assert_eq!(given.0, 3);
     }
 

@@ -1,0 +1,475 @@
+//! The channel pipeline: a state machine without I/O and without a clock.
+//!
+//! Bytes in, events out; messages in, bytes out; time is an argument. Whoever holds the channel's
+//! lock runs it. The rules are Netty's (`DefaultChannelPipeline`); where they differ, the method
+//! says so.
+//!
+//! ```text
+//!            head                                              tail
+//! bytes ──▶ codec ──▶ handler ──▶ handler ──▶ handler ──▶ Tail (calls, requests)
+//! bytes ◀── codec ◀── handler ◀── handler ◀── handler ◀── write
+//! ```
+//!
+//! Traversal is a flat loop, one step per handler. What a handler asks for while it is called is
+//! queued and done when it has returned, so that no handler is borrowed twice.
+
+mod change;
+mod context;
+mod embedded;
+mod handler;
+
+use std::any::Any;
+use std::time::Instant;
+
+pub use change::Change;
+pub use context::ChannelContext;
+pub use embedded::EmbeddedChannel;
+pub use handler::{ChannelHandler, Flow, Handled};
+
+use self::context::Op;
+use crate::error::RpcError;
+use crate::protocol::{Codec, Decoded, Frame, Header};
+
+/// Where inbound events end up that no handler stopped.
+pub trait Tail<'a> {
+    /// A frame.
+    fn read(&mut self, frame: Frame<'a>);
+
+    /// Whether more frames are welcome now. While not, the pipeline leaves its input alone.
+    fn accepts(&self) -> bool {
+        true
+    }
+
+    /// An event that a handler made.
+    fn user_event(&mut self, event: Box<dyn Any + Send>) {
+        drop(event);
+    }
+
+    /// A write failed that a handler had asked for, so that nobody waits for its outcome.
+    fn write_failed(&mut self, header: &Header, error: RpcError) {
+        let _ = (header, error);
+    }
+}
+
+/// When a connection counts as congested: above `high` bytes that wait to be written, until they
+/// are below `low`. Default 64 KiB and 32 KiB, Netty's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// Not writable above this many bytes.
+    pub high: usize,
+    /// Writable again below this many bytes.
+    pub low: usize,
+}
+
+impl Default for Watermarks {
+    fn default() -> Self {
+        Self { high: 64 << 10, low: 32 << 10 }
+    }
+}
+
+/// Handlers may ask for writes from within writes, and so on, this deep.
+const MAX_NESTING: usize = 64;
+
+struct Entry {
+    name: String,
+    /// Tells a handler from another one that was later given the same name.
+    serial: u64,
+    handler: Box<dyn ChannelHandler>,
+}
+
+/// Where a traversal stands while handlers around it come and go: the next inbound handler is at
+/// `inbound`, the next outbound one right before `outbound`.
+#[derive(Clone, Copy)]
+struct Cursor {
+    inbound: usize,
+    outbound: usize,
+}
+
+impl Cursor {
+    fn at(index: usize) -> Self {
+        Self { inbound: index + 1, outbound: index }
+    }
+
+    fn inserted(&mut self, at: usize) {
+        if at < self.inbound {
+            self.inbound += 1;
+        }
+        if at <= self.outbound {
+            self.outbound += 1;
+        }
+    }
+
+    fn removed(&mut self, at: usize) {
+        if at < self.inbound {
+            self.inbound -= 1;
+        }
+        if at < self.outbound {
+            self.outbound -= 1;
+        }
+    }
+}
+
+/// The handlers of one connection, and the bytes they want written.
+pub struct Pipeline {
+    codec: Box<dyn Codec>,
+    entries: Vec<Entry>,
+    next_serial: u64,
+    ops: Vec<Op>,
+    /// Traversals that wait for the ops of the handler they stand at.
+    cursors: Vec<Cursor>,
+    out: Vec<u8>,
+    /// Bytes encoded and not yet taken by the operating system.
+    pending_bytes: usize,
+    watermarks: Watermarks,
+    writable: bool,
+    auto_read: bool,
+    closing: Option<RpcError>,
+}
+
+impl Pipeline {
+    /// A pipeline with no handlers.
+    pub fn new(codec: impl Codec, watermarks: Watermarks) -> Self {
+        Self {
+            codec: Box::new(codec),
+            entries: Vec::new(),
+            next_serial: 0,
+            ops: Vec::new(),
+            cursors: Vec::new(),
+            out: Vec::new(),
+            pending_bytes: 0,
+            watermarks,
+            writable: true,
+            auto_read: true,
+            closing: None,
+        }
+    }
+
+    /// The names of the handlers, head to tail.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.name.as_str())
+    }
+
+    /// Whether the bytes that wait to be written are under the high watermark.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether bytes are to be taken from the socket.
+    pub fn auto_read(&self) -> bool {
+        self.auto_read
+    }
+
+    /// Why the channel is to be closed, if it is. What is in the output still leaves first.
+    pub fn closing(&self) -> Option<&RpcError> {
+        self.closing.as_ref()
+    }
+
+    // ---- inbound ---------------------------------------------------------------------------
+
+    /// The connection is open.
+    pub fn channel_active<'a>(&mut self, now: Instant, tail: &mut dyn Tail<'a>) {
+        self.inbound(0, now, tail, |handler, ctx| handler.channel_active(ctx));
+    }
+
+    /// The connection is closed, because of `cause`.
+    pub fn channel_inactive<'a>(
+        &mut self,
+        cause: &RpcError,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+    ) {
+        self.inbound(0, now, tail, |handler, ctx| handler.channel_inactive(ctx, cause));
+    }
+
+    /// Takes the whole frames from the front of `input` and says how many bytes they took up. The
+    /// rest is to be shown again with more behind it; [`needed`](Self::needed) says how much.
+    ///
+    /// Stops early when the tail accepts no more, or when the channel is to be closed.
+    pub fn read<'a>(&mut self, input: &'a [u8], now: Instant, tail: &mut dyn Tail<'a>) -> usize {
+        let mut at = 0;
+        while self.closing.is_none() && tail.accepts() {
+            let Some(rest) = input.get(at..) else { break };
+            match self.codec.decode(rest) {
+                Ok(Decoded::Frame { frame, consumed }) => {
+                    at += consumed;
+                    self.fire_read(0, frame, now, tail);
+                }
+                Ok(Decoded::Incomplete { .. }) => break,
+                Ok(Decoded::Discarded { consumed }) => at += consumed,
+                Ok(Decoded::Switch(codec)) => self.codec = codec,
+                Err(error) => {
+                    self.exception(0, &error, now, tail);
+                    // Whatever the handlers think of it: there is no next frame to be found.
+                    self.closing.get_or_insert(error);
+                }
+            }
+        }
+        at.min(input.len())
+    }
+
+    /// How many bytes from the front of `input` there must be before another
+    /// [`read`](Self::read) is of use.
+    pub fn needed(&mut self, input: &[u8]) -> usize {
+        match self.codec.decode(input) {
+            Ok(Decoded::Incomplete { needed }) => needed,
+            _ => input.len(),
+        }
+    }
+
+    /// The bytes that arrived together have all been shown.
+    pub fn read_complete<'a>(&mut self, now: Instant, tail: &mut dyn Tail<'a>) {
+        self.inbound(0, now, tail, |handler, ctx| handler.channel_read_complete(ctx));
+    }
+
+    /// Sends an event through all handlers.
+    pub fn user_event<'a>(
+        &mut self,
+        event: Box<dyn Any + Send>,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+    ) {
+        self.fire_user_event(0, event, now, tail);
+    }
+
+    /// The operating system took `bytes` bytes of the output.
+    pub fn written<'a>(&mut self, bytes: usize, now: Instant, tail: &mut dyn Tail<'a>) {
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+        self.inbound(0, now, tail, |handler, ctx| handler.write_complete(ctx, bytes));
+        if !self.writable && self.pending_bytes < self.watermarks.low {
+            self.writable = true;
+            self.inbound(0, now, tail, |handler, ctx| handler.writability_changed(ctx, true));
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.entries.iter().filter_map(|entry| entry.handler.poll_timeout()).min()
+    }
+
+    /// Runs the timers that are due at `now`.
+    pub fn handle_timeout<'a>(&mut self, now: Instant, tail: &mut dyn Tail<'a>) {
+        self.inbound(0, now, tail, |handler, ctx| {
+            if handler.poll_timeout().is_some_and(|due| due <= now) {
+                handler.handle_timeout(ctx)?;
+            }
+            Ok(Flow::Next)
+        });
+    }
+
+    // ---- outbound --------------------------------------------------------------------------
+
+    /// Writes `frame`, starting at the tail.
+    ///
+    /// # Errors
+    /// A handler refused it or it is over the payload limit. Nothing was written; the channel goes
+    /// on.
+    #[inline]
+    pub fn write<'a>(
+        &mut self,
+        mut frame: Frame<'_>,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+    ) -> Result<(), RpcError> {
+        self.write_before(self.entries.len(), &mut frame, now, tail)
+    }
+
+    /// Closes the channel, starting at the tail.
+    pub fn close<'a>(&mut self, cause: RpcError, now: Instant, tail: &mut dyn Tail<'a>) {
+        let mut before = self.entries.len();
+        while let Some(at) = before.checked_sub(1) {
+            match self.call(at, now, tail, |handler, ctx| handler.close(ctx, &cause)) {
+                (Ok(Flow::Next), cursor) => before = cursor.outbound,
+                (Ok(Flow::Stop), _) => return,
+                // A close that fails must still close.
+                (Err(_), _) => break,
+            }
+        }
+        self.closing.get_or_insert(cause);
+    }
+
+    /// The bytes to be written, if any, in exchange for an empty buffer.
+    pub fn take_output(&mut self, empty: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.out, empty)
+    }
+
+    /// Whether there are bytes to be written.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    // ---- traversal -------------------------------------------------------------------------
+
+    /// Calls one handler, then does what it asked for. The cursor says where the traversal that
+    /// called it goes on.
+    #[inline]
+    fn call<'a>(
+        &mut self,
+        at: usize,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+        call: impl FnOnce(&mut dyn ChannelHandler, &mut ChannelContext<'_>) -> Handled,
+    ) -> (Handled, Cursor) {
+        let Some(entry) = self.entries.get_mut(at) else { return (Ok(Flow::Next), Cursor::at(at)) };
+        let mut ctx = ChannelContext {
+            now,
+            name: &entry.name,
+            writable: self.writable,
+            pending_bytes: self.pending_bytes,
+            ops: &mut self.ops,
+        };
+        let handled = call(&mut *entry.handler, &mut ctx);
+        if self.ops.is_empty() {
+            return (handled, Cursor::at(at));
+        }
+        (handled, self.run_ops(Cursor::at(at), now, tail))
+    }
+
+    /// Shows an inbound event to the handlers from index `from` on.
+    #[inline]
+    fn inbound<'a>(
+        &mut self,
+        from: usize,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+        mut event: impl FnMut(&mut dyn ChannelHandler, &mut ChannelContext<'_>) -> Handled,
+    ) -> Flow {
+        let mut at = from;
+        while let Some(entry) = self.entries.get(at) {
+            let serial = entry.serial;
+            match self.call(at, now, tail, &mut event) {
+                (Ok(Flow::Next), cursor) => at = cursor.inbound,
+                (Ok(Flow::Stop), _) => return Flow::Stop,
+                (Err(error), cursor) => {
+                    // The failing handler itself is the first to hear of it, if it is still there.
+                    let own = self.entries.iter().position(|entry| entry.serial == serial);
+                    self.exception(own.unwrap_or(cursor.inbound), &error, now, tail);
+                    return Flow::Stop;
+                }
+            }
+        }
+        Flow::Next
+    }
+
+    #[inline]
+    fn fire_read<'a>(
+        &mut self,
+        from: usize,
+        mut frame: Frame<'a>,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+    ) {
+        let flow =
+            self.inbound(from, now, tail, |handler, ctx| handler.channel_read(ctx, &mut frame));
+        if flow == Flow::Next {
+            tail.read(frame);
+        }
+    }
+
+    fn fire_user_event<'a>(
+        &mut self,
+        from: usize,
+        event: Box<dyn Any + Send>,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+    ) {
+        if self.inbound(from, now, tail, |handler, ctx| handler.user_event(ctx, &*event))
+            == Flow::Next
+        {
+            tail.user_event(event);
+        }
+    }
+
+    fn exception<'a>(
+        &mut self,
+        from: usize,
+        error: &RpcError,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+    ) {
+        let flow =
+            self.inbound(from, now, tail, |handler, ctx| Ok(handler.exception_caught(ctx, error)));
+        if flow == Flow::Next {
+            self.closing.get_or_insert_with(|| error.clone());
+        }
+    }
+
+    /// Shows `frame` to the handlers before index `before`, last to first, and encodes it.
+    #[inline]
+    fn write_before<'a>(
+        &mut self,
+        mut before: usize,
+        frame: &mut Frame<'_>,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+    ) -> Result<(), RpcError> {
+        while let Some(at) = before.checked_sub(1) {
+            let (handled, cursor) =
+                self.call(at, now, tail, |handler, ctx| handler.write(ctx, frame));
+            if handled? == Flow::Stop {
+                return Ok(());
+            }
+            before = cursor.outbound;
+        }
+        let start = self.out.len();
+        self.codec.encode(frame, &mut self.out)?;
+        self.pending_bytes += self.out.len() - start;
+        if self.writable && self.pending_bytes > self.watermarks.high {
+            self.writable = false;
+            self.inbound(0, now, tail, |handler, ctx| handler.writability_changed(ctx, false));
+        }
+        Ok(())
+    }
+
+    /// Does what a handler asked for, in order. `cursor` is where that handler stands; returned is
+    /// where it stood in the end.
+    #[cold]
+    fn run_ops<'a>(&mut self, cursor: Cursor, now: Instant, tail: &mut dyn Tail<'a>) -> Cursor {
+        let mut ops = std::mem::take(&mut self.ops);
+        if self.cursors.len() == MAX_NESTING {
+            self.closing.get_or_insert_with(|| {
+                RpcError::internal("pipeline handlers answer one another without end")
+            });
+            return cursor;
+        }
+        let depth = self.cursors.len();
+        self.cursors.push(cursor);
+        for op in ops.drain(..) {
+            let here = self.cursors.get(depth).copied().unwrap_or(cursor);
+            self.run_op(op, here, now, tail);
+        }
+        // Keeps the allocation for the next time.
+        if self.ops.capacity() == 0 {
+            self.ops = ops;
+        }
+        self.cursors.pop().unwrap_or(cursor)
+    }
+
+    fn run_op<'a>(&mut self, op: Op, here: Cursor, now: Instant, tail: &mut dyn Tail<'a>) {
+        match op {
+            Op::Write(frame) => self.write_for_handler(here.outbound, frame, now, tail),
+            Op::ChannelWrite(frame) => self.write_for_handler(self.entries.len(), frame, now, tail),
+            Op::FireRead(frame) => self.fire_read(here.inbound, frame, now, tail),
+            Op::FireUserEvent(event) => self.fire_user_event(here.inbound, event, now, tail),
+            Op::FireException(error) => self.exception(here.inbound, &error, now, tail),
+            Op::Close(cause) => self.close(cause, now, tail),
+            Op::AutoRead(auto_read) => self.auto_read = auto_read,
+            Op::Change(change) => {
+                if let Err(error) = self.change(change, now, tail) {
+                    self.exception(here.outbound, &error, now, tail);
+                }
+            }
+        }
+    }
+
+    fn write_for_handler<'a>(
+        &mut self,
+        before: usize,
+        mut frame: Frame<'static>,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+    ) {
+        if let Err(error) = self.write_before(before, &mut frame, now, tail) {
+            tail.write_failed(&frame.header, error);
+        }
+    }
+}
