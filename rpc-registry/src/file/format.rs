@@ -1,0 +1,272 @@
+//! The text of `registry.jsonl`: a header, then one JSON object per line. No I/O here.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::lease::is_lease_name;
+use crate::Instance;
+
+/// The version of the format that this code reads and writes.
+pub(super) const VERSION: u64 = 1;
+
+/// The first line. A program that finds another version there must not touch the file.
+const HEADER: &str = concat!(
+    r#"{"rpc_registry":1,"hint":"one instance per line; a line counts while its provider runs; "#,
+    r#"edit with care, and replace the file as a whole"}"#
+);
+
+/// What a list says.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) entries: Vec<Entry>,
+    /// The first thing that could not be read, if there is one. The entries are then those that
+    /// could.
+    pub(super) damage: Option<Damage>,
+}
+
+/// One registration.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) instance: Instance,
+    /// The name of the lock file that the provider holds, without its extension.
+    pub(super) lease: String,
+    /// The text, kept as it was read: rewriting the list must not drop what a newer version or a
+    /// person has added to somebody else's line.
+    line: String,
+}
+
+/// Where a list can't be read, and why.
+#[derive(Debug, PartialEq)]
+pub(super) struct Damage {
+    /// Counted from 1.
+    pub(super) line: usize,
+    pub(super) reason: String,
+}
+
+/// The header says that the list has another format; shown as it stands there.
+#[derive(Debug, PartialEq)]
+pub(super) struct OtherVersion(pub(super) String);
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(flatten)]
+    instance: Instance,
+    lease: String,
+}
+
+#[derive(Serialize)]
+struct LineRef<'a> {
+    #[serde(flatten)]
+    instance: &'a Instance,
+    lease: &'a str,
+}
+
+impl Entry {
+    pub(super) fn new(instance: Instance, lease: String) -> Result<Self, serde_json::Error> {
+        let line = serde_json::to_string(&LineRef { instance: &instance, lease: &lease })?;
+        Ok(Self { instance, lease, line })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let Line { instance, lease } = serde_json::from_str(text).map_err(|e| without_line(&e))?;
+        instance.validate().map_err(|error| error.to_string())?;
+        // It becomes part of a path, so it must not lead out of the folder.
+        if !is_lease_name(&lease) {
+            return Err(format!("{lease:?} is not the name of a lease"));
+        }
+        Ok(Self { instance, lease, line: text.to_owned() })
+    }
+}
+
+/// Reads a list. An empty one has no instances; blank lines don't count.
+pub(super) fn parse(bytes: &[u8]) -> Result<Contents, OtherVersion> {
+    // Some editors put a byte order mark in front.
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let mut contents = Contents::default();
+    let mut seen = HashMap::new();
+    let mut header = false;
+    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            continue;
+        }
+        if !header {
+            header = true;
+            match version(line) {
+                Some(Value::Number(found)) if found.as_u64() == Some(VERSION) => continue,
+                Some(other) => return Err(OtherVersion(other.to_string())),
+                None => contents.damaged(number, "the header is missing".to_owned()),
+            }
+        }
+        let entry = match str::from_utf8(line) {
+            Ok(text) => Entry::parse(text),
+            Err(_) => Err("it is not UTF-8".to_owned()),
+        };
+        match entry {
+            Ok(entry) => {
+                let key = (entry.instance.service().to_owned(), entry.instance.id().to_owned());
+                if let Some(first) = seen.insert(key, number) {
+                    contents.damaged(number, format!("it repeats the id of line {first}"));
+                } else {
+                    contents.entries.push(entry);
+                }
+            }
+            Err(reason) => contents.damaged(number, reason),
+        }
+    }
+    Ok(contents)
+}
+
+/// Writes a list.
+pub(super) fn render<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
+    let mut text = String::from(HEADER);
+    for entry in entries {
+        text.push('\n');
+        text.push_str(&entry.line);
+    }
+    text.push('\n');
+    text
+}
+
+impl Contents {
+    fn damaged(&mut self, line: usize, reason: String) {
+        self.damage.get_or_insert(Damage { line, reason });
+    }
+}
+
+/// What a header line says about the version; `None` if it is no header.
+fn version(line: &[u8]) -> Option<Value> {
+    match serde_json::from_slice(line) {
+        Ok(Value::Object(mut header)) => header.remove("rpc_registry"),
+        _ => None,
+    }
+}
+
+/// Each line is read on its own, so "at line 1" would mislead.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((reason, _)) if error.column() > 0 => format!("{reason} (column {})", error.column()),
+        Some((reason, _)) => reason.to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str) -> Entry {
+        let instance = Instance::new("svc", "tcp://127.0.0.1:1").with_id(id);
+        Entry::new(instance, format!("{id}-lease")).unwrap()
+    }
+
+    fn ids(contents: &Contents) -> Vec<&str> {
+        contents.entries.iter().map(|entry| entry.instance.id()).collect()
+    }
+
+    fn damage(text: &[u8]) -> Damage {
+        parse(text).unwrap().damage.expect("damage was not noticed")
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let text = render(&[entry("a"), entry("b")]);
+        let contents = parse(text.as_bytes()).unwrap();
+        assert_eq!((ids(&contents), &contents.damage), (vec!["a", "b"], &None));
+        assert_eq!(contents.entries[0].lease, "a-lease");
+        assert_eq!(render(&contents.entries), text);
+        assert!(text.ends_with('\n') && text.lines().count() == 3);
+    }
+
+    #[test]
+    fn an_empty_or_blank_file_has_no_instances() {
+        for text in ["", "\n", " \n\r\n", "\u{feff}"] {
+            let contents = parse(text.as_bytes()).unwrap();
+            assert!(contents.entries.is_empty() && contents.damage.is_none());
+        }
+    }
+
+    #[test]
+    fn edits_of_a_person_survive_a_rewrite() {
+        let line = r#"{ "lease": "x-1", "note": {"by": "me"}, "service":"svc","id":"x","uri":"tcp://h:1"}"#;
+        let text = format!("\u{feff}{HEADER}\r\n\r\n  {line}\r\n");
+        let contents = parse(text.as_bytes()).unwrap();
+        assert_eq!(contents.damage, None);
+        assert_eq!(render(&contents.entries), format!("{HEADER}\n{line}\n"));
+    }
+
+    #[test]
+    fn a_damaged_line_is_named_and_the_others_are_kept() {
+        let whole = render(&[entry("a"), entry("b"), entry("c")]);
+        for broken in ["{", "[]", "7", "{}", "# note", r#"{"service":"svc","id":"b"}"#] {
+            let mut lines: Vec<_> = whole.lines().collect();
+            lines[2] = broken;
+            let contents = parse(lines.join("\n").as_bytes()).unwrap();
+            assert_eq!(ids(&contents), ["a", "c"], "{broken}");
+            assert_eq!(contents.damage.unwrap().line, 3, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_at_any_byte_is_read_without_inventing_anything() {
+        let whole = render(&[entry("a"), entry("b")]);
+        for end in 0..whole.len() {
+            if let Ok(contents) = parse(&whole.as_bytes()[..end]) {
+                assert!(["a", "b"].starts_with(&ids(&contents)), "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_that_would_do_harm_are_damage() {
+        let line = |service: &str, lease: &str, weight: &str| {
+            format!(
+                "{HEADER}\n{{\"service\":{service:?},\"id\":\"a\",\"uri\":\"tcp://h:1\",\"weight\":\
+                 {weight},\"lease\":{lease:?}}}"
+            )
+        };
+        assert_eq!(parse(line("svc", "l", "1").as_bytes()).unwrap().damage, None);
+        for (service, lease, weight) in [
+            ("", "l", "1"),
+            ("a b", "l", "1"),
+            ("svc", "../../etc/passwd", "1"),
+            ("svc", "", "1"),
+            ("svc", "l", "-1"),
+            ("svc", "l", "1e99"),
+        ] {
+            assert_eq!(damage(line(service, lease, weight).as_bytes()).line, 2);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_damage() {
+        let mut bytes = render(&[entry("a")]).into_bytes();
+        bytes.extend(b"\xff\xfe\n");
+        assert_eq!(damage(&bytes), Damage { line: 3, reason: "it is not UTF-8".into() });
+    }
+
+    #[test]
+    fn a_line_copied_without_a_new_id_is_damage() {
+        let text = render(&[entry("a"), entry("a")]);
+        assert_eq!(damage(text.as_bytes()).reason, "it repeats the id of line 2");
+    }
+
+    #[test]
+    fn a_missing_header_is_damage_but_the_line_is_kept() {
+        let text = render(&[entry("a")]);
+        let contents = parse(text.lines().last().unwrap().as_bytes()).unwrap();
+        assert_eq!(ids(&contents), ["a"]);
+        assert_eq!(contents.damage.unwrap().line, 1);
+    }
+
+    #[test]
+    fn another_version_is_not_touched() {
+        for version in ["2", "0", "-1", "\"1\"", "1.5", "null"] {
+            let text = format!("{{\"rpc_registry\":{version}}}\n{{\"service\":7}}");
+            assert_eq!(parse(text.as_bytes()).unwrap_err(), OtherVersion(version.to_owned()));
+        }
+    }
+}

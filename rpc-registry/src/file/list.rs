@@ -1,0 +1,172 @@
+//! `registry.jsonl` on disk: read as a whole, replaced as a whole.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+
+use super::folder::Folder;
+use super::format::{self, Contents, Damage, Entry, OtherVersion};
+use super::stamp::Stamp;
+use crate::RegistryError;
+use crate::instance::unix_ms;
+
+/// The largest list that is read or written, in bytes: some 50,000 instances. What is larger is
+/// not a registry, and reading it would be a way to exhaust memory.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// One state of the list.
+pub(super) struct List {
+    contents: Contents,
+    /// The file it was read from, kept open for the sake of the stamp; `None` if there was none.
+    source: Option<(File, Stamp)>,
+}
+
+impl List {
+    /// Reads the list; without a file it is empty.
+    pub(super) fn read(folder: &Folder) -> Result<Self, RegistryError> {
+        let path = folder.list();
+        let failed = |error| folder.error("read", &path, error);
+        // Looked at before it is opened: opening a named pipe would wait for a writer.
+        if stamp(folder)?.is_none() {
+            return Ok(Self { contents: Contents::default(), source: None });
+        }
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Self { contents: Contents::default(), source: None });
+            }
+            opened => opened.map_err(failed)?,
+        };
+        // Taken first: if the file is edited while it is read, its stamp will differ later.
+        let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+        let mut bytes = Vec::new();
+        Read::by_ref(&mut file).take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(RegistryError::corrupt(format!(
+                "{} is larger than {MAX_BYTES} bytes",
+                path.display()
+            ))
+            .with_registry(folder.uri())
+            .with_hint("it can't be a registry; move it away"));
+        }
+        match format::parse(&bytes) {
+            Ok(contents) => Ok(Self { contents, source: Some((file, stamp)) }),
+            Err(OtherVersion(found)) => Err(RegistryError::unsupported_format(format!(
+                "{} has format version {found}, this program knows version {}",
+                path.display(),
+                format::VERSION
+            ))
+            .with_registry(folder.uri())
+            .with_hint("use the same release for all programs, or another folder")),
+        }
+    }
+
+    /// Whether the file is still the one this was read from, and unchanged.
+    pub(super) fn is_current(&self, folder: &Folder) -> Result<bool, RegistryError> {
+        Ok(stamp(folder)?.as_ref() == self.source.as_ref().map(|(_, stamp)| stamp))
+    }
+
+    /// All entries, or an error if some could not be read.
+    pub(super) fn intact(&self, folder: &Folder) -> Result<&[Entry], RegistryError> {
+        match &self.contents.damage {
+            None => Ok(&self.contents.entries),
+            Some(Damage { line, reason }) => Err(RegistryError::corrupt(format!(
+                "{} is damaged in line {line}: {reason}",
+                folder.list().display()
+            ))
+            .with_registry(folder.uri())
+            .with_hint(
+                "correct or delete the line, or let a provider register: that moves the file \
+                 aside and keeps every line that can be read",
+            )),
+        }
+    }
+
+    /// The entries that could be read.
+    pub(super) fn readable(&self) -> &[Entry] {
+        &self.contents.entries
+    }
+
+    /// Keeps a damaged list under another name, for it is about to be replaced. Nobody sees it
+    /// missing meanwhile: it gets a second name and loses the first by the replacement.
+    pub(super) fn set_aside(&self, folder: &Folder) -> Result<(), RegistryError> {
+        let Some(Damage { line, reason }) = &self.contents.damage else { return Ok(()) };
+        let path = folder.list();
+        let mut now = unix_ms();
+        while folder.damaged(now).exists() {
+            now = now.saturating_add(1);
+        }
+        let aside = folder.damaged(now);
+        // Some file systems have no links.
+        if fs::hard_link(&path, &aside).is_err() {
+            fs::copy(&path, &aside).map_err(|error| folder.error("copy", &path, error))?;
+        }
+        tracing::warn!(
+            file = %path.display(), line, reason, kept_as = %aside.display(),
+            "the registry is damaged; the lines that can be read are kept",
+        );
+        Ok(())
+    }
+}
+
+/// Replaces the list. The caller holds the exclusive registry lock.
+///
+/// The new one is complete on disk before it takes the name, so a reader sees the old one or the
+/// new one, and so does whoever starts after a crash. On an error the old one is as it was.
+pub(super) fn replace<'a>(
+    folder: &Folder,
+    entries: impl IntoIterator<Item = &'a Entry>,
+) -> Result<(), RegistryError> {
+    let (path, draft) = (folder.list(), folder.draft());
+    let text = format::render(entries);
+    if text.len() as u64 > MAX_BYTES {
+        return Err(RegistryError::unavailable(format!(
+            "{} is full: it would be larger than {MAX_BYTES} bytes",
+            path.display()
+        ))
+        .with_registry(folder.uri())
+        .with_hint("spread the services over several folders, or use a registry server"));
+    }
+    let written = write_durably(&draft, text.as_bytes()).and_then(|()| {
+        fs::rename(&draft, &path)?;
+        sync_folder(folder.root())
+    });
+    written.map_err(|error| {
+        let _ = fs::remove_file(&draft);
+        folder.error("write", &path, error)
+    })
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // What a crash left behind goes first, so that nothing is ever written through a link.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Elsewhere a folder can't be opened like a file.
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// The stamp of the file that has the name now; `None` if there is none.
+fn stamp(folder: &Folder) -> Result<Option<Stamp>, RegistryError> {
+    let path = folder.list();
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() => Ok(Some(Stamp::of(&metadata))),
+        Ok(_) => Err(RegistryError::corrupt(format!("{} is not a file", path.display()))
+            .with_registry(folder.uri())
+            .with_hint("move it away")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(folder.error("read", &path, error)),
+    }
+}

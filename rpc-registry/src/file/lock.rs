@@ -1,0 +1,197 @@
+//! The registry lock: whoever writes holds it, across all processes.
+//!
+//! `File::lock` is an advisory lock of the kernel that belongs to the open file. It ends when the
+//! file is closed, so also when the process is killed. Each attempt opens the file anew, so two
+//! tasks of one process exclude each other like two processes do, and since the standard library
+//! opens with `O_CLOEXEC`, no child process inherits it.
+//!
+//! The lock file is never removed: a process that has it open would go on locking an inode that
+//! nobody else can find. In case somebody else removed it, an attempt checks that what it has
+//! locked is what the path names.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::folder::Folder;
+use super::stamp::Stamp;
+use crate::RegistryError;
+use crate::instance::random_bits;
+
+/// The registry lock is held, exclusive or shared, until this is dropped.
+pub(super) struct Locked(#[expect(dead_code, reason = "held for the lock")] File);
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Mode {
+    /// Alone: to write.
+    Exclusive,
+    /// Together with others of the kind: to keep writers out.
+    Shared,
+}
+
+/// Takes the lock if it is free.
+pub(super) fn attempt(folder: &Folder, mode: Mode) -> Result<Option<Locked>, RegistryError> {
+    let path = folder.lock();
+    let failed = |error| folder.error("lock", &path, error);
+    let open =
+        || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = match open() {
+        // The folder was removed after the connection was made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            folder.create()?;
+            open()
+        }
+        opened => opened,
+    }
+    .map_err(failed)?;
+    let taken = match mode {
+        Mode::Exclusive => file.try_lock(),
+        Mode::Shared => file.try_lock_shared(),
+    };
+    match taken {
+        Ok(()) if !names(&path, &file).map_err(failed)? => Ok(None),
+        Ok(()) => {
+            if mode == Mode::Exclusive {
+                note_holder(&mut file);
+            }
+            Ok(Some(Locked(file)))
+        }
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Takes the lock, blocking the thread for at most `patience`.
+pub(super) fn wait(
+    folder: &Folder,
+    mode: Mode,
+    patience: Duration,
+) -> Result<Locked, RegistryError> {
+    let started = Instant::now();
+    let mut pause = Pause::default();
+    loop {
+        if let Some(locked) = attempt(folder, mode)? {
+            return Ok(locked);
+        }
+        let pause = pause.next();
+        if started.elapsed() + pause > patience {
+            return Err(timed_out(folder, patience));
+        }
+        std::thread::sleep(pause);
+    }
+}
+
+/// The error of someone who waited for `patience` in vain.
+pub(super) fn timed_out(folder: &Folder, patience: Duration) -> RegistryError {
+    let path = folder.lock();
+    let holder = match holder(&path) {
+        Some(pid) => format!("process {pid} took it last"),
+        None => "who holds it is not known".to_owned(),
+    };
+    RegistryError::timeout(format!(
+        "waited {patience:?} for the lock file {}, which stays locked; {holder}",
+        path.display()
+    ))
+    .with_registry(folder.uri())
+    .with_hint(
+        "resume or end that process if it is stopped, or raise ?lock_timeout_ms= if the machine is \
+         slow; don't delete the file",
+    )
+}
+
+/// How long to sleep between attempts: from 1 ms, doubling to 16 ms, each shortened at random by
+/// up to a half so that those who wait don't stay in step.
+#[derive(Default)]
+pub(super) struct Pause {
+    attempts: u32,
+}
+
+impl Pause {
+    pub(super) fn next(&mut self) -> Duration {
+        let longest = Duration::from_millis(1 << self.attempts.min(4));
+        self.attempts += 1;
+        let share = u32::try_from(random_bits() % 512).unwrap_or_default();
+        longest * (512 + share) / 1024
+    }
+}
+
+fn names(path: &Path, file: &File) -> io::Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(named) => Ok(Stamp::of(&named).is_same_file(&Stamp::of(&file.metadata()?))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Leaves the process id for the message of someone who waits in vain. It is never relied on, so
+/// failures don't matter.
+fn note_holder(file: &mut File) {
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+}
+
+fn holder(path: &Path) -> Option<u32> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().to_owned(), "file:test");
+        (dir, folder)
+    }
+
+    #[test]
+    fn one_writer_or_many_readers() {
+        let (_dir, folder) = folder();
+        let writer = attempt(&folder, Mode::Exclusive).unwrap();
+        assert!(writer.is_some());
+        assert!(attempt(&folder, Mode::Exclusive).unwrap().is_none());
+        assert!(attempt(&folder, Mode::Shared).unwrap().is_none());
+        drop(writer);
+        let reader = attempt(&folder, Mode::Shared).unwrap();
+        assert!(reader.is_some() && attempt(&folder, Mode::Shared).unwrap().is_some());
+        assert!(attempt(&folder, Mode::Exclusive).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_timeout_names_the_file_and_the_holder() {
+        let (_dir, folder) = folder();
+        let _held = attempt(&folder, Mode::Exclusive).unwrap().unwrap();
+        let patience = Duration::from_millis(20);
+        let error = wait(&folder, Mode::Exclusive, patience).err().unwrap();
+        assert!(error.is_timeout());
+        let pid = format!("process {} ", std::process::id());
+        for part in [folder.lock().to_str().unwrap(), &pid, "20ms", "lock_timeout_ms"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_on_a_file_that_was_replaced_does_not_count() {
+        let (_dir, folder) = folder();
+        let path = folder.lock();
+        let file = File::create(&path).unwrap();
+        assert!(names(&path, &file).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert!(!names(&path, &file).unwrap());
+        File::create(&path).unwrap();
+        assert!(!names(&path, &file).unwrap());
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_short() {
+        let mut pause = Pause::default();
+        for longest in [1, 2, 4, 8, 16, 16, 16] {
+            let longest = Duration::from_millis(longest);
+            let slept = pause.next();
+            assert!(slept >= longest / 2 && slept <= longest, "{slept:?} of {longest:?}");
+        }
+    }
+}
