@@ -31,6 +31,32 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 //! #     .block_on(demo()).unwrap();
 //! ```
+//!
+//! # The file back end
+//!
+//! `file:///absolute/folder` or `file:relative/folder` names a folder on a local file system,
+//! shared by all processes that may read and write it; the path is percent-decoded. A missing one
+//! is made, with the mode that the umask leaves of 0777. It needs a tokio runtime with its timer
+//! enabled.
+//!
+//! - **Liveness.** A provider is returned from the moment its registration returns until its lease
+//!   ends or its process does, however it ends: the kernel tells, no heartbeat is waited for. A
+//!   process that is stopped (`SIGSTOP`) is alive. Each lease keeps one file open.
+//! - **Files.** `registry.jsonl` holds a header and one JSON object per line, for people to read
+//!   and, with care, to edit: values may be changed and lines deleted; a line that is added by hand
+//!   has no process behind it and goes with the next write. It is only ever replaced as a whole, at
+//!   most 16 MiB. `registry.lock` and `leases/` belong to the back end; don't delete them while
+//!   anyone runs.
+//! - **Waiting.** Lookups and watches do not wait for writers. Whatever writes waits at most
+//!   `?lock_timeout_ms=` (1 to 600000, default 5000) for its turn, and fails with an
+//!   [`is_timeout`](RegistryError::is_timeout) error that names the lock file and the last holder.
+//! - **Watching.** A change is seen after at most `?watch_interval_ms=` (10 to 60000, default 200).
+//!   While the list can't be read, a watch keeps the last good one and logs a warning.
+//! - **Damage.** A line that can't be read makes lookups fail with an
+//!   [`is_corrupt`](RegistryError::is_corrupt) error that names it. The next registration keeps
+//!   every line that can be read and leaves the original beside it as
+//!   `registry.jsonl.damaged-<unix ms>`. A list of another format version is never touched
+//!   ([`is_unsupported_format`](RegistryError::is_unsupported_format)).
 
 mod error;
 mod file;

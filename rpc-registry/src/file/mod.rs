@@ -2,7 +2,7 @@
 //!
 //! | file in the folder | what for | see |
 //! | --- | --- | --- |
-//! | `registry.jsonl` | who is registered; a header, then one instance per line | [`format`], [`list`] |
+//! | `registry.jsonl` | who is registered; a header, then one instance per line | [`mod@format`], [`list`] |
 //! | `registry.lock` | held by whoever writes; never removed | [`lock`] |
 //! | `leases/*.lock` | each held by one provider for as long as it lives | [`lease`] |
 //!
