@@ -1,0 +1,234 @@
+//! The trait as the expansion needs it: the contract itself, and its remote methods.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote};
+use syn::ext::IdentExt;
+use syn::{Attribute, FnArg, Ident, ItemTrait, Pat, ReturnType, TraitItem, TraitItemFn, Type};
+
+use crate::attr::{self, MethodOptions, ServiceOptions};
+use crate::check;
+use crate::errors::Errors;
+
+/// One `#[rpc_service]` trait.
+pub(crate) struct Service {
+    /// The trait as written, without its `#[rpc]` attributes.
+    pub(crate) contract: ItemTrait,
+    pub(crate) options: ServiceOptions,
+    pub(crate) names: Names,
+    /// What a stub calls over the wire, in the order of the trait.
+    pub(crate) methods: Vec<Method>,
+    /// Methods without a body in which an error was found.
+    pub(crate) refused: Vec<TraitItemFn>,
+    pub(crate) cfgs: Vec<Attribute>,
+    pub(crate) deprecated: bool,
+}
+
+/// A method that runs on the provider.
+pub(crate) struct Method {
+    pub(crate) ident: Ident,
+    pub(crate) arguments: Vec<Argument>,
+    pub(crate) output: Type,
+    pub(crate) options: MethodOptions,
+    pub(crate) cfgs: Vec<Attribute>,
+}
+
+pub(crate) struct Argument {
+    pub(crate) ident: Ident,
+    pub(crate) ty: Type,
+    /// `#[rpc(default)]`
+    pub(crate) defaulted: bool,
+}
+
+/// The items that the expansion adds beside the trait.
+pub(crate) struct Names {
+    /// `HelloServiceClient`
+    pub(crate) client: Ident,
+    /// `HelloServiceServer`
+    pub(crate) server: Ident,
+    /// `HELLO_SERVICE_DESCRIPTOR`
+    pub(crate) descriptor: Ident,
+    /// `__HelloServiceMethods`
+    pub(crate) methods: Ident,
+}
+
+impl Service {
+    /// Reads the trait. What is wrong with it goes to `errors` and not to `methods`, so that
+    /// the rest can still be expanded.
+    pub(crate) fn read(args: TokenStream, mut contract: ItemTrait, errors: &mut Errors) -> Self {
+        let options = ServiceOptions::parse(args, errors);
+        check::contract(&contract, errors);
+        attr::refuse_rpc(
+            &mut contract.attrs,
+            "options of the whole service are written in `#[rpc_service(…)]`",
+            errors,
+        );
+
+        let mut methods = Vec::<Method>::new();
+        let mut refused = Vec::new();
+        let mut deprecated = attr::is_deprecated(&contract.attrs);
+        for item in &mut contract.items {
+            let TraitItem::Fn(function) = item else { continue };
+            deprecated |= attr::is_deprecated(&function.attrs);
+            if function.default.is_some() {
+                refuse_rpc_on_local(function, errors);
+                continue;
+            }
+            let errors_before = errors.count();
+            let method = Method::read(function, errors);
+            check::method(function, &method, errors);
+            check::distinct(&methods, &method, errors);
+            if errors.count() == errors_before {
+                methods.push(method);
+            } else {
+                refused.push(function.clone());
+            }
+        }
+
+        let names = Names::of(&contract.ident);
+        let cfgs = attr::cfgs(&contract.attrs);
+        Self { contract, options, names, methods, refused, cfgs, deprecated }
+    }
+
+    /// The name under which providers are registered and found.
+    pub(crate) fn wire_name(&self) -> String {
+        self.options.name.clone().unwrap_or_else(|| self.contract.ident.unraw().to_string())
+    }
+}
+
+impl Method {
+    /// Reads a method without a body, taking its `#[rpc]` attributes away.
+    fn read(function: &mut TraitItemFn, errors: &mut Errors) -> Self {
+        let options = MethodOptions::take(&mut function.attrs, errors);
+        let mut arguments = Vec::new();
+        for input in &mut function.sig.inputs {
+            match input {
+                FnArg::Receiver(receiver) => attr::refuse_rpc(
+                    &mut receiver.attrs,
+                    "`#[rpc]` stands above the method or before one of its arguments",
+                    errors,
+                ),
+                FnArg::Typed(typed) => {
+                    let defaulted = attr::take_default(&mut typed.attrs, errors);
+                    // Any other pattern is an error of its own in `check`.
+                    if let Pat::Ident(pattern) = &*typed.pat {
+                        let (ident, ty) = (pattern.ident.clone(), (*typed.ty).clone());
+                        arguments.push(Argument { ident, ty, defaulted });
+                    }
+                }
+            }
+        }
+        Self {
+            ident: function.sig.ident.clone(),
+            arguments,
+            output: output(&function.sig.output),
+            options,
+            cfgs: attr::cfgs(&function.attrs),
+        }
+    }
+
+    /// What the method id is made of, beside the service.
+    pub(crate) fn wire_name(&self) -> String {
+        match &self.options.name {
+            Some(name) => name.value(),
+            None => self.ident.unraw().to_string(),
+        }
+    }
+
+    /// `hello`, as the name of a constant: its own spelling, so that no two can meet, and the
+    /// macro's own token, so that no lint asks the user for capitals.
+    pub(crate) fn constant(&self) -> Ident {
+        let mut ident = self.ident.clone();
+        ident.set_span(Span::mixed_site().located_at(self.ident.span()));
+        ident
+    }
+
+    /// `__hello`, the method as a type.
+    pub(crate) fn type_name(&self) -> Ident {
+        format_ident!("__{}", self.ident.unraw(), span = self.constant().span())
+    }
+
+    /// The token to which an error about the name belongs.
+    pub(crate) fn name_token(&self) -> &dyn ToTokens {
+        match &self.options.name {
+            Some(name) => name,
+            None => &self.ident,
+        }
+    }
+}
+
+impl Argument {
+    /// What errors and descriptions call it.
+    pub(crate) fn wire_name(&self) -> String {
+        self.ident.unraw().to_string()
+    }
+}
+
+impl Names {
+    fn of(service: &Ident) -> Self {
+        let name = service.unraw().to_string();
+        // Found at the trait by errors and by editors, resolved as the macro's own.
+        let span = Span::mixed_site().located_at(service.span());
+        Self {
+            client: format_ident!("{name}Client", span = span),
+            server: format_ident!("{name}Server", span = span),
+            descriptor: format_ident!("{}_DESCRIPTOR", shouting(&name), span = span),
+            methods: format_ident!("__{name}Methods", span = span),
+        }
+    }
+}
+
+/// The type that a function returns, `()` where none is written.
+pub(crate) fn output(output: &ReturnType) -> Type {
+    match output {
+        ReturnType::Type(_, ty) => (**ty).clone(),
+        ReturnType::Default => Type::Verbatim(quote!(())),
+    }
+}
+
+fn refuse_rpc_on_local(function: &mut TraitItemFn, errors: &mut Errors) {
+    const REASON: &str =
+        "a method with a body runs where it is called, so `#[rpc]` has no effect on it";
+    attr::refuse_rpc(&mut function.attrs, REASON, errors);
+    for input in &mut function.sig.inputs {
+        match input {
+            FnArg::Receiver(receiver) => attr::refuse_rpc(&mut receiver.attrs, REASON, errors),
+            FnArg::Typed(typed) => attr::refuse_rpc(&mut typed.attrs, REASON, errors),
+        }
+    }
+}
+
+/// `HelloService` → `HELLO_SERVICE`, `HTTPProxy2` → `HTTP_PROXY2`
+fn shouting(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    let mut shouted = String::new();
+    for (i, letter) in letters.iter().enumerate() {
+        let after_lower = i > 0 && (letters[i - 1].is_lowercase() || letters[i - 1].is_numeric());
+        let ends_acronym = i > 0
+            && letters[i - 1].is_uppercase()
+            && letters.get(i + 1).is_some_and(|next| next.is_lowercase());
+        if letter.is_uppercase() && (after_lower || ends_acronym) {
+            shouted.push('_');
+        }
+        shouted.extend(letter.to_uppercase());
+    }
+    shouted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shouting;
+
+    #[test]
+    fn constants_are_named_after_the_words_of_the_trait() {
+        for (name, shouted) in [
+            ("HelloService", "HELLO_SERVICE"),
+            ("HTTPProxy2", "HTTP_PROXY2"),
+            ("KV", "KV"),
+            ("V2Store", "V2_STORE"),
+            ("Snake_Case", "SNAKE_CASE"),
+            ("x", "X"),
+        ] {
+            assert_eq!(shouting(name), shouted);
+        }
+    }
+}

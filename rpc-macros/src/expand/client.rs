@@ -1,0 +1,194 @@
+//! The stub: `HelloServiceClient`, which implements the trait by calling.
+
+use proc_macro2::TokenStream;
+use syn::{FnArg, Pat, ReturnType, TraitItem, TraitItemFn, Type};
+
+use super::{contract, generics};
+use crate::ast::{Argument, Method, Service};
+
+/// The type, next to the trait.
+pub(super) fn structure(service: &Service) -> TokenStream {
+    let vis = &service.contract.vis;
+    let cfgs = &service.cfgs;
+    let runtime = &service.options.runtime;
+    let client = &service.names.client;
+    let parameters = generics::unbounded(&service.contract.generics);
+    let marker = generics::phantom(&service.contract.generics)
+        .map(|phantom| generated!(__marker: #phantom,));
+    let docs = format!(
+        " A stub of `{}`: implements the trait by calling a provider. Clones are cheap and share \
+         the connection.",
+        service.contract.ident
+    );
+    generated! {
+        #[doc = #docs]
+        #(#cfgs)*
+        #vis struct #client #parameters {
+            __client: #runtime::Client,
+            #marker
+        }
+    }
+}
+
+/// What it can do.
+pub(super) fn implementations(service: &Service) -> TokenStream {
+    let inherent = inherent(service);
+    let contract = contract_implementation(service);
+    let common = common_traits(service);
+    generated!(#inherent #contract #common)
+}
+
+fn inherent(service: &Service) -> TokenStream {
+    let vis = &service.contract.vis;
+    let runtime = &service.options.runtime;
+    let client = &service.names.client;
+    let descriptor = &service.names.descriptor;
+    let parameters = generics::unbounded(&service.contract.generics);
+    let (impl_generics, type_generics, _) = parameters.split_for_impl();
+    let marker = marker(service);
+    generated! {
+        impl #impl_generics #client #type_generics {
+            /// Calls through `client`.
+            #vis fn new(client: #runtime::Client) -> Self {
+                Self { __client: client, #marker }
+            }
+
+            /// Connects to the provider at `uri`, such as `tcp://127.0.0.1:9000`.
+            #vis async fn connect(
+                uri: impl ::core::convert::AsRef<::core::primitive::str>,
+            ) -> #runtime::Result<Self> {
+                let uri = ::core::convert::AsRef::as_ref(&uri);
+                let client = #runtime::__private::connect(uri, &#descriptor).await?;
+                ::core::result::Result::Ok(Self::new(client))
+            }
+
+            /// Finds the providers in `registry`, and follows them as they come and go.
+            #vis async fn discover(
+                registry: ::std::sync::Arc<dyn #runtime::__private::Registry>,
+            ) -> #runtime::Result<Self> {
+                let client = #runtime::__private::discover(registry, &#descriptor).await?;
+                ::core::result::Result::Ok(Self::new(client))
+            }
+
+            /// The same stub with another timeout for each call.
+            #vis fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
+                Self::new(#runtime::Client::with_timeout(&self.__client, timeout))
+            }
+
+            /// The same stub with one more entry of metadata on each call.
+            #vis fn with_metadata(
+                &self,
+                key: impl ::core::convert::Into<::std::string::String>,
+                value: impl ::core::convert::Into<::std::string::String>,
+            ) -> Self {
+                Self::new(#runtime::Client::with_metadata(&self.__client, key, value))
+            }
+        }
+    }
+}
+
+fn contract_implementation(service: &Service) -> Option<TokenStream> {
+    if !can_implement(service) {
+        return None;
+    }
+    let contract = &service.contract.ident;
+    let client = &service.names.client;
+    let (impl_generics, type_generics, where_clause) = service.contract.generics.split_for_impl();
+    let calls = service.methods.iter().map(|method| call(service, method));
+    let stand_ins = service.refused.iter().map(stand_in);
+    Some(generated! {
+        impl #impl_generics #contract #type_generics for #client #type_generics #where_clause {
+            #(#calls)*
+            #(#stand_ins)*
+        }
+    })
+}
+
+/// A remote method: one call of the runtime.
+fn call(service: &Service, method: &Method) -> TokenStream {
+    let runtime = &service.options.runtime;
+    let Method { ident, cfgs, output, .. } = method;
+    let ty = method.type_name();
+    let (_, type_generics, _) = service.contract.generics.split_for_impl();
+    let names = method.arguments.iter().map(|argument| &argument.ident);
+    let types = method.arguments.iter().map(|argument| &argument.ty);
+    let values = method.arguments.iter().map(|Argument { ident, defaulted, .. }| {
+        if *defaulted {
+            generated!(#runtime::__private::Defaulted(#ident))
+        } else {
+            generated!(#ident)
+        }
+    });
+    let function = if method.options.oneway { generated!(notify) } else { generated!(call) };
+    generated! {
+        #(#cfgs)*
+        fn #ident(
+            &self,
+            #(#names: #types),*
+        ) -> impl ::core::future::Future<Output = #output> + ::core::marker::Send {
+            #runtime::__private::#function::<#ty #type_generics>(&self.__client, (#(#values,)*))
+        }
+    }
+}
+
+/// A stub for a refused method, so that its callers are not told as well.
+fn stand_in(function: &TraitItemFn) -> TokenStream {
+    let mut signature = contract::signature(&function.sig);
+    for input in &mut signature.inputs {
+        if let FnArg::Typed(typed) = input {
+            *typed.pat = Pat::Verbatim(generated!(_));
+        }
+    }
+    let cfgs = crate::attr::cfgs(&function.attrs);
+    let body = match function.sig.asyncness {
+        Some(_) => generated!(async { ::core::unimplemented!() }),
+        None => generated!(::core::unimplemented!()),
+    };
+    generated!(#(#cfgs)* #signature { #body })
+}
+
+/// Whether an implementation can be written at all; only a refused trait has one that cannot.
+fn can_implement(service: &Service) -> bool {
+    let contract = &service.contract;
+    let hides_its_type = |function: &TraitItemFn| {
+        function.sig.asyncness.is_none()
+            && matches!(&function.sig.output, ReturnType::Type(_, ty) if matches!(**ty, Type::ImplTrait(_)))
+    };
+    contract.unsafety.is_none()
+        && contract.generics.lifetimes().next().is_none()
+        && contract.items.iter().all(|item| matches!(item, TraitItem::Fn(_)))
+        && !service.refused.iter().any(hides_its_type)
+}
+
+/// Written out, since derived ones would ask the trait's parameters for the same.
+fn common_traits(service: &Service) -> TokenStream {
+    let runtime = &service.options.runtime;
+    let client = &service.names.client;
+    let name = client.to_string();
+    let parameters = generics::unbounded(&service.contract.generics);
+    let (impl_generics, type_generics, _) = parameters.split_for_impl();
+    generated! {
+        impl #impl_generics ::core::clone::Clone for #client #type_generics {
+            fn clone(&self) -> Self {
+                Self::new(::core::clone::Clone::clone(&self.__client))
+            }
+        }
+
+        impl #impl_generics ::core::fmt::Debug for #client #type_generics {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                f.debug_tuple(#name).field(&self.__client).finish()
+            }
+        }
+
+        impl #impl_generics ::core::convert::AsRef<#runtime::Client> for #client #type_generics {
+            fn as_ref(&self) -> &#runtime::Client {
+                &self.__client
+            }
+        }
+    }
+}
+
+fn marker(service: &Service) -> Option<TokenStream> {
+    generics::phantom(&service.contract.generics)
+        .map(|_| generated!(__marker: ::core::marker::PhantomData,))
+}

@@ -1,0 +1,126 @@
+//! What a service says about itself: its key, its methods, their arguments.
+
+use proc_macro2::TokenStream;
+use quote::quote_spanned;
+use syn::spanned::Spanned;
+
+use super::generics;
+use super::type_name::type_name;
+use crate::ast::{Argument, Method, Service};
+use crate::attr::Dispatch;
+
+/// `HELLO_SERVICE_DESCRIPTOR`, and the type whose constants are the parts of it. They hang on a
+/// type so that they have the names of the methods and still collide with nothing.
+pub(super) fn constant(service: &Service) -> TokenStream {
+    let vis = &service.contract.vis;
+    let cfgs = &service.cfgs;
+    let runtime = &service.options.runtime;
+    let descriptor = &service.names.descriptor;
+    let methods = &service.names.methods;
+    let entries = service.methods.iter().map(|method| {
+        let (cfgs, constant) = (&method.cfgs, method.constant());
+        generated!(#(#cfgs)* #methods::#constant)
+    });
+    let key = key(service);
+    let docs =
+        format!(" What `{}` offers: its methods and their arguments.", service.contract.ident);
+    generated! {
+        #[doc = #docs]
+        #(#cfgs)*
+        #vis const #descriptor: #runtime::ServiceDescriptor =
+            #runtime::ServiceDescriptor::new(#key, &[#(#entries),*]);
+
+        #(#cfgs)*
+        struct #methods;
+    }
+}
+
+/// For each method its descriptor, and the type that ties it to what goes in and comes out.
+pub(super) fn methods(service: &Service) -> TokenStream {
+    let holder = &service.names.methods;
+    let constants = service.methods.iter().map(|method| descriptor(service, method));
+    let types = service.methods.iter().map(|method| method_type(service, method));
+    generated! {
+        impl #holder {
+            #(#constants)*
+        }
+        #(#types)*
+    }
+}
+
+fn key(service: &Service) -> TokenStream {
+    let runtime = &service.options.runtime;
+    let name = service.wire_name();
+    let (version, group) = (&service.options.version, &service.options.group);
+    generated!(#runtime::ServiceKey::new(#name, #version, #group))
+}
+
+/// `const hello: &'static MethodDescriptor = …;`
+fn descriptor(service: &Service, method: &Method) -> TokenStream {
+    let runtime = &service.options.runtime;
+    let Method { cfgs, options, .. } = method;
+    let constant = method.constant();
+    let key = key(service);
+    let name = method.wire_name();
+    let arguments = method.arguments.iter().map(|argument| {
+        let (name, ty) = (argument.wire_name(), type_name(&argument.ty));
+        generated!(#runtime::ArgumentDescriptor::new(#name, #ty))
+    });
+    let returns = type_name(&method.output);
+    let idempotent = options.idempotent.then(|| generated!(.idempotent()));
+    let oneway = options.oneway.then(|| generated!(.oneway()));
+    let timeout = options.timeout_ms.map(|ms| generated!(.timeout_ms(#ms)));
+    let dispatch = options.dispatch.map(|mode| {
+        let mode = match mode {
+            Dispatch::Inline => generated!(Inline),
+            Dispatch::Spawn => generated!(Spawn),
+            Dispatch::Blocking => generated!(Blocking),
+        };
+        generated!(.dispatch(#runtime::Dispatch::#mode))
+    });
+    generated! {
+        #(#cfgs)*
+        const #constant: &'static #runtime::MethodDescriptor =
+            &#runtime::MethodDescriptor::new(#key, #name, &[#(#arguments),*], #returns)
+                #idempotent #oneway #timeout #dispatch;
+    }
+}
+
+/// The method as a type. The runtime's bounds on arguments and result are checked here and only
+/// here, so a type that breaks one is one error, at the user's token.
+fn method_type(service: &Service, method: &Method) -> TokenStream {
+    let runtime = &service.options.runtime;
+    let holder = &service.names.methods;
+    let Method { cfgs, output, .. } = method;
+    let constant = method.constant();
+    let ty = method.type_name();
+    let arguments = method.arguments.iter().map(|Argument { ty, defaulted, .. }| {
+        if *defaulted {
+            quote_spanned!(ty.span()=> #runtime::__private::Defaulted<#ty>)
+        } else {
+            quote_spanned!(ty.span()=> #ty)
+        }
+    });
+    let (impl_generics, type_generics, where_clause) = service.contract.generics.split_for_impl();
+    let parameters = generics::unbounded(&service.contract.generics);
+    let phantom = generics::phantom(&service.contract.generics);
+    let phantom = phantom.map(|phantom| generated!((#phantom)));
+    let oneway = method.options.oneway.then(|| {
+        quote_spanned! {output.span()=>
+            #(#cfgs)*
+            impl #impl_generics #runtime::__private::Oneway for #ty #type_generics #where_clause {}
+        }
+    });
+    generated! {
+        #(#cfgs)*
+        struct #ty #parameters #phantom;
+
+        #(#cfgs)*
+        impl #impl_generics #runtime::__private::Method for #ty #type_generics #where_clause {
+            const DESCRIPTOR: &'static #runtime::MethodDescriptor = #holder::#constant;
+            type Arguments = (#(#arguments,)*);
+            type Outcome = #output;
+        }
+        #oneway
+    }
+}

@@ -1,0 +1,76 @@
+//! The expansion as a reader sees it, and its size.
+
+use std::path::Path;
+
+use proc_macro2::TokenStream;
+use quote::quote;
+
+use super::rpc_service;
+
+/// Set to rewrite the checked-in expansion.
+const BLESS: &str = "RPC_BLESS";
+
+fn pretty(tokens: TokenStream) -> String {
+    prettyplease::unparse(&syn::parse2(tokens).unwrap())
+}
+
+/// Lines of code of one service; those of documentation do not count.
+fn lines(contract: TokenStream) -> usize {
+    let code = pretty(rpc_service(quote!(), contract));
+    code.lines().filter(|line| !line.trim_start().starts_with("///")).count()
+}
+
+#[test]
+fn the_checked_in_expansion_is_what_the_macro_writes() {
+    let contract = quote! {
+        /// Greets.
+        pub trait HelloService {
+            /// Greets `name`.
+            async fn hello(&self, name: String) -> rpc_runtime::Result<String>;
+        }
+    };
+    let expansion = format!(
+        "// What `#[rpc_service]` makes of:\n//\n{}//\n// Rewritten by `{BLESS}=1 cargo test -p rpc-macros`.\n\n{}",
+        pretty(contract.clone()).lines().map(|line| format!("//     {line}\n")).collect::<String>(),
+        pretty(rpc_service(quote!(), contract)),
+    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/expansion/hello_service.rs");
+    if std::env::var_os(BLESS).is_some() {
+        std::fs::write(&path, &expansion).unwrap();
+    }
+    let checked_in = std::fs::read_to_string(&path).unwrap();
+    assert!(checked_in == expansion, "the expansion changed:\n{}", diff(&checked_in, &expansion));
+}
+
+#[test]
+fn a_method_expands_to_less_than_sixty_lines() {
+    let empty = lines(quote!(
+        pub trait Service {}
+    ));
+    let small = lines(quote! {
+        pub trait Service {
+            async fn hello(&self, name: String) -> rpc_runtime::Result<String>;
+        }
+    });
+    let large = lines(quote! {
+        pub trait Service {
+            #[rpc(name = "other", idempotent, oneway, timeout = "3s", blocking)]
+            async fn hello(
+                &self, a: u8, b: u16, c: u32, d: u64, e: i8, f: i16, g: i32, #[rpc(default)] h: i64,
+            ) -> rpc_runtime::Result<()>;
+        }
+    });
+    assert!(small - empty < 50, "{} lines for a small method", small - empty);
+    assert!(large - empty < 60, "{} lines for a large method", large - empty);
+}
+
+/// The lines that differ, without their common head and tail.
+fn diff(old: &str, new: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
+    let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[head..], &new[head..]);
+    let tail = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    let removed = old[..old.len() - tail].iter().map(|line| format!("-{line}\n"));
+    let added = new[..new.len() - tail].iter().map(|line| format!("+{line}\n"));
+    removed.chain(added).collect()
+}

@@ -1,0 +1,175 @@
+// What `#[rpc_service]` makes of:
+//
+//     /// Greets.
+//     pub trait HelloService {
+//         /// Greets `name`.
+//         async fn hello(&self, name: String) -> rpc_runtime::Result<String>;
+//     }
+//
+// Rewritten by `RPC_BLESS=1 cargo test -p rpc-macros`.
+
+/// Greets.
+pub trait HelloService: ::core::marker::Send + ::core::marker::Sync + 'static {
+    /// Greets `name`.
+    fn hello(
+        &self,
+        name: String,
+    ) -> impl ::core::future::Future<
+        Output = rpc_runtime::Result<String>,
+    > + ::core::marker::Send;
+}
+/// What `HelloService` offers: its methods and their arguments.
+pub const HELLO_SERVICE_DESCRIPTOR: ::rpc_runtime::ServiceDescriptor = ::rpc_runtime::ServiceDescriptor::new(
+    ::rpc_runtime::ServiceKey::new("HelloService", "1.0.0", ""),
+    &[__HelloServiceMethods::hello],
+);
+struct __HelloServiceMethods;
+/// A stub of `HelloService`: implements the trait by calling a provider. Clones are cheap and share the connection.
+pub struct HelloServiceClient {
+    __client: ::rpc_runtime::Client,
+}
+/// Serves an implementation of `HelloService`. Clones share the implementation.
+pub struct HelloServiceServer<__S> {
+    __service: ::std::sync::Arc<__S>,
+}
+const _: () = {
+    impl __HelloServiceMethods {
+        const hello: &'static ::rpc_runtime::MethodDescriptor = &::rpc_runtime::MethodDescriptor::new(
+            ::rpc_runtime::ServiceKey::new("HelloService", "1.0.0", ""),
+            "hello",
+            &[::rpc_runtime::ArgumentDescriptor::new("name", "String")],
+            "rpc_runtime::Result<String>",
+        );
+    }
+    struct __hello;
+    impl ::rpc_runtime::__private::Method for __hello {
+        const DESCRIPTOR: &'static ::rpc_runtime::MethodDescriptor = __HelloServiceMethods::hello;
+        type Arguments = (String,);
+        type Outcome = rpc_runtime::Result<String>;
+    }
+    impl HelloServiceClient {
+        /// Calls through `client`.
+        pub fn new(client: ::rpc_runtime::Client) -> Self {
+            Self { __client: client }
+        }
+        /// Connects to the provider at `uri`, such as `tcp://127.0.0.1:9000`.
+        pub async fn connect(
+            uri: impl ::core::convert::AsRef<::core::primitive::str>,
+        ) -> ::rpc_runtime::Result<Self> {
+            let uri = ::core::convert::AsRef::as_ref(&uri);
+            let client = ::rpc_runtime::__private::connect(
+                    uri,
+                    &HELLO_SERVICE_DESCRIPTOR,
+                )
+                .await?;
+            ::core::result::Result::Ok(Self::new(client))
+        }
+        /// Finds the providers in `registry`, and follows them as they come and go.
+        pub async fn discover(
+            registry: ::std::sync::Arc<dyn ::rpc_runtime::__private::Registry>,
+        ) -> ::rpc_runtime::Result<Self> {
+            let client = ::rpc_runtime::__private::discover(
+                    registry,
+                    &HELLO_SERVICE_DESCRIPTOR,
+                )
+                .await?;
+            ::core::result::Result::Ok(Self::new(client))
+        }
+        /// The same stub with another timeout for each call.
+        pub fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
+            Self::new(::rpc_runtime::Client::with_timeout(&self.__client, timeout))
+        }
+        /// The same stub with one more entry of metadata on each call.
+        pub fn with_metadata(
+            &self,
+            key: impl ::core::convert::Into<::std::string::String>,
+            value: impl ::core::convert::Into<::std::string::String>,
+        ) -> Self {
+            Self::new(::rpc_runtime::Client::with_metadata(&self.__client, key, value))
+        }
+    }
+    impl HelloService for HelloServiceClient {
+        fn hello(
+            &self,
+            name: String,
+        ) -> impl ::core::future::Future<
+            Output = rpc_runtime::Result<String>,
+        > + ::core::marker::Send {
+            ::rpc_runtime::__private::call::<__hello>(&self.__client, (name,))
+        }
+    }
+    impl ::core::clone::Clone for HelloServiceClient {
+        fn clone(&self) -> Self {
+            Self::new(::core::clone::Clone::clone(&self.__client))
+        }
+    }
+    impl ::core::fmt::Debug for HelloServiceClient {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+            f.debug_tuple("HelloServiceClient").field(&self.__client).finish()
+        }
+    }
+    impl ::core::convert::AsRef<::rpc_runtime::Client> for HelloServiceClient {
+        fn as_ref(&self) -> &::rpc_runtime::Client {
+            &self.__client
+        }
+    }
+    impl<__S> HelloServiceServer<__S>
+    where
+        __S: HelloService,
+    {
+        /// Serves `service`.
+        pub fn new(service: __S) -> Self {
+            Self::from_arc(::std::sync::Arc::new(service))
+        }
+        /// Serves `service`, which may be in use elsewhere too.
+        pub fn from_arc(service: ::std::sync::Arc<__S>) -> Self {
+            Self { __service: service }
+        }
+    }
+    /// The method ids as constants, which a `match` can be made of.
+    struct __Ids;
+    impl __Ids {
+        const hello: ::core::primitive::u64 = __HelloServiceMethods::hello.id();
+    }
+    impl<__S> ::rpc_runtime::Service for HelloServiceServer<__S>
+    where
+        __S: HelloService,
+    {
+        fn descriptor(&self) -> &'static ::rpc_runtime::ServiceDescriptor {
+            &HELLO_SERVICE_DESCRIPTOR
+        }
+        fn dispatch(
+            &self,
+            request: ::rpc_runtime::Request<'_>,
+        ) -> ::rpc_runtime::Dispatched {
+            match request.method_id() {
+                __Ids::hello => {
+                    let service = ::std::sync::Arc::clone(&self.__service);
+                    ::rpc_runtime::__private::unary::<
+                        __hello,
+                        _,
+                        _,
+                    >(
+                        request,
+                        move |(name,)| async move {
+                            <__S as HelloService>::hello(&service, name).await
+                        },
+                    )
+                }
+                _ => ::rpc_runtime::__private::unknown_method(request),
+            }
+        }
+    }
+    impl<__S> ::core::clone::Clone for HelloServiceServer<__S> {
+        fn clone(&self) -> Self {
+            Self {
+                __service: ::std::sync::Arc::clone(&self.__service),
+            }
+        }
+    }
+    impl<__S> ::core::fmt::Debug for HelloServiceServer<__S> {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+            f.debug_struct("HelloServiceServer").finish_non_exhaustive()
+        }
+    }
+};
