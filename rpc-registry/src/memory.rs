@@ -51,6 +51,10 @@ impl MemoryRegistry {
         Ok(Self { uri: uri.as_str().to_owned(), space })
     }
 
+    fn check(&self, service: &str) -> Result<(), RegistryError> {
+        check_service(service).map_err(|error| error.with_registry(&self.uri))
+    }
+
     fn add(&self, instance: Instance) -> Result<Lease, RegistryError> {
         instance.validate().map_err(|error| error.with_registry(&self.uri))?;
         let mut state = self.space.lock();
@@ -88,7 +92,7 @@ impl Registry for MemoryRegistry {
         service: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
         Box::pin(async move {
-            check_service(service)?;
+            self.check(service)?;
             let state = self.space.lock();
             Ok(state.services.get(service).map(Service::list).unwrap_or_default())
         })
@@ -96,7 +100,7 @@ impl Registry for MemoryRegistry {
 
     fn watch<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Watch, RegistryError>> {
         Box::pin(async move {
-            check_service(service)?;
+            self.check(service)?;
             let mut state = self.space.lock();
             state.drop_unused();
             Ok(state.service(service).watches.subscribe())
@@ -109,7 +113,7 @@ impl Registry for MemoryRegistry {
         instance_id: &'a str,
     ) -> BoxFuture<'a, Result<bool, RegistryError>> {
         Box::pin(async move {
-            check_service(service)?;
+            self.check(service)?;
             Ok(self.space.lock().remove(service, instance_id, |_| true))
         })
     }

@@ -181,28 +181,20 @@ pub(crate) fn is_scheme(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
 }
 
-/// Replaces credentials by `***`. Works on text that may not be a URI at all, since errors show
-/// that too; when in doubt it hides more than needed.
+/// Replaces credentials by `***`. Works on text that may not be a URI at all, or one whose password
+/// has characters that should have been encoded, since errors show that too. When in doubt it
+/// hides more than needed: whatever stands between a colon and the last `@`.
 fn redact(text: &str) -> String {
-    let (before_query, query) = match text.split_once('?') {
-        Some((before, query)) => (before, Some(query)),
-        None => (text, None),
+    let after_scheme = text.find(':').map_or(0, |colon| colon + 1);
+    let (scheme, rest) = text.split_at(after_scheme);
+    let visible = match rest.rsplit_once('@').map(|(before, after)| (before.split_once(':'), after))
+    {
+        Some((Some((user, _)), after)) => format!("{scheme}{user}:***@{after}"),
+        _ => text.to_owned(),
     };
-    let mut shown = match before_query.split_once("//") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let authority = match authority.rsplit_once('@') {
-                Some((userinfo, hosts)) => match userinfo.split_once(':') {
-                    Some((user, _)) => format!("{user}:***@{hosts}"),
-                    None => authority.to_owned(),
-                },
-                None => authority.to_owned(),
-            };
-            format!("{scheme}//{authority}{path}")
-        }
-        None => before_query.to_owned(),
-    };
-    for (n, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+    let Some((before_query, query)) = visible.split_once('?') else { return visible };
+    let mut shown = before_query.to_owned();
+    for (n, pair) in query.split('&').enumerate() {
         shown.push(if n == 0 { '?' } else { '&' });
         match pair.split_once('=') {
             Some((name, _)) if is_secret(name) => shown.extend([name, "=***"]),
@@ -291,6 +283,10 @@ mod tests {
             "etcd://me:hunter2@h#f",
             "no scheme://me:hunter2@h",
             "etcd://h/?auth_Password=hunter2&p%61ssword=hunter2",
+            "etcd:/me:hunter2@h",
+            "etcd://me:a/hunter2@h/p",
+            "etcd://me:a?hunter2@h/p",
+            "etcd://me:a@hunter2@h?token=hunter2",
         ] {
             let shown = match RegistryUri::parse(text) {
                 Ok(uri) => format!("{uri} {uri:?} {}", uri.as_str()),

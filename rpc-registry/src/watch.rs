@@ -167,6 +167,13 @@ mod tests {
         assert!(watch.changed().await.unwrap_err().is_timeout());
     }
 
+    #[test]
+    fn waiting_can_be_spawned() {
+        fn spawnable<T: Send + 'static>(_: T) {}
+        let (_sender, mut watch) = Watch::channel(vec![]);
+        spawnable(async move { watch.changed().await });
+    }
+
     #[tokio::test]
     async fn the_sender_hears_when_the_last_watch_is_dropped() {
         let (sender, watch) = Watch::channel(vec![]);

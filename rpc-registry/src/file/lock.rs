@@ -34,8 +34,10 @@ pub(super) enum Mode {
 pub(super) fn attempt(folder: &Folder, mode: Mode) -> Result<Option<Locked>, RegistryError> {
     let path = folder.lock();
     let failed = |error| folder.error("lock", &path, error);
+    // Who may only read the folder can still keep writers out.
+    let writes = mode == Mode::Exclusive;
     let open =
-        || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        || OpenOptions::new().read(true).write(writes).create(writes).truncate(false).open(&path);
     let mut file = match open() {
         // The folder was removed after the connection was made.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

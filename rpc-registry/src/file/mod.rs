@@ -54,8 +54,8 @@ impl FileRegistry {
         Ok(Self { store: Arc::new(store), watch_interval: Duration::from_millis(watch_interval) })
     }
 
-    fn uri_of(&self, error: RegistryError) -> RegistryError {
-        error.with_registry(self.uri())
+    fn check(&self, service: &str) -> Result<(), RegistryError> {
+        check_service(service).map_err(|error| error.with_registry(self.uri()))
     }
 }
 
@@ -66,7 +66,7 @@ impl Registry for FileRegistry {
 
     fn register<'a>(&'a self, instance: Instance) -> BoxFuture<'a, Result<Lease, RegistryError>> {
         Box::pin(async move {
-            instance.validate().map_err(|error| self.uri_of(error))?;
+            instance.validate().map_err(|error| error.with_registry(self.uri()))?;
             self.store.write(|store| store.add(instance)).await
         })
     }
@@ -76,14 +76,14 @@ impl Registry for FileRegistry {
         service: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
         Box::pin(async move {
-            check_service(service).map_err(|error| self.uri_of(error))?;
+            self.check(service)?;
             self.store.lookup(service).await
         })
     }
 
     fn watch<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Watch, RegistryError>> {
         Box::pin(async move {
-            check_service(service).map_err(|error| self.uri_of(error))?;
+            self.check(service)?;
             watch::start(Arc::clone(&self.store), service.to_owned(), self.watch_interval).await
         })
     }
@@ -94,7 +94,7 @@ impl Registry for FileRegistry {
         instance_id: &'a str,
     ) -> BoxFuture<'a, Result<bool, RegistryError>> {
         Box::pin(async move {
-            check_service(service).map_err(|error| self.uri_of(error))?;
+            self.check(service)?;
             let (service, id) = (service.to_owned(), instance_id.to_owned());
             let is_it = move |i: &Instance| i.service() == service && i.id() == id;
             if self.store.folder().is_gone() {
