@@ -27,6 +27,8 @@ pub(crate) struct Service {
 pub(crate) struct Method {
     pub(crate) ident: Ident,
     pub(crate) arguments: Vec<Argument>,
+    /// The list of arguments, as a place for errors about all of them.
+    pub(crate) arguments_span: Span,
     pub(crate) output: Type,
     pub(crate) options: MethodOptions,
     pub(crate) cfgs: Vec<Attribute>,
@@ -120,6 +122,7 @@ impl Method {
         Self {
             ident: function.sig.ident.clone(),
             arguments,
+            arguments_span: function.sig.paren_token.span.join(),
             output: output(&function.sig.output),
             options,
             cfgs: attr::cfgs(&function.attrs),

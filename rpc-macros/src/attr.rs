@@ -8,7 +8,7 @@ use quote::quote;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitStr, Path, Token};
+use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
 
 use crate::errors::Errors;
 
@@ -165,19 +165,23 @@ fn take_entries(attrs: &mut Vec<Attribute>, errors: &mut Errors) -> Vec<Entry> {
 }
 
 /// The compiler expands `cfg_attr` only after this macro has run.
-fn refuse_conditional_rpc(attrs: &[Attribute], errors: &mut Errors) {
-    for attr in attrs.iter().filter(|attr| attr.path().is_ident("cfg_attr")) {
-        if let Ok(parts) =
-            attr.parse_args_with(Punctuated::<syn::Meta, Token![,]>::parse_terminated)
-            && let Some(rpc) = parts.iter().skip(1).find(|part| part.path().is_ident("rpc"))
-        {
-            errors.at(
-                rpc,
-                "`#[rpc]` cannot be conditional, it is part of the contract: \
-                 write two methods under opposite `#[cfg]`s",
-            );
-        }
+fn refuse_conditional_rpc(attrs: &mut Vec<Attribute>, errors: &mut Errors) {
+    for attr in attrs.extract_if(.., |attr| conditional_rpc(attr).is_some()) {
+        errors.at(
+            conditional_rpc(&attr),
+            "`#[rpc]` cannot be conditional, it is part of the contract: \
+             write two methods under opposite `#[cfg]`s",
+        );
     }
+}
+
+/// The `rpc(…)` in `#[cfg_attr(…, rpc(…))]`.
+fn conditional_rpc(attr: &Attribute) -> Option<Meta> {
+    if !attr.path().is_ident("cfg_attr") {
+        return None;
+    }
+    let parts = attr.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok()?;
+    parts.into_iter().skip(1).find(|part| part.path().is_ident("rpc"))
 }
 
 fn refuse_repeated(entries: &[Entry], errors: &mut Errors) {

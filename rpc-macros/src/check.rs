@@ -191,6 +191,7 @@ fn argument_pattern(argument: &PatType, errors: &mut Errors) {
             return;
         }
         Pat::Ident(plain) => format!("write `{}`", plain.ident),
+        Pat::Wild(_) => "give it one".to_owned(),
         _ => "take it apart in the implementation".to_owned(),
     };
     errors.at(
@@ -214,7 +215,12 @@ fn returns(function: &TraitItemFn, method: &Method, errors: &mut Errors) {
         return;
     };
     // Whether a path means a `Result` only the compiler knows: it may be an alias.
-    if !matches!(**ty, Type::Path(_) | Type::Macro(_) | Type::Group(_) | Type::Paren(_)) {
+    // A reference is told to become owned instead.
+    let may_be_result = matches!(
+        **ty,
+        Type::Path(_) | Type::Macro(_) | Type::Group(_) | Type::Paren(_) | Type::Reference(_)
+    );
+    if !may_be_result {
         // `fn … -> impl Future` is already told to become an `async fn`.
         if function.sig.asyncness.is_some() {
             errors.at(

@@ -41,7 +41,7 @@ const _: () = {
             "rpc_runtime::Result<String>",
         );
     }
-    struct __hello;
+    struct __hello {}
     impl ::rpc_runtime::__private::Method for __hello {
         const DESCRIPTOR: &'static ::rpc_runtime::MethodDescriptor = __HelloServiceMethods::hello;
         type Arguments = (String,);
@@ -144,7 +144,7 @@ const _: () = {
         ) -> ::rpc_runtime::Dispatched {
             match request.method_id() {
                 __Ids::hello => {
-                    let service = ::std::sync::Arc::clone(&self.__service);
+                    let service = ::core::clone::Clone::clone(&self.__service);
                     ::rpc_runtime::__private::unary::<
                         __hello,
                         _,
@@ -163,7 +163,7 @@ const _: () = {
     impl<__S> ::core::clone::Clone for HelloServiceServer<__S> {
         fn clone(&self) -> Self {
             Self {
-                __service: ::std::sync::Arc::clone(&self.__service),
+                __service: ::core::clone::Clone::clone(&self.__service),
             }
         }
     }

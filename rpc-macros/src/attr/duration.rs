@@ -19,7 +19,9 @@ pub(crate) fn parse_ms(text: &str) -> Result<u64, String> {
             ));
         }
         _ if unit.starts_with('.') => {
-            return Err(format!("`{text}` is no whole number: `1.5s` is written `1500ms`"));
+            return Err(format!(
+                "`{text}` has a fraction: take the next smaller unit, `1500ms` for one and a half seconds"
+            ));
         }
         _ => return Err(format!("`{unit}` is no unit of a timeout: use `ms`, `s` or `m`")),
     };

@@ -1,7 +1,8 @@
 //! The stub: `HelloServiceClient`, which implements the trait by calling.
 
 use proc_macro2::TokenStream;
-use syn::{FnArg, Pat, ReturnType, TraitItem, TraitItemFn, Type};
+use syn::visit::Visit;
+use syn::{FnArg, Pat, ReturnType, TraitItem, TraitItemFn, TypeImplTrait};
 
 use super::{contract, generics};
 use crate::ast::{Argument, Method, Service};
@@ -150,14 +151,21 @@ fn stand_in(function: &TraitItemFn) -> TokenStream {
 /// Whether an implementation can be written at all; only a refused trait has one that cannot.
 fn can_implement(service: &Service) -> bool {
     let contract = &service.contract;
-    let hides_its_type = |function: &TraitItemFn| {
-        function.sig.asyncness.is_none()
-            && matches!(&function.sig.output, ReturnType::Type(_, ty) if matches!(**ty, Type::ImplTrait(_)))
-    };
     contract.unsafety.is_none()
-        && contract.generics.lifetimes().next().is_none()
         && contract.items.iter().all(|item| matches!(item, TraitItem::Fn(_)))
-        && !service.refused.iter().any(hides_its_type)
+        && !service.refused.iter().any(|function| returns_impl_trait(&function.sig.output))
+}
+
+fn returns_impl_trait(output: &ReturnType) -> bool {
+    struct Search(bool);
+    impl Visit<'_> for Search {
+        fn visit_type_impl_trait(&mut self, _: &TypeImplTrait) {
+            self.0 = true;
+        }
+    }
+    let mut search = Search(false);
+    search.visit_return_type(output);
+    search.0
 }
 
 /// Written out, since derived ones would ask the trait's parameters for the same.

@@ -1,7 +1,7 @@
 //! What a service says about itself: its key, its methods, their arguments.
 
-use proc_macro2::TokenStream;
-use quote::quote_spanned;
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::generics;
@@ -86,7 +86,8 @@ fn descriptor(service: &Service, method: &Method) -> TokenStream {
     }
 }
 
-/// The method as a type. The runtime's bounds on arguments and result are checked here and only
+/// The method as a type, with braces so that it has no constructor that an argument of its name
+/// could be taken for. The runtime's bounds on arguments and result are checked here and only
 /// here, so a type that breaks one is one error, at the user's token.
 fn method_type(service: &Service, method: &Method) -> TokenStream {
     let runtime = &service.options.runtime;
@@ -98,29 +99,42 @@ fn method_type(service: &Service, method: &Method) -> TokenStream {
         if *defaulted {
             quote_spanned!(ty.span()=> #runtime::__private::Defaulted<#ty>)
         } else {
-            quote_spanned!(ty.span()=> #ty)
+            quote!(#ty)
         }
     });
+    let arguments = quote_spanned!(method.arguments_span=> (#(#arguments,)*));
     let (impl_generics, type_generics, where_clause) = service.contract.generics.split_for_impl();
     let parameters = generics::unbounded(&service.contract.generics);
-    let phantom = generics::phantom(&service.contract.generics);
-    let phantom = phantom.map(|phantom| generated!((#phantom)));
+    let marker =
+        generics::phantom(&service.contract.generics).map(|phantom| generated!(__marker: #phantom));
     let oneway = method.options.oneway.then(|| {
-        quote_spanned! {output.span()=>
+        // All at the return type, which is what breaks the bound of `Oneway`.
+        let span = Span::mixed_site().located_at(output.span());
+        let runtime = located_at(span, runtime);
+        quote_spanned! {span=>
             #(#cfgs)*
             impl #impl_generics #runtime::__private::Oneway for #ty #type_generics #where_clause {}
         }
     });
     generated! {
         #(#cfgs)*
-        struct #ty #parameters #phantom;
+        struct #ty #parameters { #marker }
 
         #(#cfgs)*
         impl #impl_generics #runtime::__private::Method for #ty #type_generics #where_clause {
             const DESCRIPTOR: &'static #runtime::MethodDescriptor = #holder::#constant;
-            type Arguments = (#(#arguments,)*);
+            type Arguments = #arguments;
             type Outcome = #output;
         }
         #oneway
     }
+}
+
+/// The same names, shown elsewhere by errors.
+fn located_at(span: Span, path: &TokenStream) -> TokenStream {
+    let move_token = |mut token: TokenTree| {
+        token.set_span(token.span().located_at(span));
+        token
+    };
+    path.clone().into_iter().map(move_token).collect()
 }

@@ -13,11 +13,7 @@ pub(super) fn unbounded(generics: &Generics) -> Generics {
                 param.colon_token = None;
                 param.bounds.clear();
             }
-            GenericParam::Lifetime(param) => {
-                param.colon_token = None;
-                param.bounds.clear();
-            }
-            GenericParam::Const(_) => {}
+            GenericParam::Lifetime(_) | GenericParam::Const(_) => {}
         }
     }
     generics
@@ -26,8 +22,7 @@ pub(super) fn unbounded(generics: &Generics) -> Generics {
 /// The same parameters behind one more type, the provider's.
 pub(super) fn with_provider(generics: &Generics, provider: &Ident) -> Generics {
     let mut generics = generics.clone();
-    let lifetimes = generics.lifetimes().count();
-    generics.params.insert(lifetimes, GenericParam::Type(provider.clone().into()));
+    generics.params.insert(0, GenericParam::Type(provider.clone().into()));
     generics
 }
 
@@ -37,9 +32,8 @@ pub(super) fn phantom(generics: &Generics) -> Option<TokenStream> {
     if generics.params.is_empty() {
         return None;
     }
-    let lifetimes = generics.lifetimes().map(|param| &param.lifetime);
     let types = generics.type_params().map(|param| &param.ident);
     Some(generated! {
-        ::core::marker::PhantomData<fn() -> (#(&#lifetimes (),)* #(#types,)*)>
+        ::core::marker::PhantomData<fn() -> (#(#types,)*)>
     })
 }

@@ -44,6 +44,10 @@ pub(crate) fn rpc_service(args: TokenStream, input: TokenStream) -> TokenStream 
 /// uses the trait, the stub or the server compiles, and only the real errors are shown.
 fn expand(service: &Service) -> TokenStream {
     let contract = contract::expand(service);
+    if service.contract.generics.lifetimes().next().is_some() {
+        // Refused, and nothing made of it could be `'static`.
+        return contract;
+    }
     let descriptor = descriptor::constant(service);
     let client = client::structure(service);
     let server = server::structure(service);

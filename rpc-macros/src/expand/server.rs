@@ -126,7 +126,7 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
     generated! {
         #(#cfgs)*
         __Ids::#constant => {
-            let service = ::std::sync::Arc::clone(&self.__service);
+            let service = ::core::clone::Clone::clone(&self.__service);
             #runtime::__private::unary::<#ty #type_generics, _, _>(
                 request,
                 move |(#(#patterns,)*)| async move {
@@ -148,7 +148,7 @@ fn common_traits(service: &Service) -> TokenStream {
     generated! {
         impl #impl_generics ::core::clone::Clone for #server #type_generics {
             fn clone(&self) -> Self {
-                Self { __service: ::std::sync::Arc::clone(&self.__service), #marker }
+                Self { __service: ::core::clone::Clone::clone(&self.__service), #marker }
             }
         }
 

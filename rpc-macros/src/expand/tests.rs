@@ -56,12 +56,31 @@ fn a_method_expands_to_less_than_sixty_lines() {
         pub trait Service {
             #[rpc(name = "other", idempotent, oneway, timeout = "3s", blocking)]
             async fn hello(
-                &self, a: u8, b: u16, c: u32, d: u64, e: i8, f: i16, g: i32, #[rpc(default)] h: i64,
+                &self, account: u32, #[rpc(default)] limit: u32,
             ) -> rpc_runtime::Result<()>;
         }
     });
     assert!(small - empty < 50, "{} lines for a small method", small - empty);
     assert!(large - empty < 60, "{} lines for a large method", large - empty);
+}
+
+#[test]
+fn a_renamed_runtime_is_named_nowhere_by_its_old_name() {
+    let contract = quote! {
+        pub trait Store<V> {
+            #[rpc(oneway, idempotent, timeout = "1s", inline)]
+            async fn put(&self, #[rpc(default)] value: V) -> other::Result<()>;
+            async fn get(&self) -> other::Result<V>;
+        }
+    };
+    let code = rpc_service(quote!(crate = other), contract).to_string();
+    assert!(!code.contains("rpc_runtime"), "{code}");
+}
+
+#[test]
+fn what_cannot_be_parsed_is_handed_back_with_the_error() {
+    let code = rpc_service(quote!(), quote!(pub trait Broken { async fn })).to_string();
+    assert!(code.starts_with("pub trait Broken") && code.contains("compile_error"), "{code}");
 }
 
 /// The lines that differ, without their common head and tail.
