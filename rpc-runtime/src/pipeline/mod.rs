@@ -154,6 +154,11 @@ impl Pipeline {
         self.writable
     }
 
+    /// Bytes that are encoded and not yet taken by the operating system.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
     /// Whether bytes are to be taken from the socket.
     pub fn auto_read(&self) -> bool {
         self.auto_read

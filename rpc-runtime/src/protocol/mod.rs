@@ -8,10 +8,24 @@ mod header;
 mod hello;
 pub(crate) mod payload;
 
+use crate::error::RpcError;
+
 pub use codec::{Codec, Decoded, FrameCodec};
 pub use frame::{Body, Frame};
 pub use header::{Flags, HEADER_LEN, Header, Kind, MAGIC, VERSION};
 pub use hello::{Hello, HelloService};
+
+/// The header and payload of a response that says why a call failed.
+pub(crate) fn error_answer(id: u64, error: &RpcError) -> (Header, Vec<u8>) {
+    let mut header = Header::response(id, error.status());
+    if error.is_unexecuted() {
+        header.flags = Flags::UNEXECUTED;
+    }
+    let mut body = Vec::new();
+    // Strings and numbers always encode; the status says enough without them.
+    let _ = payload::encode(error, payload::Encoding::Named, &mut body);
+    (header, body)
+}
 
 /// Default limit of a frame's payload (metadata and arguments, or a result): 8 MiB, Dubbo's.
 pub const DEFAULT_MAX_PAYLOAD: usize = 8 << 20;

@@ -1,0 +1,279 @@
+//! One call on a channel, from its first poll to its end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::{Channel, Core, FlushDuty, State, clock};
+use crate::buffer;
+use crate::error::RpcError;
+use crate::in_flight::{Completion, Removed};
+use crate::protocol::{Frame, Header, Kind};
+use crate::status::Status;
+
+/// What is to be sent: a header without id and length, and the encoded payload.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'r> {
+    pub(crate) header: Header,
+    pub(crate) body: &'r [u8],
+    pub(crate) deadline: Instant,
+}
+
+/// What came back. The body is a pooled buffer.
+pub(crate) struct Reply {
+    pub(crate) header: Header,
+    pub(crate) body: Vec<u8>,
+}
+
+pub(crate) enum CallError {
+    /// The channel takes no new calls. Nothing was sent; another channel may do.
+    NotOpen(RpcError),
+    Failed(RpcError),
+}
+
+impl Channel {
+    /// Sends a request and waits for its answer; a oneway request, until it is handed over. Dropping
+    /// the future cancels the call and tells the peer.
+    pub(crate) fn call<'c>(self: &'c Arc<Self>, request: Request<'c>) -> Call<'c> {
+        Call { channel: self, request, id: 0, stage: Stage::Start }
+    }
+}
+
+enum Stage<'c> {
+    Start,
+    /// Waits for room on the connection.
+    Queued,
+    /// Sent. With the duty to flush, after one yield in which other frames gather.
+    Sent(Option<FlushDuty<'c>>),
+    Done,
+}
+
+/// What a caller owes the channel for the frame it has just appended.
+enum Owed {
+    /// Somebody else flushes.
+    Nothing,
+    /// Flush at once: no other call is under way that could add to the same write.
+    FlushNow,
+    /// Flush after the others had their turn.
+    FlushLater,
+}
+
+pub(crate) struct Call<'c> {
+    channel: &'c Arc<Channel>,
+    request: Request<'c>,
+    id: u64,
+    stage: Stage<'c>,
+}
+
+impl Future for Call<'_> {
+    type Output = Result<Reply, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let outcome = match &mut this.stage {
+            Stage::Start => this.start(cx.waker()),
+            Stage::Queued => this.start_if_admitted(cx.waker()),
+            Stage::Sent(duty) => {
+                drop(duty.take());
+                this.look(cx.waker())
+            }
+            Stage::Done => return Poll::Pending,
+        };
+        if outcome.is_ready() {
+            this.stage = Stage::Done;
+        }
+        outcome
+    }
+}
+
+impl Call<'_> {
+    fn is_oneway(&self) -> bool {
+        self.request.header.kind == Kind::Oneway
+    }
+
+    /// Enters the call into the table and, if there is room, its frame into the output.
+    fn start(&mut self, waker: &Waker) -> Poll<Result<Reply, CallError>> {
+        let now = clock();
+        if self.request.deadline <= now {
+            return Poll::Ready(Err(CallError::Failed(timed_out(false))));
+        }
+        let channel = self.channel;
+        let mut core = channel.lock();
+        if let Err(error) = core.accepts(self.request.body.len()) {
+            return Poll::Ready(Err(error));
+        }
+        if core.is_writable() && core.in_flight.has_room() {
+            self.id = core.in_flight.insert(waker.clone(), self.request.deadline);
+            return self.send(core, waker, now);
+        }
+        let bytes = self.request.body.len();
+        self.id = core.in_flight.enqueue(waker.clone(), bytes, self.request.deadline);
+        self.stage = Stage::Queued;
+        let kick = core.driver_if_needed();
+        drop(core);
+        kick.into_iter().for_each(Waker::wake);
+        Poll::Pending
+    }
+
+    fn start_if_admitted(&mut self, waker: &Waker) -> Poll<Result<Reply, CallError>> {
+        let now = clock();
+        let channel = self.channel;
+        let mut core = channel.lock();
+        if !core.in_flight.start_if_admitted(self.id, waker) {
+            drop(core);
+            return self.look(waker);
+        }
+        let refused = match core.accepts(self.request.body.len()) {
+            Ok(()) if self.request.deadline > now => return self.send(core, waker, now),
+            Ok(()) => CallError::Failed(timed_out(false)),
+            Err(error) => error,
+        };
+        core.in_flight.remove(self.id);
+        Poll::Ready(Err(refused))
+    }
+
+    /// Writes the frame of a call that is in the table as sent.
+    fn send(
+        &mut self,
+        mut core: MutexGuard<'_, Core>,
+        waker: &Waker,
+        now: Instant,
+    ) -> Poll<Result<Reply, CallError>> {
+        let id = if self.is_oneway() { 0 } else { self.id };
+        let deadline_ms = remaining_ms(self.request.deadline, now);
+        let header = Header { id, deadline_ms, ..self.request.header };
+        let written = core.write(Frame::new(header, self.request.body), now);
+        let alone = core.in_flight.sent() == 1;
+        if self.is_oneway() || written.is_err() {
+            core.in_flight.remove(self.id);
+        }
+        if let Err(error) = written {
+            return Poll::Ready(Err(CallError::Failed(error.unexecuted())));
+        }
+        let owed = match core.claim_duty() {
+            false => Owed::Nothing,
+            true if alone => Owed::FlushNow,
+            true => Owed::FlushLater,
+        };
+        let kick = core.driver_if_needed();
+        drop(core);
+        kick.into_iter().for_each(Waker::wake);
+        self.stage = Stage::Sent(match owed {
+            Owed::Nothing => None,
+            Owed::FlushNow => {
+                drop(FlushDuty(self.channel));
+                None
+            }
+            Owed::FlushLater => {
+                waker.wake_by_ref();
+                Some(FlushDuty(self.channel))
+            }
+        });
+        match self.stage {
+            Stage::Sent(None) if self.is_oneway() => Poll::Ready(Ok(Reply::nothing())),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Looks for the outcome.
+    fn look(&mut self, waker: &Waker) -> Poll<Result<Reply, CallError>> {
+        if self.is_oneway() && matches!(self.stage, Stage::Sent(_)) {
+            return Poll::Ready(Ok(Reply::nothing()));
+        }
+        let empty = buffer::take();
+        let mut core = self.channel.lock();
+        let completion = core.in_flight.poll(self.id, waker, empty);
+        drop(core);
+        match completion {
+            None => Poll::Pending,
+            Some(Completion::Answered(header, body)) => Poll::Ready(Ok(Reply { header, body })),
+            Some(Completion::TimedOut { sent }) => {
+                Poll::Ready(Err(CallError::Failed(timed_out(sent))))
+            }
+            Some(Completion::Failed { error, sent: true }) => {
+                Poll::Ready(Err(CallError::Failed(error)))
+            }
+            Some(Completion::Failed { error, sent: false }) => {
+                Poll::Ready(Err(CallError::NotOpen(error.unexecuted())))
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Whether a new call with a payload of `bytes` bytes may be sent here.
+    fn accepts(&self, bytes: usize) -> Result<(), CallError> {
+        let refused = match &self.state {
+            State::Open => None,
+            State::Draining => {
+                Some(RpcError::unavailable("the provider is shutting down and takes no new calls"))
+            }
+            State::Closed(cause) => Some(cause.clone()),
+        };
+        if let Some(error) = refused {
+            return Err(CallError::NotOpen(error.unexecuted()));
+        }
+        match self.peer_hello.as_ref().map_or(0, |hello| hello.max_payload as usize) {
+            limit if limit > 0 && bytes > limit => Err(CallError::Failed(
+                RpcError::new(
+                    Status::TooLarge,
+                    format!(
+                        "payload of {bytes} bytes is over the provider's limit of {limit} bytes"
+                    ),
+                )
+                .unexecuted(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Reply {
+    /// The reply of a call that has none.
+    fn nothing() -> Self {
+        Self { header: Header::response(0, Status::Ok), body: Vec::new() }
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if matches!(self.stage, Stage::Start | Stage::Done) {
+            return;
+        }
+        let mut wakers = Vec::new();
+        let mut core = self.channel.lock();
+        let removed = core.in_flight.remove(self.id);
+        core.admit(&mut wakers);
+        if core.is_ending() {
+            wakers.extend(core.driver.take());
+        }
+        let mut claimed = false;
+        if removed == Removed::Sent && !matches!(core.state, State::Closed(_)) {
+            let cancel = Header { id: self.id, ..Header::new(Kind::Cancel) };
+            // Not being able to tell the peer costs it some work, nothing else.
+            claimed = core.write(Frame::bare(cancel), clock()).is_ok() && core.claim_duty();
+        }
+        drop(core);
+        wakers.into_iter().for_each(Waker::wake);
+        if claimed {
+            drop(FlushDuty(self.channel));
+        }
+    }
+}
+
+fn timed_out(sent: bool) -> RpcError {
+    if sent {
+        RpcError::timeout("the deadline passed; the request was sent and not answered in time")
+    } else {
+        RpcError::timeout("the deadline passed before the request could be sent").unexecuted()
+    }
+}
+
+/// What is left of the deadline as it travels: whole milliseconds, rounded up; 0 would mean "none".
+fn remaining_ms(deadline: Instant, now: Instant) -> u32 {
+    let left = deadline.saturating_duration_since(now);
+    let rounded_up = left.as_nanos().div_ceil(1_000_000);
+    u32::try_from(rounded_up).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,471 @@
+//! The driver: the one task that reads a connection's socket, and the one that waits for it.
+//!
+//! It also writes what the operating system did not take at first, wakes for deadlines, and ends
+//! the connection. Everything it does is a function of the channel's state and what the socket has,
+//! looked at in one order, so a wake-up never needs to say what it is for.
+//!
+//! It registers its waker before it looks at anything that others may change, so no change is
+//! missed.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+
+use super::tail::{ChannelTail, Reading};
+use super::{Channel, Core, LEAVING, State, clock, connection_lost, wake_all};
+use crate::error::RpcError;
+use crate::protocol::{Frame, Kind};
+use crate::transport::Reader;
+
+/// Takes the requests of a connection, outside of the lock.
+pub(crate) trait RequestHandler: Send + 'static {
+    /// The requests of one read batch. Answers that are ready at once are appended; the driver
+    /// flushes them.
+    fn handle(&mut self, channel: &Arc<Channel>, requests: Vec<Frame<'_>>, cx: &mut Context<'_>);
+
+    /// Whether reading stops while too much is in work or waits to be written. An end that only
+    /// calls must go on reading, or two congested ends would wait for each other.
+    fn limits_reading(&self) -> bool;
+}
+
+/// Bytes asked of the socket at a time.
+const READ_BYTES: usize = 64 << 10;
+/// A remainder smaller than this is copied rather than keeping a whole read buffer.
+const SMALL: usize = 4 << 10;
+/// A payload's buffer grows to at most twice what has arrived, beyond this: a length that was only
+/// announced takes no memory.
+const TRUSTED_BYTES: usize = 1 << 20;
+/// Batches handled before other tasks get their turn.
+const MAX_BATCHES: usize = 16;
+/// Deadlines are looked at this often at most, so they fire up to this much late.
+const TICK: Duration = Duration::from_millis(5);
+/// How long a connection that is to be closed may take to write what it still has.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+/// How long a closed connection still takes in what the peer has sent, so that the last words to it
+/// are not lost to a reset.
+const LINGER: Duration = Duration::from_millis(500);
+
+thread_local! {
+    /// Read buffers. A connection has one only while it has bytes in it.
+    static READ_BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_read_buffer() -> BytesMut {
+    READ_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(READ_BYTES))
+}
+
+fn give_read_buffer(mut buffer: BytesMut) {
+    buffer.clear();
+    if !buffer.try_reclaim(READ_BYTES) || buffer.capacity() > 2 * READ_BYTES {
+        return;
+    }
+    READ_BUFFERS.with_borrow_mut(|buffers| {
+        if buffers.len() < 4 {
+            buffers.push(buffer);
+        }
+    });
+}
+
+/// Runs a connection until it ends. If the task is dropped or a handler panics, it ends as well.
+pub(crate) async fn run(
+    channel: Arc<Channel>,
+    reader: Box<dyn Reader>,
+    handler: impl RequestHandler,
+) {
+    let guard = CloseOnDrop(Arc::clone(&channel));
+    let mut driver = Driver {
+        channel,
+        reader,
+        handler,
+        input: BytesMut::new(),
+        needed: 0,
+        has_frames: false,
+        rest: Vec::new(),
+        sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        armed: None,
+        close_by: None,
+    };
+    driver.channel.flush();
+    let cause = poll_fn(|cx| driver.poll(cx)).await;
+    let spoke_last = driver.rest.is_empty() && cause.is_protocol();
+    driver.channel.fail_calls(&cause);
+    if spoke_last {
+        driver.linger().await;
+    }
+    driver.channel.close(cause);
+    drop(guard);
+}
+
+struct CloseOnDrop(Arc<Channel>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(RpcError::unavailable("the connection's task was ended"));
+    }
+}
+
+struct Driver<H> {
+    channel: Arc<Channel>,
+    reader: Box<dyn Reader>,
+    handler: H,
+    /// What was read and not yet consumed.
+    input: BytesMut,
+    /// Bytes of `input` before there can be another frame in it.
+    needed: usize,
+    /// `input` may have whole frames: reading stopped because too much was in work.
+    has_frames: bool,
+    /// What the operating system did not take. While not empty, the channel's `writing` is set.
+    rest: Vec<u8>,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    /// What `sleep` is set to.
+    armed: Option<Instant>,
+    close_by: Option<Instant>,
+}
+
+/// What the driver found under the lock.
+enum Turn {
+    Read,
+    Wait,
+    End(RpcError),
+}
+
+impl<H: RequestHandler> Driver<H> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RpcError> {
+        for _ in 0..MAX_BATCHES {
+            match self.look(cx) {
+                Turn::End(cause) => return Poll::Ready(cause),
+                Turn::Wait => {}
+                Turn::Read => match self.poll_input(cx) {
+                    Poll::Ready(Ok(true)) => {
+                        self.batch(cx);
+                        continue;
+                    }
+                    Poll::Ready(Ok(false)) => {
+                        return Poll::Ready(RpcError::unavailable(
+                            "the peer closed the connection",
+                        ));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(connection_lost(&error)),
+                    Poll::Pending => {}
+                },
+            }
+            match self.poll_rest(cx) {
+                Poll::Ready(Ok(true)) => continue,
+                Poll::Ready(Ok(false)) | Poll::Pending => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(connection_lost(&error)),
+            }
+            if self.armed.is_none() || self.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Registers for wake-ups, runs what is due, and says what is next.
+    fn look(&mut self, cx: &mut Context<'_>) -> Turn {
+        let now = clock();
+        let mut wakers = Vec::new();
+        let mut core = self.channel.lock();
+        match &mut core.driver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        if let State::Closed(cause) = &core.state {
+            return Turn::End(cause.clone());
+        }
+        if self.rest.is_empty() && !core.rest.is_empty() {
+            self.rest = std::mem::take(&mut core.rest);
+        }
+        let inbox = core.run_timers(now, &mut wakers);
+        let turn = match core.pipeline.closing().cloned() {
+            Some(cause) => {
+                let close_by = *self.close_by.get_or_insert(now + LAST_WRITES);
+                if core.is_flushed() || close_by <= now { Turn::End(cause) } else { Turn::Wait }
+            }
+            None if core.may_end(now) => {
+                Turn::End(RpcError::unavailable("the provider was shut down"))
+            }
+            None if core
+                .may_read(self.channel.limits.max_in_work, self.handler.limits_reading()) =>
+            {
+                Turn::Read
+            }
+            None => Turn::Wait,
+        };
+        let leaving = core.leaving.filter(|_| core.is_idle());
+        let next =
+            [core.in_flight.earliest(), core.pipeline.poll_timeout(), self.close_by, leaving];
+        let next = next.into_iter().flatten().min();
+        if next != self.armed
+            && let Some(next) = next
+        {
+            self.sleep.as_mut().reset(next.max(now + TICK).into());
+        }
+        self.armed = next;
+        core.armed = next;
+        // Nobody has promised to flush what a timer or a handler wrote.
+        let flush = core.pipeline.has_output() && !core.duty && !core.writing;
+        drop(core);
+        wake_all(wakers);
+        if !inbox.is_empty() {
+            self.deliver(inbox, cx);
+        }
+        if flush {
+            self.channel.flush();
+            return self.look(cx);
+        }
+        turn
+    }
+
+    /// More input, if there is: `Ok(false)` at its end.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.has_frames {
+            return Poll::Ready(Ok(true));
+        }
+        let mut input = std::mem::take(&mut self.input);
+        if input.len() < SMALL {
+            // The small remainder moves into a large buffer, which goes back when there is nothing
+            // to read: an idle connection has no buffer.
+            let mut large = take_read_buffer();
+            large.extend_from_slice(&input);
+            input = large;
+        }
+        let missing = self.needed.saturating_sub(input.len());
+        if missing > input.capacity() - input.len() || input.len() == input.capacity() {
+            let trusted = TRUSTED_BYTES.max(input.len());
+            input.reserve(missing.clamp(READ_BYTES, trusted));
+        }
+        let read = self.reader.poll_read(cx, &mut input);
+        match read {
+            Poll::Pending => self.keep(input, 0),
+            Poll::Ready(_) => self.input = input,
+        }
+        read.map_ok(|bytes| bytes > 0)
+    }
+
+    /// Runs the input through the pipeline, then hands on what came out of it.
+    fn batch(&mut self, cx: &mut Context<'_>) {
+        if self.input.len() < self.needed {
+            return;
+        }
+        let input = std::mem::take(&mut self.input);
+        let mut requests = Vec::new();
+        let consumed = self.through_pipeline(&input, &mut requests);
+        if !requests.is_empty() {
+            self.handler.handle(&self.channel, requests, cx);
+            self.channel.flush_unless_promised();
+        }
+        self.keep(input, consumed);
+    }
+
+    fn through_pipeline<'a>(&mut self, input: &'a [u8], requests: &mut Vec<Frame<'a>>) -> usize {
+        let now = clock();
+        let mut wakers = Vec::new();
+        let mut core = self.channel.lock();
+        let room = self.channel.limits.max_in_work.saturating_sub(core.work.len());
+        let had_output = core.pipeline.pending_bytes();
+        let consumed = core.reading(&mut wakers, requests, room, |pipeline, tail| {
+            let consumed = pipeline.read(input, now, tail);
+            pipeline.read_complete(now, tail);
+            consumed
+        });
+        self.has_frames = requests.len() >= room && consumed < input.len();
+        let left = input.get(consumed..).unwrap_or_default();
+        self.needed = if self.has_frames { 0 } else { core.pipeline.needed(left) };
+        core.admit(&mut wakers);
+        if core.leaving.is_some() && !requests.is_empty() {
+            core.leaving = now.checked_add(LEAVING);
+        }
+        // Pongs and the like leave now, ahead of anything that a request may take.
+        let flush = core.pipeline.pending_bytes() > had_output;
+        drop(core);
+        wake_all(wakers);
+        if flush {
+            self.channel.flush();
+        }
+        consumed
+    }
+
+    /// Keeps what was not consumed, in no more memory than it needs.
+    fn keep(&mut self, mut input: BytesMut, consumed: usize) {
+        input.advance(consumed.min(input.len()));
+        if input.is_empty() {
+            give_read_buffer(input);
+        } else if input.len() < SMALL && self.needed <= READ_BYTES {
+            self.input = BytesMut::from(&*input);
+            give_read_buffer(input);
+        } else {
+            self.input = input;
+        }
+    }
+
+    /// Hands on frames that handlers sent to the tail while nothing was being read.
+    fn deliver(&mut self, inbox: Vec<Frame<'static>>, cx: &mut Context<'_>) {
+        let mut wakers = Vec::new();
+        let mut requests = Vec::new();
+        let mut core = self.channel.lock();
+        core.reading(&mut wakers, &mut requests, usize::MAX, |_, tail| {
+            for frame in inbox {
+                crate::pipeline::Tail::read(tail, frame);
+            }
+        });
+        drop(core);
+        wake_all(wakers);
+        if !requests.is_empty() {
+            self.handler.handle(&self.channel, requests, cx);
+            self.channel.flush_unless_promised();
+        }
+    }
+
+    /// Writes what was left over: `Ok(true)` if it made progress.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        match self.channel.writer.poll_write_ready(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(ready) => ready?,
+        }
+        let (written, result) = self.channel.write_some(&self.rest);
+        result?;
+        self.rest.drain(..written);
+        let mut wakers = Vec::new();
+        let mut core = self.channel.lock();
+        core.written(written, clock(), &mut wakers);
+        if self.rest.is_empty() {
+            let empty = std::mem::take(&mut self.rest);
+            if core.pipeline.has_output() {
+                self.rest = core.pipeline.take_output(empty);
+            } else {
+                core.writing = false;
+            }
+        }
+        drop(core);
+        wake_all(wakers);
+        Poll::Ready(Ok(true))
+    }
+
+    /// Takes in and drops what the peer still sends, for a short while.
+    async fn linger(&mut self) {
+        self.channel.writer.shutdown_write();
+        let mut dropped = take_read_buffer();
+        let drain = poll_fn(|cx| {
+            loop {
+                dropped.clear();
+                match self.reader.poll_read(cx, &mut dropped) {
+                    Poll::Ready(Ok(n)) if n > 0 => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+}
+
+impl Core {
+    /// Whether an end that was announced can come now.
+    fn may_end(&self, now: Instant) -> bool {
+        let may =
+            self.state == State::Draining || self.leaving.is_some_and(|leaving| leaving <= now);
+        may && self.is_idle()
+    }
+
+    /// Whether more may be read now.
+    fn may_read(&mut self, max_in_work: usize, limited: bool) -> bool {
+        let full = limited && self.work.len() >= max_in_work;
+        // Half of it must be done before reading goes on, or it would stop again at once.
+        self.work.set_resume_below(if full { max_in_work.div_ceil(2) } else { 0 });
+        self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
+    }
+
+    /// Runs the deadlines and timers that are due. Returns the frames that handlers sent to the
+    /// tail in the meantime.
+    fn run_timers(
+        &mut self,
+        now: Instant,
+        wakers: &mut Vec<std::task::Waker>,
+    ) -> Vec<Frame<'static>> {
+        self.in_flight.expire(now, wakers);
+        if self.pipeline.poll_timeout().is_some_and(|due| due <= now) {
+            let Self { pipeline, inbox, .. } = self;
+            pipeline.handle_timeout(now, &mut ChannelTail::aside(inbox));
+        }
+        self.admit(wakers);
+        std::mem::take(&mut self.inbox)
+    }
+
+    /// Runs the pipeline with a tail that takes in what comes out of it.
+    fn reading<'a, R>(
+        &mut self,
+        wakers: &mut Vec<std::task::Waker>,
+        requests: &mut Vec<Frame<'a>>,
+        room: usize,
+        run: impl FnOnce(&mut crate::pipeline::Pipeline, &mut ChannelTail<'_, 'a>) -> R,
+    ) -> R {
+        let Self { pipeline, in_flight, work, state, peer_hello, .. } = self;
+        let reading =
+            Reading { in_flight, work, state, peer_hello, wakers, requests, room, fatal: None };
+        let mut tail = ChannelTail::Reading(reading);
+        let result = run(pipeline, &mut tail);
+        if let ChannelTail::Reading(Reading { fatal: Some(cause), .. }) = tail {
+            let mut dropped = Vec::new();
+            pipeline.close(cause, clock(), &mut ChannelTail::aside(&mut dropped));
+        }
+        result
+    }
+}
+
+impl Channel {
+    /// Flushes, unless somebody has promised to.
+    fn flush_unless_promised(&self) {
+        let flush = {
+            let core = self.lock();
+            core.pipeline.has_output() && !core.duty
+        };
+        if flush {
+            self.flush();
+        }
+    }
+
+    /// Fails the calls under way; the connection may still be saying its last words.
+    fn fail_calls(&self, cause: &RpcError) {
+        let mut wakers = Vec::new();
+        let mut core = self.lock();
+        core.in_flight.fail_all(cause, &mut wakers);
+        if core.state == State::Open {
+            core.state = State::Draining;
+        }
+        drop(core);
+        wake_all(wakers);
+    }
+}
+
+/// The handler of an end that provides nothing.
+pub(crate) struct NoServices;
+
+impl RequestHandler for NoServices {
+    fn limits_reading(&self) -> bool {
+        false
+    }
+
+    fn handle(&mut self, channel: &Arc<Channel>, requests: Vec<Frame<'_>>, _: &mut Context<'_>) {
+        if !channel.lock().is_writable() {
+            // A peer that asks without reading the answers gets none.
+            return;
+        }
+        let error = RpcError::new(crate::status::Status::NotFound, "this end provides no services")
+            .unexecuted();
+        for request in requests.iter().filter(|request| request.header.kind == Kind::Request) {
+            let (header, body) = crate::protocol::error_answer(request.header.id, &error);
+            channel.append_answers(std::iter::once((header, &*body)));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Where frames end up that came through the pipeline.
+
+use std::task::Waker;
+
+use super::State;
+use super::work::Work;
+use crate::error::RpcError;
+use crate::in_flight::InFlight;
+use crate::pipeline::Tail;
+use crate::protocol::{Body, Flags, Frame, Header, Hello, Kind, payload};
+use crate::status::Status;
+
+/// The tail of a channel's pipeline.
+pub(super) enum ChannelTail<'c, 'a> {
+    /// While bytes are being read.
+    Reading(Reading<'c, 'a>),
+    /// At all other times: frames that handlers send here are kept for the driver.
+    Aside(&'c mut Vec<Frame<'static>>),
+}
+
+pub(super) struct Reading<'c, 'a> {
+    pub(super) in_flight: &'c mut InFlight,
+    pub(super) work: &'c mut Work,
+    pub(super) state: &'c mut State,
+    pub(super) peer_hello: &'c mut Option<Hello>,
+    pub(super) wakers: &'c mut Vec<Waker>,
+    /// Requests, for the driver to hand on once the lock is released.
+    pub(super) requests: &'c mut Vec<Frame<'a>>,
+    /// How many more requests may be taken.
+    pub(super) room: usize,
+    /// Why the connection is to be closed, if the peer said something that leaves no other way.
+    pub(super) fatal: Option<RpcError>,
+}
+
+impl<'c> ChannelTail<'c, '_> {
+    pub(super) fn aside(inbox: &'c mut Vec<Frame<'static>>) -> Self {
+        Self::Aside(inbox)
+    }
+}
+
+impl<'a> Tail<'a> for ChannelTail<'_, 'a> {
+    #[inline]
+    fn read(&mut self, frame: Frame<'a>) {
+        match self {
+            Self::Reading(reading) => reading.read(frame),
+            Self::Aside(inbox) => inbox.push(frame.into_owned()),
+        }
+    }
+
+    fn accepts(&self) -> bool {
+        match self {
+            Self::Reading(reading) => {
+                reading.requests.len() < reading.room && reading.fatal.is_none()
+            }
+            Self::Aside(_) => true,
+        }
+    }
+
+    fn write_failed(&mut self, header: &Header, error: RpcError) {
+        tracing::warn!(kind = ?header.kind, %error, "a pipeline handler's write failed");
+    }
+}
+
+impl<'a> Reading<'_, 'a> {
+    #[inline]
+    fn read(&mut self, frame: Frame<'a>) {
+        match frame.header.kind {
+            Kind::Request | Kind::Oneway => self.requests.push(frame),
+            Kind::Response => self.response(&frame),
+            _ => self.control(&frame),
+        }
+    }
+
+    #[inline]
+    fn response(&mut self, frame: &Frame<'_>) {
+        let waker = match frame.body {
+            Body::TooLarge { limit } => self.in_flight.fail(
+                frame.header.id,
+                RpcError::new(
+                    Status::TooLarge,
+                    format!(
+                        "the answer has {} bytes, the limit is {limit} bytes",
+                        frame.header.length
+                    ),
+                ),
+            ),
+            _ if !frame.header.flags.are_understood() => self.in_flight.fail(
+                frame.header.id,
+                RpcError::protocol(format!(
+                    "the answer has {:?}, not all understood here",
+                    frame.header.flags
+                )),
+            ),
+            _ => self.in_flight.answer(frame.header, frame.body.as_slice()),
+        };
+        // Nobody waits: an answer to a call that timed out or was dropped, or to none at all.
+        self.wakers.extend(waker);
+    }
+
+    fn control(&mut self, frame: &Frame<'_>) {
+        let header = &frame.header;
+        match header.kind {
+            Kind::Cancel => self.work.cancel(header.id),
+            Kind::GoAway if *self.state == State::Open => *self.state = State::Draining,
+            Kind::Hello => match Hello::decode(frame.body.as_slice()) {
+                Ok(hello) => *self.peer_hello = Some(hello),
+                Err(error) => {
+                    self.fatal =
+                        Some(RpcError::protocol("the peer's hello is damaged").with_source(&error));
+                }
+            },
+            Kind::Error => self.error(frame),
+            _ => {}
+        }
+    }
+
+    /// The peer could make nothing of a frame of ours, or of the connection.
+    fn error(&mut self, frame: &Frame<'_>) {
+        let error = read_error(&frame.header, frame.body.as_slice());
+        if frame.header.id == 0 {
+            self.fatal = Some(error);
+        } else {
+            self.wakers.extend(self.in_flight.fail(frame.header.id, error.unexecuted()));
+        }
+    }
+}
+
+/// The error that a peer sent in a response or an error frame.
+pub(crate) fn read_error(header: &Header, body: &[u8]) -> RpcError {
+    let status = Status::from_wire(header.status);
+    let error = match payload::decode::<RpcError>(body) {
+        Ok(error) if error.status() == status => error,
+        Ok(error) => RpcError::new(status, error.message()),
+        Err(_) => {
+            RpcError::new(status, format!("the peer answered \"{status}\" without saying more"))
+        }
+    };
+    if header.flags.contains(Flags::UNEXECUTED) { error.unexecuted() } else { error }
+}

@@ -1,0 +1,124 @@
+//! [`ClientBuilder`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::SinglePeer;
+use super::{Client, DEFAULT_TIMEOUT, Endpoint, EndpointSettings, Invoker};
+use crate::channel::{ChannelLimits, Initializer};
+use crate::error::RpcError;
+use crate::pipeline::{Change, Watermarks};
+use crate::protocol::payload::Encoding;
+use crate::transport;
+use crate::uri::Uri;
+
+/// Settings of a [`Client`]; each has a default that is safe in production.
+#[derive(Clone)]
+#[must_use]
+pub struct ClientBuilder {
+    timeout: Duration,
+    connect_timeout: Duration,
+    encoding: Encoding,
+    limits: ChannelLimits,
+    initializer: Option<Initializer>,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self {
+            timeout: DEFAULT_TIMEOUT,
+            connect_timeout: Duration::from_secs(5),
+            encoding: Encoding::default(),
+            limits: ChannelLimits::default(),
+            initializer: None,
+        }
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("encoding", &self.encoding)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    /// How long a call may take when the contract does not say. Default 10 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long one connection attempt may take. Default 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How structs are written. Default [`Encoding::Named`].
+    pub fn encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
+    /// 8 MiB; at most 4 GiB.
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.limits.max_payload = bytes;
+        self
+    }
+
+    /// Calls that may wait for their answers on one connection; more wait for their turn, within
+    /// their deadlines. Default 16,384; at least 1.
+    pub fn max_in_flight(mut self, calls: usize) -> Self {
+        self.limits.max_in_flight = calls.max(1);
+        self
+    }
+
+    /// When a connection counts as congested; new calls wait for their turn then.
+    pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
+        self.limits.watermarks = watermarks;
+        self
+    }
+
+    /// Adds handlers to the pipeline of each new connection.
+    pub fn pipeline(mut self, handlers: impl Fn() -> Vec<Change> + Send + Sync + 'static) -> Self {
+        self.initializer = Some(Arc::new(handlers));
+        self
+    }
+
+    /// Connects to one provider. The connection is made again when it is lost and a call needs it.
+    ///
+    /// # Errors
+    /// The URI is invalid, or nobody answers there.
+    pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
+        let uri = Uri::parse(uri.as_ref())?;
+        transport::check(&uri)?;
+        let endpoint = Endpoint::new(uri, self.endpoint_settings());
+        endpoint.connected().await?;
+        Ok(self.client(Arc::new(SinglePeer(endpoint))))
+    }
+
+    pub(crate) fn endpoint_settings(&self) -> Arc<EndpointSettings> {
+        Arc::new(EndpointSettings {
+            limits: self.limits,
+            initializer: self.initializer.clone(),
+            connect_timeout: self.connect_timeout,
+        })
+    }
+
+    pub(crate) fn client(&self, invoker: Arc<dyn Invoker>) -> Client {
+        Client {
+            invoker,
+            timeout: None,
+            default_timeout: self.timeout,
+            encoding: self.encoding,
+            metadata: None,
+        }
+    }
+}

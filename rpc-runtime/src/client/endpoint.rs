@@ -1,0 +1,274 @@
+//! [`Endpoint`]: the link to one address, made again when it is lost.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::Invoker;
+use crate::channel::driver::{self, NoServices};
+use crate::channel::{Channel, ChannelLimits, Initializer, clock};
+use crate::error::RpcError;
+use crate::protocol::Hello;
+use crate::transport;
+use crate::uri::Uri;
+
+/// What the links of a client have in common.
+pub(crate) struct EndpointSettings {
+    pub(crate) limits: ChannelLimits,
+    pub(crate) initializer: Option<Initializer>,
+    pub(crate) connect_timeout: Duration,
+}
+
+/// The first pause after a failed attempt; it doubles with each further one.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+
+/// The link to one address. It is made when a call needs it. After a failed attempt it is left
+/// alone for a while, and calls fail at once.
+pub(crate) struct Endpoint {
+    uri: Uri,
+    settings: Arc<EndpointSettings>,
+    link: Mutex<Link>,
+    /// An attempt has ended.
+    settled: Notify,
+}
+
+struct Link {
+    state: State,
+    /// Attempts that failed in a row.
+    failures: u32,
+}
+
+enum State {
+    Idle,
+    Connecting,
+    Ready(Arc<Channel>),
+    BackingOff {
+        until: Instant,
+        error: RpcError,
+    },
+    /// The address is no longer in use here.
+    Retired,
+}
+
+/// What can be had from an endpoint at once.
+pub(crate) enum Availability {
+    Ready(Arc<Channel>),
+    /// An attempt is under way or would be made.
+    Connectable,
+    /// The last attempt failed and the next is not due.
+    BackingOff,
+}
+
+impl Endpoint {
+    pub(crate) fn new(uri: Uri, settings: Arc<EndpointSettings>) -> Arc<Self> {
+        let link = Mutex::new(Link { state: State::Idle, failures: 0 });
+        Arc::new(Self { uri, settings, link, settled: Notify::new() })
+    }
+
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn availability(&self) -> Availability {
+        match &self.lock().state {
+            State::Ready(channel) => Availability::Ready(Arc::clone(channel)),
+            State::BackingOff { until, .. } if *until > clock() => Availability::BackingOff,
+            State::Idle | State::Connecting | State::BackingOff { .. } => Availability::Connectable,
+            State::Retired => Availability::BackingOff,
+        }
+    }
+
+    /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
+    /// attempt is made again.
+    pub(crate) fn retire(&self) {
+        let state = std::mem::replace(&mut self.lock().state, State::Retired);
+        if let State::Ready(channel) = state {
+            channel.go_away();
+        }
+        self.settled.notify_waiters();
+    }
+
+    /// A channel, after waiting for an attempt if need be. Dropping the future leaves the attempt
+    /// to the others that wait for it.
+    pub(crate) async fn connected(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            // Registered before the state is looked at, or the end of an attempt could be missed.
+            settled.as_mut().enable();
+            if let Some(result) = self.look() {
+                return result;
+            }
+            settled.await;
+        }
+    }
+
+    /// The state as a result; `None` while an attempt is under way, which this starts.
+    fn look(self: &Arc<Self>) -> Option<Result<Arc<Channel>, RpcError>> {
+        let mut link = self.lock();
+        match &link.state {
+            State::Ready(channel) => return Some(Ok(Arc::clone(channel))),
+            State::Connecting => return None,
+            State::BackingOff { until, error } if *until > clock() => {
+                return Some(Err(error.clone()));
+            }
+            State::Retired => {
+                let gone = format!("{} was withdrawn from the registry", self.uri);
+                return Some(Err(RpcError::unavailable(gone)));
+            }
+            State::Idle | State::BackingOff { .. } => {}
+        }
+        link.state = State::Connecting;
+        drop(link);
+        tokio::spawn(Attempt(Some(Arc::clone(self))).run());
+        None
+    }
+
+    async fn connect(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
+        let timeout = self.settings.connect_timeout;
+        let transport = tokio::time::timeout(timeout, transport::connect(&self.uri))
+            .await
+            .unwrap_or_else(|_| {
+                Err(RpcError::unavailable(format!("cannot connect: no answer within {timeout:?}")))
+            })
+            .map_err(|error| error.with_peer(&self.uri).unexecuted())?;
+        let hello = Hello {
+            max_payload: u32::try_from(self.settings.limits.max_payload).unwrap_or(u32::MAX),
+            ..Hello::default()
+        };
+        let initializer = self.settings.initializer.as_ref();
+        let (channel, reader) = Channel::new(transport, self.settings.limits, &hello, initializer)?;
+        let endpoint = Arc::downgrade(self);
+        let driven = Arc::clone(&channel);
+        tokio::spawn(async move {
+            driver::run(Arc::clone(&driven), reader, NoServices).await;
+            if let Some(endpoint) = endpoint.upgrade() {
+                endpoint.forget(&driven);
+            }
+        });
+        Ok(channel)
+    }
+
+    /// Settles an attempt.
+    fn settle(&self, result: Result<Arc<Channel>, RpcError>) {
+        let mut link = self.lock();
+        match (&link.state, result) {
+            (State::Retired, Ok(channel)) => channel.go_away(),
+            (State::Retired, Err(_)) => {}
+            (_, Ok(channel)) => {
+                link.failures = 0;
+                link.state = State::Ready(channel);
+            }
+            (_, Err(error)) => {
+                link.failures = link.failures.saturating_add(1);
+                let pause = back_off(link.failures);
+                tracing::debug!(uri = %self.uri, %error, ?pause, "connection attempt failed");
+                link.state = State::BackingOff { until: clock() + pause, error };
+            }
+        }
+        drop(link);
+        self.settled.notify_waiters();
+    }
+
+    /// `channel` takes no more calls: the next call makes a new link, at once.
+    pub(crate) fn forget(&self, channel: &Arc<Channel>) {
+        let mut link = self.lock();
+        if matches!(&link.state, State::Ready(known) if Arc::ptr_eq(known, channel)) {
+            link.state = State::Idle;
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    /// Nobody can call here any more.
+    fn drop(&mut self) {
+        self.retire();
+    }
+}
+
+/// A connection attempt; if its task is dropped, those who wait for it are told.
+struct Attempt(Option<Arc<Endpoint>>);
+
+impl Attempt {
+    async fn run(mut self) {
+        if let Some(endpoint) = &self.0 {
+            let result = endpoint.connect().await;
+            endpoint.settle(result);
+        }
+        self.0 = None;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(endpoint) = self.0.take() {
+            endpoint.settle(Err(
+                RpcError::unavailable("the connection attempt was given up").unexecuted()
+            ));
+        }
+    }
+}
+
+/// The pause after so many failures in a row, within ±50 %, so that the clients of a provider that
+/// comes back do not all arrive at once.
+fn back_off(failures: u32) -> Duration {
+    let doubled = FIRST_BACK_OFF
+        .saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
+    doubled.min(LONGEST_BACK_OFF).mul_f64(0.5 + random_fraction())
+}
+
+/// A number in 0..1. The standard library's hasher keys are random, which is enough for this.
+fn random_fraction() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let bits = RandomState::new().hash_one(0_u8) >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}
+
+/// The invoker of a client with one peer.
+pub(crate) struct SinglePeer(pub(crate) Arc<Endpoint>);
+
+impl Invoker for SinglePeer {
+    fn ready(&self) -> Option<Arc<Channel>> {
+        match self.0.availability() {
+            Availability::Ready(channel) => Some(channel),
+            Availability::Connectable | Availability::BackingOff => None,
+        }
+    }
+
+    fn acquire(
+        &self,
+        _: Instant,
+    ) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {
+        Box::pin(self.0.connected())
+    }
+
+    fn discard(&self, channel: &Arc<Channel>) {
+        self.0.forget(channel);
+    }
+
+    fn describe(&self) -> String {
+        self.0.uri().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_doubles_within_its_jitter_up_to_the_longest() {
+        for failures in 1..100 {
+            let nominal = FIRST_BACK_OFF.as_secs_f64() * 2_f64.powi(failures as i32 - 1);
+            let nominal = nominal.min(LONGEST_BACK_OFF.as_secs_f64());
+            let pause = back_off(failures).as_secs_f64();
+            assert!((nominal * 0.5..=nominal * 1.5).contains(&pause), "{failures}: {pause}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Calling services: [`Client`].
+
+mod builder;
+mod endpoint;
+mod invoke;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use builder::ClientBuilder;
+pub(crate) use endpoint::{Availability, Endpoint, EndpointSettings};
+pub use invoke::{call, notify};
+
+use crate::channel::Channel;
+use crate::context::Metadata;
+use crate::error::RpcError;
+use crate::protocol::payload::Encoding;
+
+/// How long a call may take when neither the caller nor the contract says: 10 s.
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A handle for calls: to one peer, or to all the providers of a service. Generated stubs wrap it.
+///
+/// Cheap to clone; clones share the connections. The settings of a clone
+/// ([`with_timeout`](Self::with_timeout), …) are its own.
+#[derive(Clone)]
+pub struct Client {
+    invoker: Arc<dyn Invoker>,
+    timeout: Option<Duration>,
+    default_timeout: Duration,
+    encoding: Encoding,
+    metadata: Option<Arc<Metadata>>,
+}
+
+impl Client {
+    /// Settings of a new client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// The same client with another timeout for its calls. It goes before the one of the contract.
+    ///
+    /// A call inside of a handler is bounded by that handler's own deadline as well. Longer than
+    /// 49 days counts as 49 days.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self.clone() }
+    }
+
+    /// The same client, sending this text along with each call. Providers read it with
+    /// [`Context::metadata`](crate::Context::metadata). All of it together may have 16 KiB.
+    #[must_use]
+    pub fn with_metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let mut metadata = self.metadata.as_deref().cloned().unwrap_or_default();
+        metadata.insert(key.into(), value.into());
+        Self { metadata: Some(Arc::new(metadata)), ..self.clone() }
+    }
+
+    /// The same client, writing structs this way. Default [`Encoding::Named`].
+    #[must_use]
+    pub fn with_encoding(&self, encoding: Encoding) -> Self {
+        Self { encoding, ..self.clone() }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("target", &self.invoker.describe())
+            .field("timeout", &self.timeout.unwrap_or(self.default_timeout))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where calls go. One connection is the simplest invoker, a cluster of them another.
+pub(crate) trait Invoker: Send + Sync + 'static {
+    /// A channel that can be used at once, if there is one. Takes no more than a lock.
+    fn ready(&self) -> Option<Arc<Channel>>;
+
+    /// A channel, after connecting if need be, within `deadline`.
+    fn acquire(
+        &self,
+        deadline: Instant,
+    ) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>>;
+
+    /// `channel` takes no more calls.
+    fn discard(&self, channel: &Arc<Channel>);
+
+    /// What this leads to, for messages.
+    fn describe(&self) -> String;
+}

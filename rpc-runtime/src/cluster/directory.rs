@@ -1,0 +1,153 @@
+//! [`Directory`]: the providers of a service, as its registry has them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rpc_registry::{Instance, Registry, Watch};
+use tokio::task::JoinHandle;
+
+use crate::client::{Endpoint, EndpointSettings};
+use crate::descriptor::ServiceKey;
+use crate::error::RpcError;
+use crate::uri::Uri;
+
+/// How long to wait before asking a registry again whose watch broke.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
+
+/// The providers of a service, kept up to date by a task.
+pub(super) struct Directory {
+    shared: Arc<Shared>,
+    following: JoinHandle<()>,
+}
+
+struct Shared {
+    registry: Arc<dyn Registry>,
+    service: ServiceKey,
+    settings: Arc<EndpointSettings>,
+    listing: Mutex<Listing>,
+}
+
+#[derive(Default)]
+struct Listing {
+    endpoints: Arc<[Arc<Endpoint>]>,
+    /// What is registered under the name but does not fit, for messages.
+    misfits: Vec<String>,
+}
+
+impl Directory {
+    /// Asks the registry and follows what it says from then on.
+    pub(super) async fn watch(
+        registry: Arc<dyn Registry>,
+        service: ServiceKey,
+        settings: Arc<EndpointSettings>,
+    ) -> Result<Self, RpcError> {
+        let shared = Arc::new(Shared { registry, service, settings, listing: Mutex::default() });
+        let watch = shared.start().await?;
+        let following = tokio::spawn(Arc::clone(&shared).follow(watch));
+        Ok(Self { shared, following })
+    }
+
+    pub(super) fn endpoints(&self) -> Arc<[Arc<Endpoint>]> {
+        Arc::clone(&self.shared.listing().endpoints)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!("{} in {}", self.shared.service, self.shared.registry.uri())
+    }
+
+    /// Why there is no provider.
+    pub(super) fn nobody(&self) -> RpcError {
+        let misfits = self.shared.listing().misfits.join(", ");
+        let message = if misfits.is_empty() {
+            format!("no provider of {} is registered", self.describe())
+        } else {
+            format!(
+                "version mismatch: no provider of {} is registered, only {misfits}",
+                self.describe()
+            )
+        };
+        RpcError::unavailable(message)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+impl Shared {
+    fn listing(&self) -> MutexGuard<'_, Listing> {
+        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A watch whose first state is taken over already.
+    async fn start(&self) -> Result<Watch, RpcError> {
+        let failed = |error: rpc_registry::RegistryError| {
+            RpcError::unavailable(format!("cannot look up {}: {error}", self.service))
+                .with_source(&error)
+        };
+        let mut watch = self.registry.watch(self.service.name()).await.map_err(failed)?;
+        let snapshot = watch.changed().await.map_err(failed)?;
+        self.take_over(&snapshot.instances);
+        Ok(watch)
+    }
+
+    async fn follow(self: Arc<Self>, mut watch: Watch) {
+        loop {
+            match watch.changed().await {
+                Ok(snapshot) => self.take_over(&snapshot.instances),
+                Err(error) => {
+                    tracing::warn!(service = %self.service, %error, "the watch of the registry broke; the last list stays in use");
+                    watch = loop {
+                        tokio::time::sleep(WATCH_AGAIN).await;
+                        match self.start().await {
+                            Ok(watch) => break watch,
+                            Err(error) => {
+                                tracing::warn!(service = %self.service, %error, "the registry is still away")
+                            }
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// Takes over a complete list. Links to addresses that stay are kept, others are retired.
+    fn take_over(&self, instances: &[Instance]) {
+        let mut listing = self.listing();
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(instances.len());
+        listing.misfits.clear();
+        for instance in instances {
+            if !self.service.accepts(instance.version(), instance.group()) {
+                let group = Some(instance.group()).filter(|group| !group.is_empty());
+                listing.misfits.push(match group {
+                    None => format!("version {}", instance.version()),
+                    Some(group) => format!("version {} in group {group}", instance.version()),
+                });
+                continue;
+            }
+            let known = |endpoint: &&Arc<Endpoint>| endpoint.uri().as_str() == instance.uri();
+            if endpoints.iter().any(|endpoint| known(&endpoint)) {
+                continue;
+            }
+            match (listing.endpoints.iter().find(known), Uri::parse(instance.uri())) {
+                (Some(endpoint), _) => endpoints.push(Arc::clone(endpoint)),
+                (None, Ok(uri)) => endpoints.push(Endpoint::new(uri, Arc::clone(&self.settings))),
+                (None, Err(error)) => {
+                    tracing::warn!(service = %self.service, %error, "a registered address is not usable");
+                }
+            }
+        }
+        let gone: Vec<Arc<Endpoint>> = listing
+            .endpoints
+            .iter()
+            .filter(|old| !endpoints.iter().any(|new| Arc::ptr_eq(old, new)))
+            .cloned()
+            .collect();
+        listing.endpoints = endpoints.into();
+        drop(listing);
+        tracing::debug!(service = %self.service, providers = self.listing().endpoints.len(), "providers changed");
+        gone.iter().for_each(|endpoint| endpoint.retire());
+    }
+}

@@ -1,0 +1,96 @@
+//! Many providers behind one client: the registry's directory, and a choice for each call.
+
+mod directory;
+mod load_balancer;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rpc_registry::Registry;
+
+use self::directory::Directory;
+use self::load_balancer::{LoadBalancer, RoundRobin};
+use crate::channel::Channel;
+use crate::client::{Availability, Client, ClientBuilder, Endpoint, Invoker};
+use crate::descriptor::ServiceDescriptor;
+use crate::error::RpcError;
+
+impl ClientBuilder {
+    /// Finds the providers of `service` in `registry`, and follows their coming and going.
+    ///
+    /// Succeeds without any provider: calls fail as unavailable until there is one.
+    ///
+    /// # Errors
+    /// The registry cannot be asked.
+    pub async fn discover(
+        self,
+        registry: Arc<dyn Registry>,
+        service: &'static ServiceDescriptor,
+    ) -> Result<Client, RpcError> {
+        let directory = Directory::watch(registry, service.key(), self.endpoint_settings()).await?;
+        Ok(self.client(Arc::new(Cluster { directory, balancer: Box::new(RoundRobin::default()) })))
+    }
+}
+
+/// All the providers of a service.
+struct Cluster {
+    directory: Directory,
+    balancer: Box<dyn LoadBalancer>,
+}
+
+impl Cluster {
+    /// The providers, the one whose turn it is first.
+    fn in_order<'e>(
+        &self,
+        endpoints: &'e [Arc<Endpoint>],
+    ) -> impl Iterator<Item = &'e Arc<Endpoint>> + 'e {
+        let first = self.balancer.pick(endpoints).min(endpoints.len());
+        let (before, from) = endpoints.split_at(first);
+        from.iter().chain(before)
+    }
+
+    /// Connects to the provider whose turn it is, or to the next one that can be reached: nothing
+    /// was sent yet, so this is safe for every method.
+    async fn connect(&self) -> Result<Arc<Channel>, RpcError> {
+        let endpoints = self.directory.endpoints();
+        let mut failed = None;
+        for endpoint in self.in_order(&endpoints) {
+            match endpoint.connected().await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| self.directory.nobody()))
+    }
+}
+
+impl Invoker for Cluster {
+    fn ready(&self) -> Option<Arc<Channel>> {
+        let endpoints = self.directory.endpoints();
+        for endpoint in self.in_order(&endpoints) {
+            match endpoint.availability() {
+                Availability::Ready(channel) => return Some(channel),
+                Availability::Connectable => return None,
+                Availability::BackingOff => {}
+            }
+        }
+        None
+    }
+
+    fn acquire(
+        &self,
+        _: Instant,
+    ) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {
+        Box::pin(self.connect())
+    }
+
+    fn discard(&self, channel: &Arc<Channel>) {
+        self.directory.endpoints().iter().for_each(|endpoint| endpoint.forget(channel));
+    }
+
+    fn describe(&self) -> String {
+        self.directory.describe()
+    }
+}

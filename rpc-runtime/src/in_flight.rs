@@ -1,0 +1,444 @@
+//! The calls of one connection that wait: for their turn, or for their answer.
+//!
+//! A slab. An id is a slot's index and its generation, so a late answer to a call that is gone never
+//! reaches the slot's next user. Deadlines are kept per slot; the slab is scanned when the earliest
+//! may have passed. No I/O, no clock.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::error::RpcError;
+use crate::protocol::Header;
+
+/// How a call ended.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    /// The peer answered.
+    Answered(Header, Vec<u8>),
+    /// The deadline passed; `sent` says on which side of the wire the call was.
+    TimedOut { sent: bool },
+    /// It can't be answered any more: the connection ended, or the answer was unusable.
+    Failed { error: RpcError, sent: bool },
+}
+
+/// What a dropped call left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// The peer works on it.
+    Sent,
+    /// It was not sent, or was over already.
+    Other,
+}
+
+enum State {
+    Free {
+        next: Option<u32>,
+    },
+    /// Waits for room on the connection.
+    Queued {
+        waker: Waker,
+        bytes: usize,
+    },
+    /// Has room reserved and was woken to use it.
+    Admitted {
+        bytes: usize,
+    },
+    /// Written; waits for the answer.
+    Sent {
+        waker: Waker,
+    },
+    /// The answer's body is in the slot.
+    Answered {
+        header: Header,
+    },
+    TimedOut {
+        sent: bool,
+    },
+    Failed {
+        error: RpcError,
+        sent: bool,
+    },
+}
+
+struct Slot {
+    generation: u32,
+    deadline: Instant,
+    state: State,
+    /// Swapped with the caller's empty buffer when it takes the answer, so neither allocates.
+    body: Vec<u8>,
+}
+
+/// A slot does not keep a larger buffer than this.
+const MAX_SLOT_BUFFER: usize = 4 << 10;
+
+pub(crate) struct InFlight {
+    slots: Vec<Slot>,
+    free: Option<u32>,
+    /// First come, first served; ids of dropped calls are skipped.
+    queue: VecDeque<u64>,
+    queued: usize,
+    admitted: usize,
+    admitted_bytes: usize,
+    sent: usize,
+    max: usize,
+    /// No deadline is before this one.
+    earliest: Option<Instant>,
+}
+
+impl InFlight {
+    /// At most `max` calls are sent and unanswered at a time.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: None,
+            queue: VecDeque::new(),
+            queued: 0,
+            admitted: 0,
+            admitted_bytes: 0,
+            sent: 0,
+            max,
+            earliest: None,
+        }
+    }
+
+    /// Calls that are sent and unanswered.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// No call waits, neither for its turn nor for its answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sent == 0 && self.queued == 0 && self.admitted == 0
+    }
+
+    /// Whether a new call may be sent at once, as far as other calls go.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queued == 0 && self.sent + self.admitted < self.max
+    }
+
+    /// No deadline is before this one.
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        self.earliest
+    }
+
+    /// Enters a call that is sent now. Its waker is kept, so the first poll needs no second look.
+    pub(crate) fn insert(&mut self, waker: Waker, deadline: Instant) -> u64 {
+        self.sent += 1;
+        self.occupy(State::Sent { waker }, deadline)
+    }
+
+    /// Enters a call of `bytes` bytes that waits for its turn.
+    pub(crate) fn enqueue(&mut self, waker: Waker, bytes: usize, deadline: Instant) -> u64 {
+        self.queued += 1;
+        let id = self.occupy(State::Queued { waker, bytes }, deadline);
+        self.queue.push_back(id);
+        id
+    }
+
+    /// Lets waiting calls send while there is room for them: `pending_bytes` are waiting to be
+    /// written already, above `high` none is let through.
+    pub(crate) fn admit(&mut self, pending_bytes: usize, high: usize, wakers: &mut Vec<Waker>) {
+        while self.queued > 0
+            && self.sent + self.admitted < self.max
+            && pending_bytes.saturating_add(self.admitted_bytes) <= high
+        {
+            let Some(id) = self.queue.pop_front() else { return };
+            let Some(slot) = self.slot(id) else { continue };
+            if let State::Queued { bytes, .. } = slot.state
+                && let State::Queued { waker, .. } =
+                    std::mem::replace(&mut slot.state, State::Admitted { bytes })
+            {
+                self.queued -= 1;
+                self.admitted += 1;
+                self.admitted_bytes += bytes;
+                wakers.push(waker);
+            }
+        }
+    }
+
+    /// Whether the call was let through; if so it is sent now.
+    pub(crate) fn start_if_admitted(&mut self, id: u64, waker: &Waker) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        let State::Admitted { bytes } = slot.state else { return false };
+        slot.state = State::Sent { waker: waker.clone() };
+        self.admitted -= 1;
+        self.admitted_bytes -= bytes;
+        self.sent += 1;
+        true
+    }
+
+    /// The call was answered. Returns whom to wake; `None` if nobody waits for this answer.
+    pub(crate) fn answer(&mut self, header: Header, body: &[u8]) -> Option<Waker> {
+        let slot = self.slot(header.id)?;
+        if !matches!(slot.state, State::Sent { .. }) {
+            return None;
+        }
+        slot.body.clear();
+        slot.body.extend_from_slice(body);
+        let State::Sent { waker } = std::mem::replace(&mut slot.state, State::Answered { header })
+        else {
+            return None;
+        };
+        self.sent -= 1;
+        Some(waker)
+    }
+
+    /// The call can't be answered any more.
+    pub(crate) fn fail(&mut self, id: u64, error: RpcError) -> Option<Waker> {
+        self.end(id, |sent| State::Failed { error, sent })
+    }
+
+    /// Ends a call that still waits.
+    fn end(&mut self, id: u64, state: impl FnOnce(bool) -> State) -> Option<Waker> {
+        let slot = self.slot(id)?;
+        let sent = match slot.state {
+            State::Sent { .. } => true,
+            State::Queued { .. } => false,
+            // An admitted call was woken already and ends when it is polled.
+            _ => return None,
+        };
+        let waker = match std::mem::replace(&mut slot.state, state(sent)) {
+            State::Sent { waker } | State::Queued { waker, .. } => waker,
+            _ => return None,
+        };
+        if sent {
+            self.sent -= 1;
+        } else {
+            self.queued -= 1;
+        }
+        Some(waker)
+    }
+
+    /// The outcome of the call, if there is one; the id is then gone. Otherwise `waker` is woken
+    /// when there is.
+    pub(crate) fn poll(&mut self, id: u64, waker: &Waker, empty: Vec<u8>) -> Option<Completion> {
+        let slot = self.slot(id)?;
+        match &mut slot.state {
+            State::Sent { waker: known } | State::Queued { waker: known, .. } => {
+                known.clone_from(waker);
+                return None;
+            }
+            State::Free { .. } | State::Admitted { .. } => return None,
+            State::Answered { .. } | State::TimedOut { .. } | State::Failed { .. } => {}
+        }
+        let body = std::mem::replace(&mut slot.body, empty);
+        Some(match self.release(id)? {
+            State::Answered { header } => Completion::Answered(header, body),
+            State::TimedOut { sent } => Completion::TimedOut { sent },
+            State::Failed { error, sent } => Completion::Failed { error, sent },
+            State::Free { .. }
+            | State::Queued { .. }
+            | State::Admitted { .. }
+            | State::Sent { .. } => {
+                return None;
+            }
+        })
+    }
+
+    /// The caller is gone.
+    pub(crate) fn remove(&mut self, id: u64) -> Removed {
+        match self.release(id) {
+            Some(State::Sent { .. }) => {
+                self.sent -= 1;
+                Removed::Sent
+            }
+            Some(State::Queued { .. }) => {
+                self.queued -= 1;
+                if self.queued == 0 {
+                    self.queue.clear();
+                }
+                Removed::Other
+            }
+            Some(State::Admitted { bytes }) => {
+                self.admitted -= 1;
+                self.admitted_bytes -= bytes;
+                Removed::Other
+            }
+            _ => Removed::Other,
+        }
+    }
+
+    /// Ends the calls whose deadlines have passed.
+    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        if self.earliest.is_none_or(|earliest| earliest > now) {
+            return;
+        }
+        let mut earliest = None;
+        for at in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(at) else { break };
+            if !matches!(slot.state, State::Sent { .. } | State::Queued { .. }) {
+                continue;
+            }
+            if slot.deadline <= now {
+                let id = id(at, slot.generation);
+                wakers.extend(self.end(id, |sent| State::TimedOut { sent }));
+            } else if earliest.is_none_or(|earliest| slot.deadline < earliest) {
+                earliest = Some(slot.deadline);
+            }
+        }
+        self.earliest = earliest;
+    }
+
+    /// Ends all calls.
+    pub(crate) fn fail_all(&mut self, error: &RpcError, wakers: &mut Vec<Waker>) {
+        for at in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(at) else { break };
+            let id = id(at, slot.generation);
+            wakers.extend(self.fail(id, error.clone()));
+        }
+        self.queue.clear();
+        self.earliest = None;
+    }
+
+    fn occupy(&mut self, state: State, deadline: Instant) -> u64 {
+        if self.earliest.is_none_or(|earliest| deadline < earliest) {
+            self.earliest = Some(deadline);
+        }
+        if let Some(at) = self.free
+            && let Some(slot) = self.slots.get_mut(at as usize)
+            && let State::Free { next } = slot.state
+        {
+            self.free = next;
+            slot.state = state;
+            slot.deadline = deadline;
+            return id(at as usize, slot.generation);
+        }
+        // Generations begin at 1: no call has the id 0, which means "no call" on the wire.
+        self.slots.push(Slot { generation: 1, deadline, state, body: Vec::new() });
+        id(self.slots.len() - 1, 1)
+    }
+
+    fn slot(&mut self, id: u64) -> Option<&mut Slot> {
+        let (at, generation) = parts(id);
+        self.slots.get_mut(at).filter(|slot| slot.generation == generation)
+    }
+
+    fn release(&mut self, id: u64) -> Option<State> {
+        let next = self.free;
+        let slot = self.slot(id)?;
+        if matches!(slot.state, State::Free { .. }) {
+            return None;
+        }
+        let state = std::mem::replace(&mut slot.state, State::Free { next });
+        slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+        if slot.body.capacity() > MAX_SLOT_BUFFER {
+            slot.body = Vec::new();
+        }
+        self.free = Some(parts(id).0 as u32);
+        Some(state)
+    }
+}
+
+fn id(at: usize, generation: u32) -> u64 {
+    u64::from(generation) << 32 | at as u64
+}
+
+fn parts(id: u64) -> (usize, u32) {
+    (id as u32 as usize, (id >> 32) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::status::Status;
+
+    fn table() -> (InFlight, Instant) {
+        (InFlight::new(2), Instant::now())
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_late_answer_never_reaches_the_slots_next_user() {
+        let (mut table, now) = table();
+        let old = table.insert(Waker::noop().clone(), now + SECOND);
+        assert_eq!(table.remove(old), Removed::Sent);
+        let new = table.insert(Waker::noop().clone(), now + SECOND);
+        assert_eq!(parts(old).0, parts(new).0);
+        assert!(table.answer(Header::response(old, Status::Ok), b"old").is_none());
+        assert!(table.poll(new, Waker::noop(), Vec::new()).is_none());
+        assert!(table.answer(Header::response(new, Status::Ok), b"new").is_some());
+        let Some(Completion::Answered(_, body)) = table.poll(new, Waker::noop(), Vec::new()) else {
+            panic!()
+        };
+        assert_eq!(body, b"new");
+        assert!(table.is_idle());
+    }
+
+    #[test]
+    fn an_expired_call_is_completed_and_its_late_answer_frees_nothing_twice() {
+        let (mut table, now) = table();
+        let id = table.insert(Waker::noop().clone(), now + SECOND);
+        let mut wakers = Vec::new();
+        table.expire(now + SECOND / 2, &mut wakers);
+        assert!(wakers.is_empty());
+        table.expire(now + SECOND, &mut wakers);
+        assert_eq!((wakers.len(), table.sent()), (1, 0));
+        assert!(table.answer(Header::response(id, Status::Ok), b"late").is_none());
+        assert_eq!(table.sent(), 0);
+        let outcome = table.poll(id, Waker::noop(), Vec::new());
+        assert!(matches!(outcome, Some(Completion::TimedOut { sent: true })));
+        assert_eq!(table.earliest(), None);
+    }
+
+    #[test]
+    fn calls_over_the_limit_wait_in_order_and_dropped_ones_are_skipped() {
+        let (mut table, now) = table();
+        let sent: Vec<_> =
+            (0..2).map(|_| table.insert(Waker::noop().clone(), now + SECOND)).collect();
+        assert!(!table.has_room());
+        let queued: Vec<_> =
+            (0..3).map(|_| table.enqueue(Waker::noop().clone(), 10, now + SECOND)).collect();
+        let mut wakers = Vec::new();
+        table.admit(0, 100, &mut wakers);
+        assert!(wakers.is_empty(), "the limit is used up");
+
+        assert_eq!(table.remove(queued[0]), Removed::Other);
+        assert_eq!(table.remove(sent[0]), Removed::Sent);
+        table.admit(101, 100, &mut wakers);
+        assert!(wakers.is_empty(), "too many bytes are waiting");
+        table.admit(0, 100, &mut wakers);
+        assert_eq!(wakers.len(), 1);
+        assert!(table.start_if_admitted(queued[1], Waker::noop()));
+        assert!(!table.start_if_admitted(queued[2], Waker::noop()));
+        assert!(!table.has_room(), "a newcomer must not overtake");
+    }
+
+    #[test]
+    fn the_room_of_an_admitted_caller_that_went_away_is_free_again() {
+        let (mut table, now) = table();
+        table.insert(Waker::noop().clone(), now + SECOND);
+        let sent = table.insert(Waker::noop().clone(), now + SECOND);
+        let a = table.enqueue(Waker::noop().clone(), 60, now + SECOND);
+        let b = table.enqueue(Waker::noop().clone(), 60, now + SECOND);
+        table.remove(sent);
+        let mut wakers = Vec::new();
+        table.admit(0, 100, &mut wakers);
+        table.remove(a);
+        table.admit(0, 100, &mut wakers);
+        assert!(table.start_if_admitted(b, Waker::noop()));
+    }
+
+    #[test]
+    fn everything_that_waits_ends_when_the_connection_does() {
+        let (mut table, now) = table();
+        let sent = table.insert(Waker::noop().clone(), now + SECOND);
+        let queued = table.enqueue(Waker::noop().clone(), 1, now + SECOND);
+        let mut wakers = Vec::new();
+        table.fail_all(&RpcError::unavailable("gone"), &mut wakers);
+        assert_eq!(wakers.len(), 2);
+        for (id, was_sent) in [(sent, true), (queued, false)] {
+            let Some(Completion::Failed { error, sent }) =
+                table.poll(id, Waker::noop(), Vec::new())
+            else {
+                panic!()
+            };
+            assert!(error.is_unavailable());
+            assert_eq!(sent, was_sent);
+        }
+        assert!(table.is_idle());
+    }
+}

@@ -1,0 +1,72 @@
+//! Accepting connections.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::Connections;
+use super::dispatcher::{Dispatcher, Requests};
+use crate::channel::{Channel, ChannelLimits, Initializer, driver};
+use crate::protocol::Hello;
+use crate::transport::{Listener, Transport};
+
+/// What every connection of a server has in common.
+pub(super) struct Acceptor {
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) limits: ChannelLimits,
+    pub(super) hello: Hello,
+    pub(super) initializer: Option<Initializer>,
+    pub(super) connections: Arc<Connections>,
+    /// Held by everything that must be done before the server is.
+    pub(super) done: mpsc::Sender<()>,
+}
+
+/// How long to wait before accepting again when the process has run out of something.
+const OUT_OF_RESOURCES: Duration = Duration::from_millis(50);
+
+impl Acceptor {
+    pub(super) async fn run(self, mut listener: Listener, mut stop: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(transport) => self.serve(transport),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept connections; trying again");
+                    tokio::time::sleep(OUT_OF_RESOURCES).await;
+                }
+            }
+        }
+    }
+
+    fn serve(&self, transport: Transport) {
+        let channel = Channel::new(transport, self.limits, &self.hello, self.initializer.as_ref());
+        let (channel, reader) = match channel {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::error!(%error, "the pipeline of a connection could not be set up");
+                return;
+            }
+        };
+        tracing::debug!(peer = %channel.peer(), "connection accepted");
+        let entered = self.connections.enter(&channel);
+        let requests = Requests::new(Arc::clone(&self.dispatcher), self.done.clone());
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            let _held = (entered, done);
+            driver::run(channel, reader, requests).await;
+        });
+    }
+}
+
+/// The peer of this one connection gave up; the next one is not concerned.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,236 @@
+//! [`ServerBuilder`].
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rpc_registry::{Instance, Registry};
+use tokio::sync::{mpsc, watch};
+
+use super::accept::Acceptor;
+use super::dispatcher::Dispatcher;
+use super::{Connections, Server};
+use crate::channel::{ChannelLimits, Initializer};
+use crate::descriptor::Dispatch;
+use crate::error::RpcError;
+use crate::pipeline::{Change, Watermarks};
+use crate::protocol::{Hello, HelloService};
+use crate::service::Service;
+use crate::transport;
+use crate::uri::Uri;
+
+/// Settings of a [`Server`]; each has a default that is safe in production.
+#[must_use]
+pub struct ServerBuilder {
+    services: Vec<Arc<dyn Service>>,
+    registry: Option<Arc<dyn Registry>>,
+    advertise: Option<String>,
+    weight: u32,
+    metadata: Vec<(String, String)>,
+    dispatch: Dispatch,
+    drain_budget: Duration,
+    limits: ChannelLimits,
+    initializer: Option<Initializer>,
+}
+
+impl Default for ServerBuilder {
+    fn default() -> Self {
+        Self {
+            services: Vec::new(),
+            registry: None,
+            advertise: None,
+            weight: 100,
+            metadata: Vec::new(),
+            dispatch: Dispatch::Inline,
+            drain_budget: Duration::from_secs(10),
+            limits: ChannelLimits::default(),
+            initializer: None,
+        }
+    }
+}
+
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services = self.services.iter().map(|service| service.descriptor().key().to_string());
+        f.debug_struct("ServerBuilder")
+            .field("services", &services.collect::<Vec<_>>())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServerBuilder {
+    /// Provides a service. Several may share a listener, and several major versions of one, too.
+    pub fn provide(mut self, service: impl Service) -> Self {
+        self.services.push(Arc::new(service));
+        self
+    }
+
+    /// Announces the services there, from [`bind`](Self::bind) until the server ends. Without it
+    /// nothing is announced.
+    pub fn registry(mut self, registry: Arc<dyn Registry>) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// The URI under which consumers reach this server, if that is not the bound one (behind a
+    /// proxy, or when bound to all addresses of the machine).
+    pub fn advertise(mut self, uri: impl Into<String>) -> Self {
+        self.advertise = Some(uri.into());
+        self
+    }
+
+    /// The weight to announce: a provider of twice the weight is to get twice the calls. Default
+    /// 100, Dubbo's.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Text to announce along with the services.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.push((key.into(), value.into()));
+        self
+    }
+
+    /// Where methods run whose contract does not say. Default [`Dispatch::Inline`], the fastest: a
+    /// method that turns out to hold the thread for more than a millisecond is moved to tasks of
+    /// its own, but the first such call delays the others of its connection.
+    pub fn dispatch(mut self, mode: Dispatch) -> Self {
+        self.dispatch = mode;
+        self
+    }
+
+    /// How long [`Server::shutdown`] lets requests in work go on. Default 10 s, Dubbo's.
+    pub fn drain_budget(mut self, budget: Duration) -> Self {
+        self.drain_budget = budget;
+        self
+    }
+
+    /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
+    /// 8 MiB; at most 4 GiB.
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.limits.max_payload = bytes;
+        self
+    }
+
+    /// Requests of one connection that may be in work in tasks of their own; at the limit no more
+    /// are read from that connection, so its client is slowed down. Default 1,024; at least 1.
+    pub fn max_in_work(mut self, requests: usize) -> Self {
+        self.limits.max_in_work = requests.max(1);
+        self
+    }
+
+    /// When a connection counts as congested; no requests are read from it then.
+    pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
+        self.limits.watermarks = watermarks;
+        self
+    }
+
+    /// Adds handlers to the pipeline of each new connection.
+    pub fn pipeline(mut self, handlers: impl Fn() -> Vec<Change> + Send + Sync + 'static) -> Self {
+        self.initializer = Some(Arc::new(handlers));
+        self
+    }
+
+    /// Listens on `uri` (`tcp://host:port`, port 0 for any free one; `memory:name`), starts to serve
+    /// and announces the services.
+    ///
+    /// Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    /// The URI is invalid or its port in use, two services do not go together, or the registry
+    /// refuses the announcement.
+    pub async fn bind(self, uri: impl AsRef<str>) -> Result<Server, RpcError> {
+        let uri = Uri::parse(uri.as_ref())?;
+        let dispatcher = Dispatcher::new(&self.services, self.dispatch)?;
+        let listener = transport::listen(&uri).await?;
+        let local_uri = listener.local_uri().clone();
+        let instances = self.instances(&local_uri)?;
+
+        let hello = Hello {
+            max_payload: u32::try_from(self.limits.max_payload).unwrap_or(u32::MAX),
+            services: self
+                .services
+                .iter()
+                .map(|service| HelloService::of(service.descriptor()))
+                .collect(),
+            ..Hello::default()
+        };
+        let (done, all_done) = mpsc::channel(1);
+        let (stop, stopped) = watch::channel(false);
+        let connections = Arc::new(Connections::default());
+        let acceptor = Acceptor {
+            dispatcher: Arc::new(dispatcher),
+            limits: self.limits,
+            hello,
+            initializer: self.initializer,
+            connections: Arc::clone(&connections),
+            done,
+        };
+        let mut server = Server {
+            local_uri: local_uri.to_string(),
+            drain_budget: self.drain_budget,
+            leases: Vec::new(),
+            accepting: tokio::spawn(acceptor.run(listener, stopped)),
+            stop,
+            connections,
+            all_done,
+        };
+        if let Some(registry) = self.registry {
+            for instance in instances {
+                server.leases.push(announce(&*registry, instance).await?);
+            }
+        }
+        tracing::info!(uri = server.local_uri(), "serving");
+        Ok(server)
+    }
+
+    /// What to announce; nothing without a registry.
+    fn instances(&self, local: &Uri) -> Result<Vec<Instance>, RpcError> {
+        if self.registry.is_none() {
+            return Ok(Vec::new());
+        }
+        let uri = match &self.advertise {
+            Some(uri) => Uri::parse(uri)?,
+            None if is_unspecified(local) => {
+                return Err(RpcError::invalid(format!(
+                    "{local} is no address that a consumer can connect to; \
+                     name one with `advertise(\"tcp://host:port\")`"
+                )));
+            }
+            None => local.clone(),
+        };
+        let instance = |service: &Arc<dyn Service>| {
+            let key = service.descriptor().key();
+            let mut instance = Instance::new(key.name(), uri.as_str())
+                .with_version(key.version())
+                .with_group(key.group())
+                .with_weight(self.weight);
+            for (name, value) in &self.metadata {
+                instance = instance.with_metadata(name, value);
+            }
+            instance
+        };
+        Ok(self.services.iter().map(instance).collect())
+    }
+}
+
+async fn announce(
+    registry: &dyn Registry,
+    instance: Instance,
+) -> Result<rpc_registry::Lease, RpcError> {
+    let name = instance.service().to_owned();
+    registry.register(instance).await.map_err(|error| {
+        RpcError::unavailable(format!("cannot announce {name} in {}: {error}", registry.uri()))
+            .with_source(&error)
+    })
+}
+
+/// `0.0.0.0` or `::`: all addresses of this machine.
+fn is_unspecified(uri: &Uri) -> bool {
+    let host = uri.rest().rsplit_once(':').map_or("", |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}

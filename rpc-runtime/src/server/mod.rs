@@ -1,0 +1,190 @@
+//! Providing services: [`Server`].
+
+mod accept;
+mod builder;
+mod dispatcher;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rpc_registry::Lease;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+pub use builder::ServerBuilder;
+
+use crate::channel::Channel;
+use crate::error::RpcError;
+
+/// A running server.
+///
+/// It serves from [`ServerBuilder::bind`] on, in tasks of the tokio runtime. Dropping it ends it at
+/// once: the registrations are taken back and the connections closed, whatever is in work.
+/// [`shutdown`](Self::shutdown) and [`serve_until`](Self::serve_until) end it without loss.
+///
+/// ```
+/// # async fn example() -> rpc_runtime::Result<()> {
+/// use rpc_runtime::Server;
+///
+/// let server = Server::builder().bind("tcp://127.0.0.1:0").await?;
+/// println!("listening on {}", server.local_uri());
+/// server.serve_until(async { /* tokio::signal::ctrl_c(), say */ }).await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    local_uri: String,
+    drain_budget: Duration,
+    leases: Vec<Lease>,
+    accepting: JoinHandle<()>,
+    /// Set to `true` once: tells the accept loop to stop.
+    stop: watch::Sender<bool>,
+    connections: Arc<Connections>,
+    /// Yields `None` when every connection and every request in work is done.
+    all_done: mpsc::Receiver<()>,
+}
+
+impl Server {
+    /// Settings of a new server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// The address that the server listens on; a port 0 that it was given is the real port here.
+    pub fn local_uri(&self) -> &str {
+        &self.local_uri
+    }
+
+    /// Connections that are open now.
+    pub fn connections(&self) -> usize {
+        self.connections.open().len()
+    }
+
+    /// Serves until `signal` is ready, then [shuts down](Self::shutdown). What the signal yields
+    /// does not matter.
+    ///
+    /// # Errors
+    /// Those of [`shutdown`](Self::shutdown).
+    pub async fn serve_until(self, signal: impl Future) -> Result<(), RpcError> {
+        signal.await;
+        self.shutdown().await
+    }
+
+    /// Ends the server without losing a call: every client is told to send no more, the
+    /// registrations are taken back, requests in work are finished and their answers written, then
+    /// the connections are closed. What is not done within the budget
+    /// ([`ServerBuilder::drain_budget`], 10 s by default) is cut off.
+    ///
+    /// Dropping the future ends the server at once.
+    ///
+    /// # Errors
+    /// A registration could not be taken back. The server is down all the same.
+    pub async fn shutdown(mut self) -> Result<(), RpcError> {
+        let until = tokio::time::Instant::now() + self.drain_budget;
+        self.connections.drain();
+        let mut result = Ok(());
+        for lease in std::mem::take(&mut self.leases) {
+            match tokio::time::timeout_at(until, lease.revoke()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    result = Err(RpcError::unavailable(format!(
+                        "a registration was not taken back: {error}"
+                    ))
+                    .with_source(&error));
+                }
+                Err(_) => {
+                    result = Err(RpcError::unavailable(
+                        "a registration was not taken back: the registry did not answer in time",
+                    ));
+                }
+            }
+        }
+        // New connections are accepted up to here: consumers may still have found the entry.
+        self.stop.send_replace(true);
+        if tokio::time::timeout_at(until, self.all_done.recv()).await.is_err() {
+            let left =
+                self.connections.close_all("the server was shut down before the call was done");
+            tracing::warn!(
+                connections = left,
+                "the drain budget is used up; connections were cut off"
+            );
+        }
+        result
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.connections.close_all("the server was dropped");
+    }
+}
+
+/// The open connections of a server.
+#[derive(Debug, Default)]
+struct Connections {
+    state: Mutex<ConnectionsState>,
+}
+
+#[derive(Default)]
+struct ConnectionsState {
+    next: u64,
+    open: HashMap<u64, Arc<Channel>>,
+    draining: bool,
+}
+
+impl std::fmt::Debug for ConnectionsState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionsState").field("open", &self.open.len()).finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ConnectionsState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Vec<Arc<Channel>> {
+        self.lock().open.values().cloned().collect()
+    }
+
+    /// Keeps the channel until the guard is dropped.
+    fn enter(self: &Arc<Self>, channel: &Arc<Channel>) -> Entered {
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        state.open.insert(number, Arc::clone(channel));
+        let draining = state.draining;
+        drop(state);
+        if draining {
+            channel.go_away();
+        }
+        Entered { connections: Arc::clone(self), number }
+    }
+
+    /// Tells all clients, present and future, to send no more.
+    fn drain(&self) {
+        self.lock().draining = true;
+        self.open().iter().for_each(|channel| channel.go_away());
+    }
+
+    /// Closes all and says how many there were.
+    fn close_all(&self, why: &str) -> usize {
+        let open = self.open();
+        open.iter().for_each(|channel| channel.close(RpcError::unavailable(why)));
+        open.len()
+    }
+}
+
+struct Entered {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.connections.lock().open.remove(&self.number);
+    }
+}

@@ -1,0 +1,155 @@
+//! [`Service`]: what the dispatcher of a generated server looks like from outside.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
+use crate::error::RpcError;
+use crate::protocol::payload::{self, Arguments, Encoding};
+use crate::status::Status;
+
+/// A service that a server can provide. `#[rpc_service]` implements it for the generated
+/// `…Server` types; there is no need to do it by hand.
+pub trait Service: Send + Sync + 'static {
+    /// What the contract looks like.
+    fn descriptor(&self) -> &'static ServiceDescriptor;
+
+    /// Decodes the arguments and makes the call's future. Nothing of the method runs yet.
+    fn dispatch(&self, request: Request<'_>) -> Dispatched;
+}
+
+/// A request, as generated code sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub(crate) method: &'static MethodDescriptor,
+    pub(crate) arguments: &'a [u8],
+    pub(crate) encoding: Encoding,
+}
+
+impl Request<'_> {
+    /// Which method it is for.
+    #[inline]
+    pub fn method_id(&self) -> u64 {
+        self.method.id()
+    }
+}
+
+/// What dispatching a request gives: a call to be polled, or the error that is its answer.
+pub type Dispatched = Result<BoxCall, RpcError>;
+
+/// A running call. Like a future, but its result is encoded straight into the buffer that it is
+/// polled with.
+pub struct BoxCall(Pin<Box<dyn RunningCall>>);
+
+impl BoxCall {
+    /// When ready, the value (`Status::Ok`) or the contract's error (`Status::Application`) has
+    /// been appended to `out`.
+    #[inline]
+    pub(crate) fn poll_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<Status, RpcError>> {
+        self.0.as_mut().poll_into(cx, out)
+    }
+}
+
+trait RunningCall: Send {
+    fn poll_into(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<Status, RpcError>>;
+}
+
+pin_project! {
+    struct Unary<F> {
+        encoding: Encoding,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F> RunningCall for Unary<F>
+where
+    F: Future + Send,
+    F::Output: Outcome,
+{
+    #[inline]
+    fn poll_into(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<Status, RpcError>> {
+        let this = self.project();
+        Poll::Ready(match ready!(this.future.poll(cx)).into_result() {
+            Ok(value) => payload::encode(&value, *this.encoding, out).map(|()| Status::Ok),
+            Err(error) => {
+                payload::encode(&error, *this.encoding, out).map(|()| Status::Application)
+            }
+        })
+    }
+}
+
+/// A call of one request and one answer.
+#[inline]
+pub fn unary<A, F, Fut>(request: Request<'_>, handler: F) -> Dispatched
+where
+    A: Arguments,
+    F: FnOnce(A) -> Fut,
+    Fut: Future + Send + 'static,
+    Fut::Output: Outcome,
+{
+    let arguments =
+        A::decode(request.arguments, request.method.arguments()).map_err(RpcError::unexecuted)?;
+    Ok(BoxCall(Box::pin(Unary { encoding: request.encoding, future: handler(arguments) })))
+}
+
+/// The answer to a method that the service does not have.
+pub fn unknown_method(request: Request<'_>) -> Dispatched {
+    Err(RpcError::new(Status::NotFound, format!("{} is not provided here", request.method))
+        .unexecuted())
+}
+
+/// What a remote method may return: `Result<T, E>` with serde types, where `E` can be made of an
+/// [`RpcError`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the return type of a remote method",
+    label = "a remote method returns `Result<T, E>` where `E: From<RpcError>`",
+    note = "a call can always fail on the way, so the caller must be told: use `rpc_runtime::Result<T>`, or an error type of your own with `impl From<RpcError>`",
+    note = "`T` and `E` need `Serialize + DeserializeOwned + Send`"
+)]
+pub trait Outcome: Sized {
+    /// The value.
+    type Ok: Serialize + DeserializeOwned + Send;
+    /// The contract's error.
+    type Err: From<RpcError> + Serialize + DeserializeOwned + Send;
+
+    /// As a plain `Result`.
+    fn into_result(self) -> Result<Self::Ok, Self::Err>;
+
+    /// From a plain `Result`.
+    fn from_result(result: Result<Self::Ok, Self::Err>) -> Self;
+}
+
+impl<T, E> Outcome for Result<T, E>
+where
+    T: Serialize + DeserializeOwned + Send,
+    E: From<RpcError> + Serialize + DeserializeOwned + Send,
+{
+    type Ok = T;
+    type Err = E;
+
+    fn into_result(self) -> Self {
+        self
+    }
+
+    fn from_result(result: Self) -> Self {
+        result
+    }
+}

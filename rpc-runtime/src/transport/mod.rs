@@ -1,0 +1,105 @@
+//! Ways to carry bytes between two ends.
+
+mod memory;
+mod tcp;
+
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+
+use crate::error::RpcError;
+use crate::uri::Uri;
+
+/// The reading half of a connection. The driver has it.
+pub(crate) trait Reader: Send + 'static {
+    /// Appends what there is to `buffer`, at most its spare capacity: `Ok(0)` is the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut)
+    -> Poll<io::Result<usize>>;
+}
+
+/// The writing half of a connection. Callers and driver share it.
+pub(crate) trait Writer: Send + Sync + 'static {
+    /// Writes what fits, without waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing fits now.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Ready when something may fit again. Only the driver waits here.
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Nothing more will be written; the peer reads an end.
+    fn shutdown_write(&self);
+
+    /// Nothing more will be written or read, at either end.
+    fn shutdown(&self);
+}
+
+/// An open connection.
+pub(crate) struct Transport {
+    pub(crate) reader: Box<dyn Reader>,
+    pub(crate) writer: Box<dyn Writer>,
+    /// The other end, as a URI.
+    pub(crate) peer: String,
+}
+
+/// A bound address.
+pub(crate) enum Listener {
+    Tcp(tcp::TcpListener),
+    Memory(memory::MemoryListener),
+}
+
+const SCHEMES: &str = "tcp://host:port, memory:name";
+
+fn unknown_scheme(uri: &Uri) -> RpcError {
+    RpcError::invalid(format!(
+        "there is no transport `{}` for {uri}; known are {SCHEMES}",
+        uri.scheme()
+    ))
+}
+
+/// Connects to `uri`. Dropping the future gives the attempt up.
+pub(crate) async fn connect(uri: &Uri) -> Result<Transport, RpcError> {
+    match uri.scheme() {
+        "tcp" => tcp::connect(uri).await,
+        "memory" => memory::connect(uri),
+        _ => Err(unknown_scheme(uri)),
+    }
+}
+
+/// Binds `uri`.
+pub(crate) async fn listen(uri: &Uri) -> Result<Listener, RpcError> {
+    match uri.scheme() {
+        "tcp" => tcp::TcpListener::bind(uri).await.map(Listener::Tcp),
+        "memory" => memory::MemoryListener::bind(uri).map(Listener::Memory),
+        _ => Err(unknown_scheme(uri)),
+    }
+}
+
+/// Whether `uri` can be connected to, as far as its text tells.
+pub(crate) fn check(uri: &Uri) -> Result<(), RpcError> {
+    match uri.scheme() {
+        "tcp" => tcp::host_and_port(uri).map(drop),
+        "memory" => Ok(()),
+        _ => Err(unknown_scheme(uri)),
+    }
+}
+
+impl Listener {
+    /// The next connection. Cancel safe.
+    pub(crate) async fn accept(&mut self) -> io::Result<Transport> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await,
+            Self::Memory(listener) => listener.accept().await,
+        }
+    }
+
+    /// The bound address: a port 0 is the real port here.
+    pub(crate) fn local_uri(&self) -> &Uri {
+        match self {
+            Self::Tcp(listener) => listener.local_uri(),
+            Self::Memory(listener) => listener.local_uri(),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Addresses of providers.
+
+use std::fmt;
+
+use crate::error::RpcError;
+
+/// `scheme:rest`, checked to have a scheme and no spaces.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Uri {
+    text: String,
+    scheme_len: usize,
+}
+
+impl Uri {
+    pub(crate) fn parse(text: &str) -> Result<Self, RpcError> {
+        let invalid = |why: &str| {
+            RpcError::invalid(format!(
+                "`{text}` is no address of a provider: {why}, as in tcp://127.0.0.1:9000"
+            ))
+        };
+        let (scheme, rest) =
+            text.split_once(':').ok_or_else(|| invalid("it must begin with a scheme"))?;
+        if scheme.is_empty()
+            || !scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'+')
+        {
+            return Err(invalid("its scheme must be lower-case letters"));
+        }
+        if rest.is_empty() {
+            return Err(invalid("something must follow the scheme"));
+        }
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(invalid("it must have no spaces"));
+        }
+        Ok(Self { text: text.to_owned(), scheme_len: scheme.len() })
+    }
+
+    pub(crate) fn scheme(&self) -> &str {
+        self.text.get(..self.scheme_len).unwrap_or_default()
+    }
+
+    /// What follows the scheme, without the two slashes if it has them.
+    pub(crate) fn rest(&self) -> &str {
+        let rest = self.text.get(self.scheme_len + 1..).unwrap_or_default();
+        rest.strip_prefix("//").unwrap_or(rest)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_uri_is_shown_with_the_reason_and_an_example() {
+        for bad in ["", "127.0.0.1", "TCP://x:1", "tcp:", "tcp://a b:1", ":9000"] {
+            let error = Uri::parse(bad).unwrap_err();
+            assert!(error.is_invalid() && error.message().contains(&format!("`{bad}`")), "{error}");
+            assert!(error.message().contains("tcp://127.0.0.1:9000"), "{error}");
+        }
+        let uri = Uri::parse("tcp://[::1]:80").unwrap();
+        assert_eq!((uri.scheme(), uri.rest()), ("tcp", "[::1]:80"));
+    }
+}
