@@ -117,6 +117,8 @@ pub struct Pipeline {
     ops: Vec<Op>,
     /// Traversals that wait for the ops of the handler they stand at.
     cursors: Vec<Cursor>,
+    /// Bytes that the codec needs to go on, if it has seen all that there is.
+    needed: usize,
     out: Vec<u8>,
     /// Bytes encoded and not yet taken by the operating system.
     pending_bytes: usize,
@@ -135,6 +137,7 @@ impl Pipeline {
             next_serial: 0,
             ops: Vec::new(),
             cursors: Vec::new(),
+            needed: 0,
             out: Vec::new(),
             pending_bytes: 0,
             watermarks,
@@ -192,6 +195,7 @@ impl Pipeline {
     /// Stops early when the tail accepts no more, or when the channel is to be closed.
     pub fn read<'a>(&mut self, input: &'a [u8], now: Instant, tail: &mut dyn Tail<'a>) -> usize {
         let mut at = 0;
+        self.needed = 0;
         while self.closing.is_none() && tail.accepts() {
             let Some(rest) = input.get(at..) else { break };
             match self.codec.decode(rest) {
@@ -199,7 +203,10 @@ impl Pipeline {
                     at += consumed;
                     self.fire_read(0, frame, now, tail);
                 }
-                Ok(Decoded::Incomplete { .. }) => break,
+                Ok(Decoded::Incomplete { needed }) => {
+                    self.needed = needed;
+                    break;
+                }
                 Ok(Decoded::Discarded { consumed }) => at += consumed,
                 Ok(Decoded::Switch(codec)) => self.codec = codec,
                 Err(error) => {
@@ -212,13 +219,11 @@ impl Pipeline {
         at.min(input.len())
     }
 
-    /// How many bytes from the front of `input` there must be before another
-    /// [`read`](Self::read) is of use.
-    pub fn needed(&mut self, input: &[u8]) -> usize {
-        match self.codec.decode(input) {
-            Ok(Decoded::Incomplete { needed }) => needed,
-            _ => input.len(),
-        }
+    /// How many bytes from the front of `input`, which the last [`read`](Self::read) left over,
+    /// there must be before another one is of use.
+    pub fn needed(&self, input: &[u8]) -> usize {
+        // The codec must not be asked: to decode is to move on.
+        self.needed.max(input.len())
     }
 
     /// The bytes that arrived together have all been shown.
