@@ -129,9 +129,8 @@ impl Pipeline {
                 let removed = self.take(at);
                 self.insert(at, entry);
                 // Both directions lead from the old handler to the new one, wherever that goes.
-                self.cursors.push(Cursor { inbound: at, outbound: at + 1 });
-                self.welcome(at, now, tail);
-                let cursor = self.cursors.pop().unwrap_or(Cursor { inbound: at, outbound: at + 1 });
+                let cursor = Cursor { inbound: at, outbound: at + 1 };
+                let cursor = self.while_at(cursor, |pipeline| pipeline.welcome(at, now, tail));
                 self.farewell(removed, cursor, now, tail);
             }
         }

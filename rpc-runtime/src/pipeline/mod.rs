@@ -117,6 +117,9 @@ pub struct Pipeline {
     ops: Vec<Op>,
     /// Traversals that wait for the ops of the handler they stand at.
     cursors: Vec<Cursor>,
+    /// Handlers answered one another without end: nothing more is done for them until all have
+    /// returned.
+    runaway: bool,
     /// Bytes that the codec needs to go on, if it has seen all that there is.
     needed: usize,
     out: Vec<u8>,
@@ -137,6 +140,7 @@ impl Pipeline {
             next_serial: 0,
             ops: Vec::new(),
             cursors: Vec::new(),
+            runaway: false,
             needed: 0,
             out: Vec::new(),
             pending_bytes: 0,
@@ -435,23 +439,39 @@ impl Pipeline {
     #[cold]
     fn run_ops<'a>(&mut self, cursor: Cursor, now: Instant, tail: &mut dyn Tail<'a>) -> Cursor {
         let mut ops = std::mem::take(&mut self.ops);
-        if self.cursors.len() == MAX_NESTING {
+        if self.cursors.len() >= MAX_NESTING {
+            self.runaway = true;
             self.closing.get_or_insert_with(|| {
                 RpcError::internal("pipeline handlers answer one another without end")
             });
             return cursor;
         }
         let depth = self.cursors.len();
+        self.while_at(cursor, |pipeline| {
+            for op in ops.drain(..) {
+                // Or two answers to each answer would be 2^64 of them, however deep the limit.
+                if pipeline.runaway {
+                    break;
+                }
+                let here = pipeline.cursors.get(depth).copied().unwrap_or(cursor);
+                pipeline.run_op(op, here, now, tail);
+            }
+            // Keeps the allocation for the next time.
+            if pipeline.ops.capacity() == 0 {
+                pipeline.ops = ops;
+            }
+        })
+    }
+
+    /// Does something while a traversal waits at `cursor`; returned is where that stands then.
+    fn while_at(&mut self, cursor: Cursor, act: impl FnOnce(&mut Self)) -> Cursor {
         self.cursors.push(cursor);
-        for op in ops.drain(..) {
-            let here = self.cursors.get(depth).copied().unwrap_or(cursor);
-            self.run_op(op, here, now, tail);
+        act(self);
+        let cursor = self.cursors.pop().unwrap_or(cursor);
+        if self.cursors.is_empty() {
+            self.runaway = false;
         }
-        // Keeps the allocation for the next time.
-        if self.ops.capacity() == 0 {
-            self.ops = ops;
-        }
-        self.cursors.pop().unwrap_or(cursor)
+        cursor
     }
 
     fn run_op<'a>(&mut self, op: Op, here: Cursor, now: Instant, tail: &mut dyn Tail<'a>) {
