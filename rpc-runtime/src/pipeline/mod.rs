@@ -260,14 +260,22 @@ impl Pipeline {
         self.entries.iter().filter_map(|entry| entry.handler.poll_timeout()).min()
     }
 
-    /// Runs the timers that are due at `now`.
+    /// Runs the timers that are due at `now`; that one fails does not keep the others from it.
     pub fn handle_timeout<'a>(&mut self, now: Instant, tail: &mut dyn Tail<'a>) {
-        self.inbound(0, now, tail, |handler, ctx| {
-            if handler.poll_timeout().is_some_and(|due| due <= now) {
-                handler.handle_timeout(ctx)?;
+        let mut at = 0;
+        while let Some(entry) = self.entries.get(at) {
+            let serial = entry.serial;
+            let (handled, mut cursor) = self.call(at, now, tail, |handler, ctx| {
+                let due = handler.poll_timeout().is_some_and(|due| due <= now);
+                if due { handler.handle_timeout(ctx) } else { Ok(Flow::Next) }
+            });
+            if let Err(error) = handled {
+                cursor = self.while_at(cursor, |pipeline| {
+                    pipeline.failed(serial, cursor, &error, now, tail);
+                });
             }
-            Ok(Flow::Next)
-        });
+            at = cursor.inbound;
+        }
     }
 
     // ---- outbound --------------------------------------------------------------------------
@@ -354,14 +362,27 @@ impl Pipeline {
                 (Ok(Flow::Next), cursor) => at = cursor.inbound,
                 (Ok(Flow::Stop), _) => return Flow::Stop,
                 (Err(error), cursor) => {
-                    // The failing handler itself is the first to hear of it, if it is still there.
-                    let own = self.entries.iter().position(|entry| entry.serial == serial);
-                    self.exception(own.unwrap_or(cursor.inbound), &error, now, tail);
+                    self.failed(serial, cursor, &error, now, tail);
                     return Flow::Stop;
                 }
             }
         }
         Flow::Next
+    }
+
+    /// The handler `serial` failed, and stood at `cursor` then. It is the first to hear of it, if it
+    /// is still there.
+    #[cold]
+    fn failed<'a>(
+        &mut self,
+        serial: u64,
+        cursor: Cursor,
+        error: &RpcError,
+        now: Instant,
+        tail: &mut dyn Tail<'a>,
+    ) {
+        let own = self.entries.iter().position(|entry| entry.serial == serial);
+        self.exception(own.unwrap_or(cursor.inbound), error, now, tail);
     }
 
     #[inline]
