@@ -250,8 +250,7 @@ impl Pipeline {
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
         self.inbound(0, now, tail, |handler, ctx| handler.write_complete(ctx, bytes));
         if !self.writable && self.pending_bytes < self.watermarks.low {
-            self.writable = true;
-            self.inbound(0, now, tail, |handler, ctx| handler.writability_changed(ctx, true));
+            self.writability_changed(true, now, tail);
         }
     }
 
@@ -414,6 +413,15 @@ impl Pipeline {
         }
     }
 
+    fn writability_changed<'a>(&mut self, writable: bool, now: Instant, tail: &mut dyn Tail<'a>) {
+        self.writable = writable;
+        self.inbound(0, now, tail, |handler, ctx| {
+            // A handler may write so much on hearing `true` that all have heard `false` since.
+            let stale = ctx.writable != writable;
+            if stale { Ok(Flow::Stop) } else { handler.writability_changed(ctx, writable) }
+        });
+    }
+
     fn exception<'a>(
         &mut self,
         from: usize,
@@ -449,8 +457,7 @@ impl Pipeline {
         self.codec.encode(frame, &mut self.out)?;
         self.pending_bytes += self.out.len() - start;
         if self.writable && self.pending_bytes > self.watermarks.high {
-            self.writable = false;
-            self.inbound(0, now, tail, |handler, ctx| handler.writability_changed(ctx, false));
+            self.writability_changed(false, now, tail);
         }
         Ok(())
     }
