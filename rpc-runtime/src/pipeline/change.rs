@@ -125,12 +125,15 @@ impl Pipeline {
             }
             Kind::Replace { old, new } => {
                 let at = self.position(&old)?;
-                let entry = self.entry(new, Some(&old))?;
-                let removed = self.take(at);
-                self.insert(at, entry);
-                // Both directions lead from the old handler to the new one, wherever that goes.
-                let cursor = Cursor { inbound: at, outbound: at + 1 };
-                let cursor = self.while_at(cursor, |pipeline| pipeline.welcome(at, now, tail));
+                let mut entry = self.entry(new, Some(&old))?;
+                if let Some(place) = self.entries.get_mut(at) {
+                    std::mem::swap(place, &mut entry);
+                }
+                let removed = entry;
+                self.cursors.iter_mut().for_each(|cursor| cursor.replaced(at));
+                let cursor = self.while_at(Cursor::replaced_at(at), |pipeline| {
+                    pipeline.welcome(at, now, tail);
+                });
                 self.farewell(removed, cursor, now, tail);
             }
         }

@@ -79,7 +79,7 @@ struct Entry {
 
 /// Where a traversal stands while handlers around it come and go: the next inbound handler is at
 /// `inbound`, the next outbound one right before `outbound`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Cursor {
     inbound: usize,
     outbound: usize,
@@ -88,6 +88,17 @@ struct Cursor {
 impl Cursor {
     fn at(index: usize) -> Self {
         Self { inbound: index + 1, outbound: index }
+    }
+
+    /// Both directions lead from a handler at `index` that was replaced to its replacement.
+    fn replaced_at(index: usize) -> Self {
+        Self { inbound: index, outbound: index + 1 }
+    }
+
+    fn replaced(&mut self, at: usize) {
+        if *self == Self::at(at) {
+            *self = Self::replaced_at(at);
+        }
     }
 
     fn inserted(&mut self, at: usize) {
@@ -513,7 +524,8 @@ impl Pipeline {
             Op::AutoRead(auto_read) => self.auto_read = auto_read,
             Op::Change(change) => {
                 if let Err(error) = self.change(change, now, tail) {
-                    self.exception(here.outbound, &error, now, tail);
+                    // The handler itself, or what now stands in its place.
+                    self.exception(here.inbound.min(here.outbound), &error, now, tail);
                 }
             }
         }
