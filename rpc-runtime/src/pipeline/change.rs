@@ -43,10 +43,19 @@ impl New {
     }
 }
 
-/// `a::b::Idle<c::D>` → `Idle`.
+/// `a::b::Idle<c::D>` → `Idle`, and `a::<impl b::B for c::C<D>>::method::Idle`, too.
 fn short_name(path: &'static str) -> &'static str {
-    let path = path.split('<').next().unwrap_or(path);
-    path.rsplit("::").next().unwrap_or(path)
+    let (mut start, mut depth, mut before) = (0, 0_usize, ' ');
+    for (at, char) in path.char_indices() {
+        match char {
+            '<' => depth += 1,
+            '>' if before != '-' => depth = depth.saturating_sub(1),
+            ':' if depth == 0 => start = at + 1,
+            _ => {}
+        }
+        before = char;
+    }
+    path.get(start..).and_then(|name| name.split('<').next()).unwrap_or(path)
 }
 
 impl Change {
