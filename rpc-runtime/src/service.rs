@@ -96,17 +96,33 @@ where
     }
 }
 
-/// A call of one request and one answer.
+/// A remote method as a type: what goes in and what comes out.
+///
+/// The bounds are on the associated types, so generated code meets them in one place, the `impl`
+/// that `#[rpc_service]` writes for each method. Stub and dispatcher only ask for a `Method`, so a
+/// type that cannot travel is one error, and not one for each of its uses.
+pub trait Method {
+    /// Name, id and options.
+    const DESCRIPTOR: &'static MethodDescriptor;
+    /// All arguments, as a tuple.
+    type Arguments: Arguments;
+    /// What the method returns.
+    type Outcome: Outcome;
+}
+
+/// A method without an answer.
+pub trait Oneway: Method<Outcome: Outcome<Ok = ()>> {}
+
+/// A call of one request and one answer: decodes the arguments and gives them to `handler`.
 #[inline]
-pub fn unary<A, F, Fut>(request: Request<'_>, handler: F) -> Dispatched
+pub fn unary<M, F, Fut>(request: Request<'_>, handler: F) -> Dispatched
 where
-    A: Arguments,
-    F: FnOnce(A) -> Fut,
-    Fut: Future + Send + 'static,
-    Fut::Output: Outcome,
+    M: Method,
+    F: FnOnce(M::Arguments) -> Fut,
+    Fut: Future<Output = M::Outcome> + Send + 'static,
 {
-    let arguments =
-        A::decode(request.arguments, request.method.arguments()).map_err(RpcError::unexecuted)?;
+    let arguments = M::Arguments::decode(request.arguments, request.method.arguments())
+        .map_err(RpcError::unexecuted)?;
     Ok(BoxCall(Box::pin(Unary { encoding: request.encoding, future: handler(arguments) })))
 }
 

@@ -11,19 +11,20 @@ use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Arguments};
 use crate::protocol::{Flags, Header, HelloService, Kind};
-use crate::service::Outcome;
+use crate::service::{Method, Oneway, Outcome};
 use crate::status::Status;
 
 /// Channels that are tried when one turns out to be closed before anything was sent.
 const MAX_CHANNELS: usize = 4;
 
-/// Calls `method` and waits for its answer.
-pub fn call<'c, A: Arguments, O: Outcome>(
-    client: &'c Client,
-    method: &'static MethodDescriptor,
-    arguments: A,
-) -> impl Future<Output = O> + Send + use<'c, A, O> {
+/// Calls the method and waits for its answer.
+#[inline]
+pub fn call<M: Method>(
+    client: &Client,
+    arguments: M::Arguments,
+) -> impl Future<Output = M::Outcome> + Send + use<'_, M> {
     async move {
+        let method = M::DESCRIPTOR;
         let prepared = client.prepare(method, Kind::Request, &arguments);
         drop(arguments);
         let reply = match prepared {
@@ -31,28 +32,31 @@ pub fn call<'c, A: Arguments, O: Outcome>(
             Err(error) => Err(error),
         };
         let outcome = reply.and_then(|reply| {
-            let outcome = decode::<O>(&reply);
+            let outcome = decode::<M::Outcome>(&reply);
             buffer::give(reply.body);
             outcome
         });
-        outcome.unwrap_or_else(|error| O::from_result(Err(client.explain(method, error).into())))
+        outcome.unwrap_or_else(|error| {
+            M::Outcome::from_result(Err(client.explain(method, error).into()))
+        })
     }
 }
 
-/// Calls `method`, which has no answer. Done when the request is handed to the connection.
-pub fn notify<'c, A: Arguments, O: Outcome<Ok = ()>>(
-    client: &'c Client,
-    method: &'static MethodDescriptor,
-    arguments: A,
-) -> impl Future<Output = O> + Send + use<'c, A, O> {
+/// Calls a method that has no answer. Done when the request is handed to the connection.
+#[inline]
+pub fn notify<M: Oneway>(
+    client: &Client,
+    arguments: M::Arguments,
+) -> impl Future<Output = M::Outcome> + Send + use<'_, M> {
     async move {
+        let method = M::DESCRIPTOR;
         let prepared = client.prepare(method, Kind::Oneway, &arguments);
         drop(arguments);
         let result = match prepared {
             Ok(call) => client.invoke(method, call).await.map(drop),
             Err(error) => Err(error),
         };
-        O::from_result(result.map_err(|error| client.explain(method, error).into()))
+        M::Outcome::from_result(result.map_err(|error| client.explain(method, error).into()))
     }
 }
 

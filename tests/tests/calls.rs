@@ -1,0 +1,98 @@
+//! Calls from stub to dispatcher and back, over real sockets and in memory.
+#![allow(missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use rpc_runtime::{Context, RpcError, Server, rpc_service};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+pub enum BankError {
+    #[error("account {0} has only {1}")]
+    Insufficient(u32, i64),
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+}
+
+#[rpc_service(version = "1.2.0")]
+pub trait Bank {
+    async fn add(&self, account: u32, amount: i64) -> Result<i64, BankError>;
+    #[rpc(idempotent, timeout = "200ms")]
+    async fn slow(&self, milliseconds: u64) -> Result<u64, BankError>;
+    async fn echo(&self, bytes: Vec<u8>) -> rpc_runtime::Result<Vec<u8>>;
+    async fn panics(&self) -> rpc_runtime::Result<()>;
+    async fn who(&self) -> rpc_runtime::Result<Option<String>>;
+    #[rpc(oneway)]
+    async fn note(&self, text: String) -> rpc_runtime::Result<()>;
+}
+
+struct Ledger;
+
+impl Bank for Ledger {
+    async fn add(&self, account: u32, amount: i64) -> Result<i64, BankError> {
+        if amount < 0 {
+            return Err(BankError::Insufficient(account, amount));
+        }
+        Ok(i64::from(account) + amount)
+    }
+    async fn slow(&self, milliseconds: u64) -> Result<u64, BankError> {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        Ok(milliseconds)
+    }
+    async fn echo(&self, bytes: Vec<u8>) -> rpc_runtime::Result<Vec<u8>> {
+        Ok(bytes)
+    }
+    async fn panics(&self) -> rpc_runtime::Result<()> {
+        panic!("on purpose")
+    }
+    async fn who(&self) -> rpc_runtime::Result<Option<String>> {
+        Ok(Context::current().metadata("tenant").map(str::to_owned))
+    }
+    async fn note(&self, _text: String) -> rpc_runtime::Result<()> {
+        Ok(())
+    }
+}
+
+async fn pair(uri: &str) -> (Server, BankClient) {
+    let server = Server::builder().provide(BankServer::new(Ledger)).bind(uri).await.unwrap();
+    let client = BankClient::connect(server.local_uri()).await.unwrap();
+    (server, client)
+}
+
+#[tokio::test]
+async fn a_value_and_the_contracts_own_error_come_back() {
+    for uri in ["tcp://127.0.0.1:0", "memory:calls"] {
+        let (server, bank) = pair(uri).await;
+        assert_eq!(bank.add(1, 2).await, Ok(3));
+        assert_eq!(bank.add(1, -2).await, Err(BankError::Insufficient(1, -2)));
+        bank.note("x".into()).await.unwrap();
+        let error = bank.panics().await.unwrap_err();
+        assert!(error.is_internal() && error.to_string().contains("on purpose"), "{error}");
+        assert_eq!(bank.with_metadata("tenant", "acme").who().await.unwrap().as_deref(), Some("acme"));
+        assert_eq!(bank.echo(vec![7; 3 << 20]).await.unwrap().len(), 3 << 20);
+        let started = Instant::now();
+        let Err(BankError::Rpc(error)) = bank.slow(5_000).await else { panic!() };
+        assert!(error.is_timeout() && error.is_safe_to_retry(), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(1));
+        server.shutdown().await.unwrap();
+        let error = bank.who().await.unwrap_err();
+        assert!(error.is_unavailable() && error.is_safe_to_retry(), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_concurrent_calls_each_get_their_own_answer() {
+    let (server, bank) = pair("tcp://127.0.0.1:0").await;
+    let calls: Vec<_> = (0..10_000_u32)
+        .map(|n| {
+            let bank = bank.clone();
+            tokio::spawn(async move { (n, bank.add(n, 1).await) })
+        })
+        .collect();
+    for call in calls {
+        let (n, sum) = call.await.unwrap();
+        assert_eq!(sum, Ok(i64::from(n) + 1));
+    }
+    assert_eq!(server.connections(), 1);
+    server.shutdown().await.unwrap();
+}
