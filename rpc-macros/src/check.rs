@@ -185,12 +185,8 @@ fn arguments(function: &TraitItemFn, errors: &mut Errors) {
 
 fn argument_pattern(argument: &PatType, errors: &mut Errors) {
     let advice = match &*argument.pat {
-        Pat::Ident(plain)
-            if plain.by_ref.is_none() && plain.mutability.is_none() && plain.subpat.is_none() =>
-        {
-            return;
-        }
-        Pat::Ident(plain) => format!("write `{}`", plain.ident),
+        plain if is_plain(plain) => return,
+        Pat::Ident(adorned) => format!("write `{}`", adorned.ident),
         Pat::Wild(_) => "give it one".to_owned(),
         _ => "take it apart in the implementation".to_owned(),
     };
@@ -200,6 +196,12 @@ fn argument_pattern(argument: &PatType, errors: &mut Errors) {
             "an argument of a remote method is a plain name, it is part of the contract: {advice}"
         ),
     );
+}
+
+/// Whether an argument is nothing but a name.
+pub(crate) fn is_plain(pattern: &Pat) -> bool {
+    matches!(pattern, Pat::Ident(plain)
+        if plain.by_ref.is_none() && plain.mutability.is_none() && plain.subpat.is_none())
 }
 
 fn returns(function: &TraitItemFn, method: &Method, errors: &mut Errors) {

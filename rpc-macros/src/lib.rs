@@ -17,14 +17,25 @@ use proc_macro::TokenStream;
 /// `HELLO_SERVICE_DESCRIPTOR`, which tells what the service offers.
 ///
 /// ```ignore
-/// #[rpc_service]                                        struct Hello;
-/// pub trait HelloService {                              impl HelloService for Hello {
-///     /// Greets `name`.                                    async fn hello(&self, name: String)
-///     async fn hello(&self, name: String)                       -> rpc_runtime::Result<String>
-///         -> rpc_runtime::Result<String>;                   {
-/// }                                                             Ok(format!("Hello, {name}"))
-///                                                           }
-///                                                       }
+/// #[rpc_service]
+/// pub trait HelloService {
+///     /// Greets `name`.
+///     async fn hello(&self, name: String) -> rpc_runtime::Result<String>;
+/// }
+///
+/// struct Hello;
+///
+/// impl HelloService for Hello {
+///     async fn hello(&self, name: String) -> rpc_runtime::Result<String> {
+///         Ok(format!("Hello, {name}"))
+///     }
+/// }
+///
+/// // in the provider
+/// let server = Server::builder().provide(HelloServiceServer::new(Hello));
+/// // in the consumer
+/// let hello = HelloServiceClient::connect("tcp://127.0.0.1:9000").await?;
+/// println!("{}", hello.hello("world".into()).await?);
 /// ```
 ///
 /// # Methods

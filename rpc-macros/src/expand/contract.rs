@@ -9,6 +9,7 @@ use syn::{
 };
 
 use crate::ast::{self, Service};
+use crate::check;
 
 /// The trait with `Send` futures in place of `async fn`, and fit to be shared by tasks.
 pub(super) fn expand(service: &Service) -> TokenStream {
@@ -44,7 +45,7 @@ fn desugar(function: &mut TraitItemFn) {
         // Refused by `check`; without a body the compiler would refuse them once more.
         for input in &mut function.sig.inputs {
             if let FnArg::Typed(typed) = input
-                && !is_plain(&typed.pat)
+                && !check::is_plain(&typed.pat)
             {
                 *typed.pat = Pat::Verbatim(quote!(_));
             }
@@ -65,9 +66,4 @@ pub(super) fn signature(async_signature: &Signature) -> Signature {
         signature.output = ReturnType::Type(Default::default(), Box::new(Type::Verbatim(future)));
     }
     signature
-}
-
-fn is_plain(pattern: &Pat) -> bool {
-    matches!(pattern, Pat::Ident(plain)
-        if plain.by_ref.is_none() && plain.mutability.is_none() && plain.subpat.is_none())
 }
