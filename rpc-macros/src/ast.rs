@@ -145,9 +145,10 @@ impl Method {
         ident
     }
 
-    /// `__hello`, the method as a type.
+    /// `__method_hello`, the method as a type. The prefix keeps it apart from the other invented
+    /// names, `__S` and `__Ids`, whatever the method is called.
     pub(crate) fn type_name(&self) -> Ident {
-        format_ident!("__{}", self.ident.unraw(), span = self.constant().span())
+        format_ident!("__method_{}", self.ident.unraw(), span = self.constant().span())
     }
 
     /// The token to which an error about the name belongs.

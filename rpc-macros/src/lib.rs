@@ -82,11 +82,11 @@ use proc_macro::TokenStream;
 /// | `trait HelloService {` | `trait HelloService: Send + Sync + 'static {` |
 /// | `async fn hello(&self, name: String) -> R;` | `fn hello(&self, name: String) -> impl Future<Output = R> + Send;` |
 /// | | `struct HelloServiceClient` with `new`, `connect`, `discover`, `with_timeout`, `with_metadata` |
-/// | | `impl HelloService for HelloServiceClient { fn hello(…) { call::<__hello>(&self.__client, (name,)) } }` |
+/// | | `impl HelloService for HelloServiceClient { fn hello(…) { call::<__method_hello>(&self.__client, (name,)) } }` |
 /// | | `struct HelloServiceServer<S>` with `new`, `from_arc` |
 /// | | `impl Service for HelloServiceServer<S> { fn dispatch(…) { match request.method_id() { … } } }` |
 /// | | `const HELLO_SERVICE_DESCRIPTOR: ServiceDescriptor` |
-/// | | `struct __hello; impl Method for __hello { type Arguments = (String,); type Outcome = R; … }` |
+/// | | `struct __method_hello; impl Method for __method_hello { type Arguments = (String,); type Outcome = R; … }` |
 ///
 /// The futures are `Send`, so a call can be spawned; implementations write `async fn` all the same.
 /// Attributes such as docs and `deprecated` stay on the trait, and `cfg` on a method holds for all

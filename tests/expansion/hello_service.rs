@@ -41,8 +41,8 @@ const _: () = {
             "rpc_runtime::Result<String>",
         );
     }
-    struct __hello {}
-    impl ::rpc_runtime::__private::Method for __hello {
+    struct __method_hello {}
+    impl ::rpc_runtime::__private::Method for __method_hello {
         const DESCRIPTOR: &'static ::rpc_runtime::MethodDescriptor = __HelloServiceMethods::hello;
         type Arguments = (String,);
         type Outcome = rpc_runtime::Result<String>;
@@ -95,7 +95,7 @@ const _: () = {
         ) -> impl ::core::future::Future<
             Output = rpc_runtime::Result<String>,
         > + ::core::marker::Send {
-            ::rpc_runtime::__private::call::<__hello>(&self.__client, (name,))
+            ::rpc_runtime::__private::call::<__method_hello>(&self.__client, (name,))
         }
     }
     impl ::core::clone::Clone for HelloServiceClient {
@@ -146,7 +146,7 @@ const _: () = {
                 __Ids::hello => {
                     let service = ::core::clone::Clone::clone(&self.__service);
                     ::rpc_runtime::__private::unary::<
-                        __hello,
+                        __method_hello,
                         _,
                         _,
                     >(

@@ -59,6 +59,10 @@ pub trait Collisions {
     async fn r#type(&self, r#match: u8) -> Result;
     #[allow(non_snake_case)]
     async fn ID(&self) -> Result;
+    #[allow(non_snake_case)]
+    async fn S(&self) -> Result;
+    #[allow(non_snake_case)]
+    async fn Ids(&self) -> Result;
     #[allow(clippy::too_many_arguments)]
     async fn arguments(
         &self,
@@ -84,7 +88,7 @@ macro_rules! provide {
 
 impl Collisions for Provider {
     provide!(new from_arc call notify connect discover clone fmt as_ref dispatch descriptor);
-    provide!(id hello_id method_id unary ID);
+    provide!(id hello_id method_id unary ID S Ids);
     async fn r#type(&self, _match: u8) -> Result {
         Ok(String)
     }
