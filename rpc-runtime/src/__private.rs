@@ -6,7 +6,7 @@ pub use std::time::Duration;
 pub use rpc_registry::Registry;
 
 pub use crate::client::{call, notify};
-pub use crate::protocol::payload::{Arguments, Defaulted};
+pub use crate::protocol::payload::{Arguments, Defaulted, Wire};
 pub use crate::service::{Method, Oneway, Outcome, unary, unknown_method};
 
 use crate::client::Client;

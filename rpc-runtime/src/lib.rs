@@ -1,4 +1,58 @@
-//! rpc-runtime
+//! A fast RPC runtime in which **the trait is the contract**.
+//!
+//! Annotate a trait with [`rpc_service`], implement it, provide it with a [`Server`]; the macro
+//! writes a client stub that implements the same trait, and a dispatcher. Calls travel over
+//! long-lived multiplexed connections, each with a channel [`pipeline`] in Netty's manner.
+//! Providers are found through `rpc-registry`.
+//!
+//! ```
+//! use rpc_runtime::{Server, rpc_service};
+//!
+//! #[rpc_service]
+//! pub trait HelloService {
+//!     /// Greets `name`.
+//!     async fn hello(&self, name: String) -> rpc_runtime::Result<String>;
+//! }
+//!
+//! struct Hello;
+//! impl HelloService for Hello {
+//!     async fn hello(&self, name: String) -> rpc_runtime::Result<String> {
+//!         Ok(format!("Hello, {name}"))
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> rpc_runtime::Result<()> {
+//! let server = Server::builder()
+//!     .provide(HelloServiceServer::new(Hello))
+//!     .bind("tcp://127.0.0.1:0")
+//!     .await?;
+//!
+//! let hello = HelloServiceClient::connect(server.local_uri()).await?;
+//! assert_eq!(hello.hello("world".into()).await?, "Hello, world");
+//!
+//! server.shutdown().await
+//! # }
+//! ```
+//!
+//! # Where things are
+//!
+//! | to | see |
+//! | --- | --- |
+//! | write a contract | [`rpc_service`] |
+//! | provide it | [`Server`], [`ServerBuilder`] |
+//! | call it | the generated `…Client`, [`Client`], [`ClientBuilder`] |
+//! | know who calls and how long is left | [`Context`] |
+//! | know what went wrong and whether to retry | [`RpcError`] |
+//! | look into a connection, or extend it | [`pipeline`], [`handlers`], [`protocol`] |
+//!
+//! # What holds for every call
+//!
+//! It ends: with the value, with the contract's own error, or with an [`RpcError`] that says what
+//! happened, where, and whether a retry is safe. There is always a deadline (10 s unless the call,
+//! the contract or the client says otherwise). Dropping a call's future cancels it, at the provider
+//! too. Nothing is sent twice on its own.
+
 #[doc(hidden)]
 pub mod __private;
 mod buffer;
@@ -17,8 +71,10 @@ mod service;
 mod status;
 mod transport;
 mod uri;
+
+pub use channel::ChannelHandle;
 pub use client::{Client, ClientBuilder};
-pub use context::{Context, Metadata};
+pub use context::{Context, Metadata, Scope};
 pub use descriptor::{
     ArgumentDescriptor, Dispatch, MethodDescriptor, ServiceDescriptor, ServiceKey,
 };
@@ -26,5 +82,5 @@ pub use error::{Result, RpcError};
 pub use protocol::payload::Encoding;
 pub use rpc_macros::rpc_service;
 pub use server::{Server, ServerBuilder};
-pub use service::{Dispatched, Request, Service};
+pub use service::{BoxCall, Dispatched, Request, Service};
 pub use status::Status;

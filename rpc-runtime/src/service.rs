@@ -4,14 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pin_project_lite::pin_project;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
-use crate::protocol::payload::{self, Arguments, Encoding};
+use crate::protocol::payload::{self, Arguments, Encoding, Wire};
 use crate::status::Status;
+use pin_project_lite::pin_project;
 
 /// A service that a server can provide. `#[rpc_service]` implements it for the generated
 /// `…Server` types; there is no need to do it by hand.
@@ -142,9 +139,9 @@ pub fn unknown_method(request: Request<'_>) -> Dispatched {
 )]
 pub trait Outcome: Sized {
     /// The value.
-    type Ok: Serialize + DeserializeOwned + Send;
+    type Ok: Wire;
     /// The contract's error.
-    type Err: From<RpcError> + Serialize + DeserializeOwned + Send;
+    type Err: From<RpcError> + Wire;
 
     /// As a plain `Result`.
     fn into_result(self) -> Result<Self::Ok, Self::Err>;
@@ -155,8 +152,8 @@ pub trait Outcome: Sized {
 
 impl<T, E> Outcome for Result<T, E>
 where
-    T: Serialize + DeserializeOwned + Send,
-    E: From<RpcError> + Serialize + DeserializeOwned + Send,
+    T: Wire,
+    E: From<RpcError> + Wire,
 {
     type Ok = T;
     type Err = E;

@@ -68,7 +68,10 @@ async fn a_value_and_the_contracts_own_error_come_back() {
         bank.note("x".into()).await.unwrap();
         let error = bank.panics().await.unwrap_err();
         assert!(error.is_internal() && error.to_string().contains("on purpose"), "{error}");
-        assert_eq!(bank.with_metadata("tenant", "acme").who().await.unwrap().as_deref(), Some("acme"));
+        assert_eq!(
+            bank.with_metadata("tenant", "acme").who().await.unwrap().as_deref(),
+            Some("acme")
+        );
         assert_eq!(bank.echo(vec![7; 3 << 20]).await.unwrap().len(), 3 << 20);
         let started = Instant::now();
         let Err(BankError::Rpc(error)) = bank.slow(5_000).await else { panic!() };
@@ -93,6 +96,6 @@ async fn ten_thousand_concurrent_calls_each_get_their_own_answer() {
         let (n, sum) = call.await.unwrap();
         assert_eq!(sum, Ok(i64::from(n) + 1));
     }
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.channels().len(), 1);
     server.shutdown().await.unwrap();
 }

@@ -16,6 +16,7 @@
 
 mod call;
 pub(crate) mod driver;
+mod handle;
 mod tail;
 mod work;
 
@@ -24,6 +25,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 pub(crate) use call::{CallError, Reply, Request};
+pub use handle::ChannelHandle;
 pub(crate) use tail::read_error;
 pub(crate) use work::Ticket;
 
@@ -240,22 +242,13 @@ impl Channel {
         &self.peer
     }
 
-    pub(crate) fn max_payload(&self) -> usize {
-        self.limits.max_payload
-    }
-
     /// What the peer said of itself, once it has.
     pub(crate) fn peer_hello(&self) -> Option<Hello> {
         self.lock().peer_hello.clone()
     }
 
-    /// New calls may be sent here.
-    pub(crate) fn is_open(&self) -> bool {
-        self.lock().state == State::Open
-    }
-
-    /// Adds, removes or replaces a handler of the pipeline.
-    pub(crate) fn change_pipeline(&self, change: Change) -> Result<(), RpcError> {
+    /// See [`ChannelHandle::change`].
+    fn change_pipeline(&self, change: Change) -> Result<(), RpcError> {
         let now = clock();
         let (result, kick, duty) = {
             let mut core = self.lock();
@@ -269,11 +262,6 @@ impl Channel {
             drop(FlushDuty(self));
         }
         result
-    }
-
-    /// The names of the pipeline's handlers, head to tail.
-    pub(crate) fn handler_names(&self) -> Vec<String> {
-        self.lock().pipeline.names().map(str::to_owned).collect()
     }
 
     /// Tells the peer to send no new calls here. The connection ends once nothing is under way: the
@@ -293,17 +281,6 @@ impl Channel {
         if duty {
             drop(FlushDuty(self));
         }
-    }
-
-    /// Closes once what is written has left.
-    pub(crate) fn close_gently(&self, cause: RpcError) {
-        let kick = {
-            let mut core = self.lock();
-            let Core { pipeline, inbox, .. } = &mut *core;
-            pipeline.close(cause, clock(), &mut ChannelTail::aside(inbox));
-            core.driver.take()
-        };
-        kick.into_iter().for_each(Waker::wake);
     }
 
     /// Ends the connection now. Whatever waits on it fails with `cause`.

@@ -249,6 +249,10 @@ impl Invoker for SinglePeer {
         Box::pin(self.0.connected())
     }
 
+    fn open(&self) -> Vec<Arc<Channel>> {
+        self.ready().into_iter().collect()
+    }
+
     fn discard(&self, channel: &Arc<Channel>) {
         self.0.forget(channel);
     }

@@ -19,45 +19,34 @@ const MAX_CHANNELS: usize = 4;
 
 /// Calls the method and waits for its answer.
 #[inline]
-pub fn call<M: Method>(
-    client: &Client,
-    arguments: M::Arguments,
-) -> impl Future<Output = M::Outcome> + Send + use<'_, M> {
-    async move {
-        let method = M::DESCRIPTOR;
-        let prepared = client.prepare(method, Kind::Request, &arguments);
-        drop(arguments);
-        let reply = match prepared {
-            Ok(call) => client.invoke(method, call).await,
-            Err(error) => Err(error),
-        };
-        let outcome = reply.and_then(|reply| {
-            let outcome = decode::<M::Outcome>(&reply);
-            buffer::give(reply.body);
-            outcome
-        });
-        outcome.unwrap_or_else(|error| {
-            M::Outcome::from_result(Err(client.explain(method, error).into()))
-        })
-    }
+pub async fn call<M: Method>(client: &Client, arguments: M::Arguments) -> M::Outcome {
+    let method = M::DESCRIPTOR;
+    let prepared = client.prepare(method, Kind::Request, &arguments);
+    drop(arguments);
+    let reply = match prepared {
+        Ok(call) => client.invoke(method, call).await,
+        Err(error) => Err(error),
+    };
+    let outcome = reply.and_then(|reply| {
+        let outcome = decode::<M::Outcome>(&reply);
+        buffer::give(reply.body);
+        outcome
+    });
+    outcome
+        .unwrap_or_else(|error| M::Outcome::from_result(Err(client.explain(method, error).into())))
 }
 
 /// Calls a method that has no answer. Done when the request is handed to the connection.
 #[inline]
-pub fn notify<M: Oneway>(
-    client: &Client,
-    arguments: M::Arguments,
-) -> impl Future<Output = M::Outcome> + Send + use<'_, M> {
-    async move {
-        let method = M::DESCRIPTOR;
-        let prepared = client.prepare(method, Kind::Oneway, &arguments);
-        drop(arguments);
-        let result = match prepared {
-            Ok(call) => client.invoke(method, call).await.map(drop),
-            Err(error) => Err(error),
-        };
-        M::Outcome::from_result(result.map_err(|error| client.explain(method, error).into()))
-    }
+pub async fn notify<M: Oneway>(client: &Client, arguments: M::Arguments) -> M::Outcome {
+    let method = M::DESCRIPTOR;
+    let prepared = client.prepare(method, Kind::Oneway, &arguments);
+    drop(arguments);
+    let result = match prepared {
+        Ok(call) => client.invoke(method, call).await.map(drop),
+        Err(error) => Err(error),
+    };
+    M::Outcome::from_result(result.map_err(|error| client.explain(method, error).into()))
 }
 
 /// The contract's value or error; an `RpcError` is the framework's own.

@@ -14,7 +14,7 @@ pub use builder::ClientBuilder;
 pub(crate) use endpoint::{Availability, Endpoint, EndpointSettings};
 pub use invoke::{call, notify};
 
-use crate::channel::Channel;
+use crate::channel::{Channel, ChannelHandle};
 use crate::context::Metadata;
 use crate::error::RpcError;
 use crate::protocol::payload::Encoding;
@@ -59,6 +59,11 @@ impl Client {
         Self { metadata: Some(Arc::new(metadata)), ..self.clone() }
     }
 
+    /// The connections that are open now.
+    pub fn channels(&self) -> Vec<ChannelHandle> {
+        self.invoker.open().into_iter().map(ChannelHandle::new).collect()
+    }
+
     /// The same client, writing structs this way. Default [`Encoding::Named`].
     #[must_use]
     pub fn with_encoding(&self, encoding: Encoding) -> Self {
@@ -85,6 +90,9 @@ pub(crate) trait Invoker: Send + Sync + 'static {
         &self,
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>>;
+
+    /// The channels that are open now.
+    fn open(&self) -> Vec<Arc<Channel>>;
 
     /// `channel` takes no more calls.
     fn discard(&self, channel: &Arc<Channel>);

@@ -86,6 +86,14 @@ impl Invoker for Cluster {
         Box::pin(self.connect())
     }
 
+    fn open(&self) -> Vec<Arc<Channel>> {
+        let open = |endpoint: &Arc<Endpoint>| match endpoint.availability() {
+            Availability::Ready(channel) => Some(channel),
+            Availability::Connectable | Availability::BackingOff => None,
+        };
+        self.directory.endpoints().iter().filter_map(open).collect()
+    }
+
     fn discard(&self, channel: &Arc<Channel>) {
         self.directory.endpoints().iter().for_each(|endpoint| endpoint.forget(channel));
     }

@@ -77,6 +77,19 @@ fn decode_error(error: &rmp_serde::decode::Error) -> RpcError {
     RpcError::new(Status::Decode, error.to_string())
 }
 
+/// What can cross the wire. One trait in place of serde's two, so that a type which lacks both is
+/// one error.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot cross the wire",
+    label = "contains `{Self}`",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it; it must be `Send + 'static`, too",
+    note = "an argument marked `#[rpc(default)]` needs `Default` as well"
+)]
+pub trait Wire: Serialize + DeserializeOwned + Send + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + Send + 'static> Wire for T {}
+
 /// The arguments of a method: `()`, or a tuple of one to sixteen values.
 ///
 /// They travel as an array. Where the array is shorter than the tuple, a missing `Option` is `None`
@@ -124,7 +137,7 @@ struct ArgumentsVisitor<'d, T>(&'d [ArgumentDescriptor], PhantomData<T>);
 
 macro_rules! arguments {
     ($($at:tt $T:ident),+) => {
-        impl<$($T: Serialize + DeserializeOwned + Send + 'static),+> Arguments for ($($T,)+) {
+        impl<$($T: Wire),+> Arguments for ($($T,)+) {
             #[inline]
             fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), RpcError> {
                 encode(self, encoding, out)

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 pub use builder::ServerBuilder;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, ChannelHandle};
 use crate::error::RpcError;
 
 /// A running server.
@@ -57,9 +57,9 @@ impl Server {
         &self.local_uri
     }
 
-    /// Connections that are open now.
-    pub fn connections(&self) -> usize {
-        self.connections.open().len()
+    /// The connections that are open now.
+    pub fn channels(&self) -> Vec<ChannelHandle> {
+        self.connections.open().into_iter().map(ChannelHandle::new).collect()
     }
 
     /// Serves until `signal` is ready, then [shuts down](Self::shutdown). What the signal yields

@@ -1,0 +1,49 @@
+//! [`ChannelHandle`]: an open connection, to look at and to change.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Channel;
+use crate::error::RpcError;
+use crate::pipeline::Change;
+
+/// An open connection of a [`Client`](crate::Client) or a [`Server`](crate::Server), to look at its
+/// pipeline and to change it while calls are under way.
+///
+/// Keeping a handle does not keep the connection open.
+#[derive(Clone)]
+pub struct ChannelHandle(Arc<Channel>);
+
+impl ChannelHandle {
+    pub(crate) fn new(channel: Arc<Channel>) -> Self {
+        Self(channel)
+    }
+
+    /// The URI of the other end.
+    pub fn peer(&self) -> &str {
+        self.0.peer()
+    }
+
+    /// The names of the pipeline's handlers, from the socket to the calls.
+    pub fn handlers(&self) -> Vec<String> {
+        self.0.lock().pipeline.names().map(str::to_owned).collect()
+    }
+
+    /// Adds, removes or replaces a handler.
+    ///
+    /// # Errors
+    /// The name is taken, or there is no handler of the name that the change refers to. Nothing was
+    /// changed.
+    pub fn change(&self, change: Change) -> Result<(), RpcError> {
+        self.0.change_pipeline(change)
+    }
+}
+
+impl fmt::Debug for ChannelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelHandle")
+            .field("peer", &self.peer())
+            .field("handlers", &self.handlers())
+            .finish()
+    }
+}
