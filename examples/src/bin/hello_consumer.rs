@@ -1,0 +1,27 @@
+//! Finds a provider of `HelloService` and has it greet someone.
+//!
+//! ```text
+//! cargo run --bin hello-consumer -- [--registry URI] [NAME]
+//! ```
+
+use anyhow::{Context, bail};
+
+const USAGE: &str = "usage: hello-consumer [--registry URI] [NAME]";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    rpc_examples::init_tracing();
+    let mut registry = rpc_examples::DEFAULT_REGISTRY.to_owned();
+    let mut name = None;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--registry" => registry = args.next().context(USAGE)?,
+            _ if name.is_some() || arg.starts_with('-') => {
+                bail!("unknown argument {arg:?}\n{USAGE}")
+            }
+            _ => name = Some(arg),
+        }
+    }
+    rpc_examples::consume(&registry, name.as_deref().unwrap_or("world")).await
+}
