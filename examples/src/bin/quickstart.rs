@@ -29,8 +29,10 @@ async fn main() -> anyhow::Result<()> {
         [] => {
             // In both cases all is cleaned up: leaving `show` drops the folder and the children.
             tokio::select! {
-                shown = show() => shown,
+                // First, so that Ctrl-C is heard before there is anything to clean up.
+                biased;
                 _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+                shown = show() => shown,
             }
         }
         ["provider", registry] => {
