@@ -1,1 +1,14 @@
-//! End-to-end tests of the workspace.
+//! What the end-to-end tests share: a contract to call, peers that speak raw frames, a client that
+//! notices any trouble, and waiting that ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test code: a failure is to end the test"
+)]
+
+pub mod bystander;
+pub mod probe;
+pub mod random;
+pub mod waiting;
+pub mod wire;
