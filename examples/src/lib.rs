@@ -22,7 +22,6 @@ pub trait HelloService {
 }
 
 /// What the provider provides. It is an ordinary object: nothing in it knows of a network.
-#[derive(Debug)]
 pub struct Hello;
 
 impl HelloService for Hello {

@@ -183,8 +183,10 @@ impl CreditService for Credit {
         // Who calls, how long is left, what travels along. Empty when called as a local object.
         let context = Context::current();
         let tenant = context.metadata("tenant");
-        if let (Some(tenant), Some(left)) = (tenant, context.remaining(Instant::now())) {
-            println!("   [credit] asked on behalf of {tenant}, {} ms are left", left.as_millis());
+        if let (Some(peer), Some(tenant), Some(left)) =
+            (context.peer(), tenant, context.remaining(Instant::now()))
+        {
+            println!("   [credit] asked by {peer} for {tenant}, {} ms are left", left.as_millis());
         }
         match tenant {
             Some("acme") => Ok(1_000),

@@ -1,0 +1,172 @@
+//! The example programs, run as their users run them.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this is test code, and a failure is to be loud"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// Longest run of a program. A second is usual; the rest is for a busy machine.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// The folder of the programs: the one above the folder of this test's own program. Cargo does not
+/// build the binaries of another package for a test, so this does; it is quick when nothing changed.
+static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
+    let this = std::env::current_exe().unwrap();
+    let folder = this.parent().and_then(Path::parent).unwrap();
+    let profile = match folder.file_name().unwrap().to_str().unwrap() {
+        "debug" => "dev",
+        other => other,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = std::process::Command::new(cargo)
+        .args(["build", "--quiet", "--package", "rpc-examples", "--bins", "--profile", profile])
+        .arg("--target-dir")
+        .arg(folder.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(status.success(), "the examples do not build: {status}");
+    folder.to_owned()
+});
+
+fn program(name: &str) -> Command {
+    let mut command =
+        Command::new(PROGRAMS.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)));
+    command
+        .stdin(Stdio::null())
+        // They are for the programs' users; here they would only make the output unforeseeable.
+        .env_remove("RUST_LOG")
+        .env("RUST_BACKTRACE", "0")
+        .kill_on_drop(true);
+    command
+}
+
+async fn run(command: &mut Command) -> Output {
+    tokio::time::timeout(LIMIT, command.output())
+        .await
+        .unwrap_or_else(|_| panic!("{command:?} did not end within {LIMIT:?}"))
+        .unwrap()
+}
+
+/// What it printed, if it ended well.
+async fn printed(command: &mut Command) -> String {
+    let output = run(command).await;
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{out}{err}", output.status);
+    out.into_owned()
+}
+
+/// `expected` must be in `text` in this order.
+#[track_caller]
+fn assert_in_order(text: &str, expected: &[&str]) {
+    let mut rest = text;
+    for part in expected {
+        let Some((_, after)) = rest.split_once(part) else {
+            panic!("no {part:?}, or not where it should be, in:\n{text}");
+        };
+        rest = after;
+    }
+}
+
+#[tokio::test]
+async fn quickstart_gets_its_greeting_from_another_process_and_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    // With characters that have a meaning in URIs.
+    let folder = temporary.path().join("a b%20#?");
+    std::fs::create_dir(&folder).unwrap();
+    let text = printed(program("quickstart").env("TMPDIR", &folder).env("TMP", &folder)).await;
+    assert_in_order(
+        &text,
+        &[
+            "[provider ",
+            "serving HelloService at tcp://127.0.0.1:",
+            "{\"service\":\"HelloService\",",
+            "[consumer ",
+            "found HelloService at tcp://127.0.0.1:",
+            "[consumer ",
+            "Hello, world\n",
+            "[provider ",
+            "stopped",
+            "no line of HelloService any more",
+        ],
+    );
+
+    let pid = |role: &str| {
+        let (_, rest) = text.split_once(&format!("[{role} ")).unwrap();
+        rest.split_once(']').unwrap().0.parse::<u32>().unwrap()
+    };
+    assert_ne!(pid("provider"), pid("consumer"));
+    // The consumer learned the provider's process id from the registry.
+    assert!(text.contains(&format!(", process {}\n", pid("provider"))), "{text}");
+
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn quickstart_says_why_it_failed_and_fails() {
+    let temporary = tempfile::tempdir().unwrap();
+    let missing = temporary.path().join("missing");
+    let output = run(program("quickstart").env("TMPDIR", &missing).env("TMP", &missing)).await;
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("cannot make a folder for the registry"), "{error}");
+}
+
+#[tokio::test]
+async fn transfer_shows_what_it_promises() {
+    let text = printed(&mut program("transfer")).await;
+    assert_in_order(
+        &text,
+        &[
+            "a mock saw [(7, -30), (8, 30)]",
+            "a local object: 8 has 30",
+            "a provider at tcp://127.0.0.1:",
+            ": 8 has 30",
+            "Insufficient: account 7, balance 70",
+            "[credit] asked by tcp://127.0.0.1:",
+            " for acme, ",
+            "acme has credit: 8 has 1030",
+            "and 7 has -930",
+            " for slow, ",
+            "AccountService/add at tcp://127.0.0.1:",
+            "the deadline passed",
+            "safe to retry: false",
+            "its audit: [\"the example is over\"]",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_consumer_finds_the_provider_of_the_other_terminal_and_misses_it_once_it_is_killed() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+
+    let temporary = tempfile::tempdir().unwrap();
+    let registry = format!("file://{}", temporary.path().display());
+    let mut provider = program("hello-provider")
+        .args(["--registry", &registry])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(provider.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(line.starts_with("serving HelloService at tcp://127.0.0.1:"), "{line}");
+
+    let text = printed(program("hello-consumer").args(["--registry", &registry, "Ada"])).await;
+    assert_in_order(&text, &["found HelloService at", "Hello, Ada\n"]);
+
+    provider.kill().await.unwrap();
+    let output = run(program("hello-consumer").args(["--registry", &registry])).await;
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("no provider of HelloService"), "{error}");
+}
