@@ -27,6 +27,8 @@ pub(crate) enum Completion {
 pub(crate) enum Removed {
     /// The peer works on it.
     Sent,
+    /// The answer is there, and nobody took it.
+    Answered,
     /// It was not sent, or was over already.
     Other,
 }
@@ -255,6 +257,7 @@ impl InFlight {
                 self.admitted_bytes -= bytes;
                 Removed::Other
             }
+            Some(State::Answered { .. }) => Removed::Answered,
             _ => Removed::Other,
         }
     }

@@ -69,6 +69,7 @@ pub mod protocol;
 mod server;
 mod service;
 mod status;
+mod streaming;
 mod transport;
 mod uri;
 
@@ -84,3 +85,4 @@ pub use rpc_macros::rpc_service;
 pub use server::{Server, ServerBuilder};
 pub use service::{BoxCall, Dispatched, Request, Service};
 pub use status::Status;
+pub use streaming::{StreamSender, Streaming};

@@ -1,13 +1,16 @@
 //! [`Service`]: what the dispatcher of a generated server looks like from outside.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use crate::channel::IncomingStream;
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Arguments, Encoding, Wire};
 use crate::status::Status;
+use crate::streaming::{self, Source};
 use pin_project_lite::pin_project;
 
 /// A service that a server can provide. `#[rpc_service]` implements it for the generated
@@ -21,11 +24,21 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// A request, as generated code sees it.
-#[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub(crate) method: &'static MethodDescriptor,
     pub(crate) arguments: &'a [u8],
     pub(crate) encoding: Encoding,
+    /// For an argument that is a stream.
+    pub(crate) stream: Option<IncomingStream>,
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &format_args!("{}", self.method))
+            .field("argument_bytes", &self.arguments.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Request<'_> {
@@ -43,15 +56,20 @@ pub type Dispatched = Result<BoxCall, RpcError>;
 /// polled with.
 pub struct BoxCall(Pin<Box<dyn RunningCall>>);
 
+/// How a call ended: the value (`Status::Ok`) or the contract's error (`Status::Application`) has
+/// been appended to the buffer; the items of a stream are to follow.
+pub(crate) struct Finished {
+    pub(crate) status: Status,
+    pub(crate) stream: Option<Box<dyn Source>>,
+}
+
 impl BoxCall {
-    /// When ready, the value (`Status::Ok`) or the contract's error (`Status::Application`) has
-    /// been appended to `out`.
     #[inline]
     pub(crate) fn poll_into(
         &mut self,
         cx: &mut Context<'_>,
         out: &mut Vec<u8>,
-    ) -> Poll<Result<Status, RpcError>> {
+    ) -> Poll<Result<Finished, RpcError>> {
         self.0.as_mut().poll_into(cx, out)
     }
 }
@@ -61,7 +79,7 @@ trait RunningCall: Send {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut Vec<u8>,
-    ) -> Poll<Result<Status, RpcError>>;
+    ) -> Poll<Result<Finished, RpcError>>;
 }
 
 pin_project! {
@@ -82,14 +100,16 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut Vec<u8>,
-    ) -> Poll<Result<Status, RpcError>> {
+    ) -> Poll<Result<Finished, RpcError>> {
         let this = self.project();
-        Poll::Ready(match ready!(this.future.poll(cx)).into_result() {
+        let outcome = ready!(this.future.poll(cx)).into_result();
+        let (encoded, stream) = streaming::collect(|| match outcome {
             Ok(value) => payload::encode(&value, *this.encoding, out).map(|()| Status::Ok),
             Err(error) => {
                 payload::encode(&error, *this.encoding, out).map(|()| Status::Application)
             }
-        })
+        });
+        Poll::Ready(encoded.map(|status| Finished { status, stream }))
     }
 }
 
@@ -118,9 +138,10 @@ where
     F: FnOnce(M::Arguments) -> Fut,
     Fut: Future<Output = M::Outcome> + Send + 'static,
 {
-    let arguments = M::Arguments::decode(request.arguments, request.method.arguments())
-        .map_err(RpcError::unexecuted)?;
-    Ok(BoxCall(Box::pin(Unary { encoding: request.encoding, future: handler(arguments) })))
+    let Request { method, arguments, encoding, stream } = request;
+    let decode = || M::Arguments::decode(arguments, method.arguments());
+    let arguments = streaming::offer(stream, decode).map_err(RpcError::unexecuted)?;
+    Ok(BoxCall(Box::pin(Unary { encoding, future: handler(arguments) })))
 }
 
 /// The answer to a method that the service does not have.

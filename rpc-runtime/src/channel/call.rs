@@ -6,12 +6,16 @@ use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::{Channel, Core, FlushDuty, State, clock};
+use tokio::task::AbortHandle;
+
+use super::{Channel, Core, FlushDuty, IncomingStream, State, clock};
 use crate::buffer;
 use crate::error::RpcError;
 use crate::in_flight::{Completion, Removed};
-use crate::protocol::{Frame, Header, Kind};
+use crate::protocol::payload::Encoding;
+use crate::protocol::{Flags, Frame, Header, Kind};
 use crate::status::Status;
+use crate::streaming::{self, Source};
 
 /// What is to be sent: a header without id and length, and the encoded payload.
 #[derive(Clone, Copy)]
@@ -25,6 +29,8 @@ pub(crate) struct Request<'r> {
 pub(crate) struct Reply {
     pub(crate) header: Header,
     pub(crate) body: Vec<u8>,
+    /// The items that follow, if the result is a stream.
+    pub(crate) stream: Option<IncomingStream>,
 }
 
 pub(crate) enum CallError {
@@ -36,8 +42,14 @@ pub(crate) enum CallError {
 impl Channel {
     /// Sends a request and waits for its answer; a oneway request, until it is handed over. Dropping
     /// the future cancels the call and tells the peer.
-    pub(crate) fn call<'c>(self: &'c Arc<Self>, request: Request<'c>) -> Call<'c> {
-        Call { channel: self, request, id: 0, stage: Stage::Start }
+    ///
+    /// The items of `upload` follow the request; it is taken when that is sent.
+    pub(crate) fn call<'c>(
+        self: &'c Arc<Self>,
+        request: Request<'c>,
+        upload: &'c mut Option<Box<dyn Source>>,
+    ) -> Call<'c> {
+        Call { channel: self, request, upload, uploading: None, id: 0, stage: Stage::Start }
     }
 }
 
@@ -63,8 +75,24 @@ enum Owed {
 pub(crate) struct Call<'c> {
     channel: &'c Arc<Channel>,
     request: Request<'c>,
+    upload: &'c mut Option<Box<dyn Source>>,
+    uploading: Option<AbortOnDrop>,
     id: u64,
     stage: Stage<'c>,
+}
+
+struct AbortOnDrop(Option<AbortHandle>);
+
+impl AbortOnDrop {
+    fn detach(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|task| task.abort());
+    }
 }
 
 impl Future for Call<'_> {
@@ -160,6 +188,12 @@ impl Call<'_> {
         let kick = core.driver_if_needed();
         drop(core);
         kick.into_iter().for_each(Waker::wake);
+        if let Some(source) = self.upload.take() {
+            let items = self.channel.outgoing_stream(self.id);
+            let encoding = Encoding::of(self.request.header.flags);
+            let task = tokio::spawn(streaming::pump(items, source, encoding));
+            self.uploading = Some(AbortOnDrop(Some(task.abort_handle())));
+        }
         self.stage = Stage::Sent(match owed {
             Owed::Nothing => None,
             Owed::FlushNow => {
@@ -188,7 +222,17 @@ impl Call<'_> {
         drop(core);
         match completion {
             None => Poll::Pending,
-            Some(Completion::Answered(header, body)) => Poll::Ready(Ok(Reply { header, body })),
+            Some(Completion::Answered(header, body)) => {
+                // The provider may go on taking items after its answer. If not, it says so.
+                if let Some(uploading) = &mut self.uploading {
+                    uploading.detach();
+                }
+                let stream = match header.flags.contains(Flags::STREAM) {
+                    true => self.channel.incoming_stream(header.id),
+                    false => None,
+                };
+                Poll::Ready(Ok(Reply { header, body, stream }))
+            }
             Some(Completion::TimedOut { sent }) => {
                 Poll::Ready(Err(CallError::Failed(timed_out(sent))))
             }
@@ -233,7 +277,7 @@ impl Core {
 impl Reply {
     /// The reply of a call that has none.
     fn nothing() -> Self {
-        Self { header: Header::response(0, Status::Ok), body: Vec::new() }
+        Self { header: Header::response(0, Status::Ok), body: Vec::new(), stream: None }
     }
 }
 
@@ -259,6 +303,10 @@ impl Drop for Call<'_> {
         wakers.into_iter().for_each(Waker::wake);
         if claimed {
             drop(FlushDuty(self.channel));
+        }
+        if removed == Removed::Answered {
+            // A stream that nobody will take tells its sender so when it is dropped.
+            drop(self.channel.incoming_stream(self.id));
         }
     }
 }

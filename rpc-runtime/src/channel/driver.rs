@@ -20,7 +20,7 @@ use bytes::{Buf, BytesMut};
 use super::tail::{ChannelTail, Reading};
 use super::{Channel, Core, LEAVING, State, clock, connection_lost, wake_all};
 use crate::error::RpcError;
-use crate::protocol::{Frame, Kind};
+use crate::protocol::{Flags, Frame, Kind};
 use crate::transport::Reader;
 
 /// Takes the requests of a connection, outside of the lock.
@@ -269,7 +269,10 @@ impl<H: RequestHandler> Driver<H> {
         let now = clock();
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
-        let room = self.channel.limits.max_in_work.saturating_sub(core.work.len());
+        let room = match core.streams.has_incoming() {
+            true => usize::MAX,
+            false => self.channel.limits.max_in_work.saturating_sub(core.work.len()),
+        };
         let had_output = core.pipeline.pending_bytes();
         let consumed = core.reading(&mut wakers, requests, room, |pipeline, tail| {
             let consumed = pipeline.read(input, now, tail);
@@ -380,7 +383,8 @@ impl Core {
 
     /// Whether more may be read now.
     fn may_read(&mut self, max_in_work: usize, limited: bool) -> bool {
-        let full = limited && self.work.len() >= max_in_work;
+        // Requests in work may wait for items of streams, which must not wait for them.
+        let full = limited && self.work.len() >= max_in_work && !self.streams.has_incoming();
         // Half of it must be done before reading goes on, or it would stop again at once.
         self.work.set_resume_below(if full { max_in_work.div_ceil(2) } else { 0 });
         self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
@@ -410,9 +414,18 @@ impl Core {
         room: usize,
         run: impl FnOnce(&mut crate::pipeline::Pipeline, &mut ChannelTail<'_, 'a>) -> R,
     ) -> R {
-        let Self { pipeline, in_flight, work, state, peer_hello, .. } = self;
-        let reading =
-            Reading { in_flight, work, state, peer_hello, wakers, requests, room, fatal: None };
+        let Self { pipeline, in_flight, work, streams, state, peer_hello, .. } = self;
+        let reading = Reading {
+            in_flight,
+            work,
+            streams,
+            state,
+            peer_hello,
+            wakers,
+            requests,
+            room,
+            fatal: None,
+        };
         let mut tail = ChannelTail::Reading(reading);
         let result = run(pipeline, &mut tail);
         if let ChannelTail::Reading(Reading { fatal: Some(cause), .. }) = tail {
@@ -457,6 +470,11 @@ impl RequestHandler for NoServices {
     }
 
     fn handle(&mut self, channel: &Arc<Channel>, requests: Vec<Frame<'_>>, _: &mut Context<'_>) {
+        for request in
+            requests.iter().filter(|request| request.header.flags.contains(Flags::STREAM))
+        {
+            drop(channel.incoming_stream(request.header.id));
+        }
         if !channel.lock().is_writable() {
             // A peer that asks without reading the answers gets none.
             return;

@@ -17,6 +17,7 @@
 mod call;
 pub(crate) mod driver;
 mod handle;
+mod streams;
 mod tail;
 mod work;
 
@@ -26,16 +27,18 @@ use std::time::{Duration, Instant};
 
 pub(crate) use call::{CallError, Reply, Request};
 pub use handle::ChannelHandle;
+pub(crate) use streams::{IncomingStream, OutgoingStream};
 pub(crate) use tail::read_error;
 pub(crate) use work::Ticket;
 
+use self::streams::Streams;
 use self::tail::ChannelTail;
 use self::work::Work;
 use crate::error::RpcError;
 use crate::handlers::{AnswerPings, RefuseUnknown};
 use crate::in_flight::InFlight;
 use crate::pipeline::{Change, Pipeline, Watermarks};
-use crate::protocol::{Body, DEFAULT_MAX_PAYLOAD, Frame, FrameCodec, Header, Hello, Kind};
+use crate::protocol::{Body, DEFAULT_MAX_PAYLOAD, Flags, Frame, FrameCodec, Header, Hello, Kind};
 use crate::transport::{Transport, Writer};
 
 /// Limits of one connection. Both ends have the same kind.
@@ -92,6 +95,9 @@ struct Core {
     pipeline: Pipeline,
     in_flight: InFlight,
     work: Work,
+    streams: Streams,
+    /// Streams that wait until the channel is writable again.
+    await_room: Vec<Waker>,
     state: State,
     /// Somebody has promised to flush.
     duty: bool,
@@ -145,8 +151,16 @@ impl Core {
         if !was_writable && pipeline.is_writable() {
             // It may have stopped reading.
             wakers.extend(self.driver.take());
+            wakers.append(&mut self.await_room);
         }
         self.admit(wakers);
+    }
+
+    /// Wakes `waker` when the channel is writable again, or closed.
+    fn await_room(&mut self, waker: &Waker) {
+        if !self.await_room.iter().any(|known| known.will_wake(waker)) {
+            self.await_room.push(waker.clone());
+        }
     }
 
     fn admit(&mut self, wakers: &mut Vec<Waker>) {
@@ -176,7 +190,10 @@ impl Core {
 
     /// Neither calls of ours nor requests of the peer are under way, and all is written.
     fn is_idle(&self) -> bool {
-        self.work.is_empty() && self.in_flight.is_idle() && self.is_flushed()
+        self.work.is_empty()
+            && self.in_flight.is_idle()
+            && self.streams.is_empty()
+            && self.is_flushed()
     }
 
     /// Nothing is left to be written, nor will be by somebody who promised.
@@ -204,6 +221,8 @@ impl Channel {
             pipeline: Pipeline::new(FrameCodec::new(limits.max_payload), limits.watermarks),
             in_flight: InFlight::new(limits.max_in_flight),
             work: Work::default(),
+            streams: Streams::default(),
+            await_room: Vec::new(),
             state: State::Open,
             duty: false,
             writing: false,
@@ -292,6 +311,8 @@ impl Channel {
                 return;
             }
             core.in_flight.fail_all(&cause, &mut wakers);
+            core.streams.fail_all(&cause, &mut wakers);
+            wakers.append(&mut core.await_room);
             let Core { pipeline, inbox, .. } = &mut *core;
             pipeline.channel_inactive(&cause, clock(), &mut ChannelTail::aside(inbox));
             core.state = State::Closed(cause);
@@ -373,6 +394,23 @@ impl Channel {
         (at, Ok(true))
     }
 
+    /// Appends a frame. The caller has the duty to flush it if this says so.
+    fn append(&self, frame: Frame<'_>) -> Result<bool, RpcError> {
+        let mut core = self.lock();
+        if let State::Closed(cause) = &core.state {
+            return Err(cause.clone());
+        }
+        core.write(frame, clock())?;
+        Ok(core.claim_duty())
+    }
+
+    /// Sends a frame whose loss nobody waits for.
+    fn send_now(&self, frame: Frame<'_>) {
+        if let Ok(true) = self.append(frame) {
+            drop(FlushDuty(self));
+        }
+    }
+
     /// Appends answers that are ready, all under one lock. They leave with the next flush, which is
     /// the caller's to see to.
     pub(crate) fn append_answers<'b>(&self, answers: impl Iterator<Item = (Header, &'b [u8])>) {
@@ -383,11 +421,15 @@ impl Channel {
         }
     }
 
-    /// Sends the answer of a request that was in work, unless the caller has cancelled it.
+    /// Sends the answer of a request that was in work, unless the caller has cancelled it. With the
+    /// flag for a stream it stays in work.
     pub(crate) async fn answer(&self, ticket: Ticket, header: Header, body: &[u8]) {
         let (duty, others, kick) = {
             let mut core = self.lock();
-            let (wanted, kick) = core.finish(ticket);
+            let (wanted, kick) = match header.flags.contains(Flags::STREAM) {
+                true => (core.work.is_running(ticket), None),
+                false => core.finish(ticket),
+            };
             if wanted {
                 core.answer(header, body, clock());
             }
@@ -418,6 +460,12 @@ impl Channel {
     pub(crate) fn set_abort(&self, ticket: Ticket, abort: tokio::task::AbortHandle) {
         let late = self.lock().work.set_abort(ticket, abort);
         late.into_iter().for_each(|abort| abort.abort());
+    }
+
+    /// More is in work than there should be. Reading goes on at the limit only while a request
+    /// waits for the items of a stream, which come the same way.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.lock().work.len() >= self.limits.max_in_work
     }
 
     /// A request is no longer in work and gets no answer.

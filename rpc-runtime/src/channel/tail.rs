@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use super::State;
+use super::streams::Streams;
 use super::work::Work;
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
@@ -21,6 +22,7 @@ pub(super) enum ChannelTail<'c, 'a> {
 pub(super) struct Reading<'c, 'a> {
     pub(super) in_flight: &'c mut InFlight,
     pub(super) work: &'c mut Work,
+    pub(super) streams: &'c mut Streams,
     pub(super) state: &'c mut State,
     pub(super) peer_hello: &'c mut Option<Hello>,
     pub(super) wakers: &'c mut Vec<Waker>,
@@ -65,10 +67,19 @@ impl<'a> Reading<'_, 'a> {
     #[inline]
     fn read(&mut self, frame: Frame<'a>) {
         match frame.header.kind {
-            Kind::Request | Kind::Oneway => self.requests.push(frame),
+            Kind::Request | Kind::Oneway => self.request(frame),
             Kind::Response => self.response(&frame),
             _ => self.control(&frame),
         }
+    }
+
+    #[inline]
+    fn request(&mut self, frame: Frame<'a>) {
+        if frame.header.flags.contains(Flags::STREAM) {
+            // Its items may be next in this very batch.
+            self.streams.open_incoming(frame.header.id, self.wakers);
+        }
+        self.requests.push(frame);
     }
 
     #[inline]
@@ -91,7 +102,13 @@ impl<'a> Reading<'_, 'a> {
                     frame.header.flags
                 )),
             ),
-            _ => self.in_flight.answer(frame.header, frame.body.as_slice()),
+            _ => {
+                let waker = self.in_flight.answer(frame.header, frame.body.as_slice());
+                if waker.is_some() && frame.header.flags.contains(Flags::STREAM) {
+                    self.streams.open_incoming(frame.header.id, self.wakers);
+                }
+                waker
+            }
         };
         // Nobody waits: an answer to a call that timed out or was dropped, or to none at all.
         self.wakers.extend(waker);
@@ -100,7 +117,13 @@ impl<'a> Reading<'_, 'a> {
     fn control(&mut self, frame: &Frame<'_>) {
         let header = &frame.header;
         match header.kind {
-            Kind::Cancel => self.work.cancel(header.id),
+            Kind::Cancel => {
+                self.work.cancel(header.id);
+                self.streams.cancel_outgoing(header.id, self.wakers);
+            }
+            Kind::StreamData | Kind::StreamCredit | Kind::StreamEnd => {
+                self.streams.read(frame, self.wakers);
+            }
             Kind::GoAway if *self.state == State::Open => *self.state = State::Draining,
             Kind::Hello => match Hello::decode(frame.body.as_slice()) {
                 Ok(hello) => *self.peer_hello = Some(hello),

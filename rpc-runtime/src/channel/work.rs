@@ -67,6 +67,10 @@ impl Work {
         }
     }
 
+    pub(super) fn is_running(&self, ticket: Ticket) -> bool {
+        self.running.contains_key(&ticket.serial)
+    }
+
     /// Whether it was still in work, so that its answer is wanted.
     pub(super) fn finish(&mut self, ticket: Ticket) -> bool {
         let found = self.running.remove(&ticket.serial).is_some();

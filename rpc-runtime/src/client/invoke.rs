@@ -13,6 +13,7 @@ use crate::protocol::payload::{self, Arguments};
 use crate::protocol::{Flags, Header, HelloService, Kind};
 use crate::service::{Method, Oneway, Outcome};
 use crate::status::Status;
+use crate::streaming::{self, Source};
 
 /// Channels that are tried when one turns out to be closed before anything was sent.
 const MAX_CHANNELS: usize = 4;
@@ -27,8 +28,9 @@ pub async fn call<M: Method>(client: &Client, arguments: M::Arguments) -> M::Out
         Ok(call) => client.invoke(method, call).await,
         Err(error) => Err(error),
     };
-    let outcome = reply.and_then(|reply| {
-        let outcome = decode::<M::Outcome>(&reply);
+    let outcome = reply.and_then(|mut reply| {
+        let stream = reply.stream.take();
+        let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply));
         buffer::give(reply.body);
         outcome
     });
@@ -65,6 +67,8 @@ fn decode<O: Outcome>(reply: &Reply) -> Result<O, RpcError> {
 struct Prepared {
     header: Header,
     body: Vec<u8>,
+    /// For an argument that is a stream.
+    upload: Option<Box<dyn Source>>,
     deadline: Instant,
 }
 
@@ -78,10 +82,18 @@ impl Client {
         arguments: &impl Arguments,
     ) -> Result<Prepared, RpcError> {
         let mut call = self.begin(method, kind)?;
-        match arguments.encode(self.encoding, &mut call.body) {
-            Ok(()) => Ok(call),
-            Err(error) => Err(error.unexecuted()),
+        let (encoded, upload) =
+            streaming::collect(|| arguments.encode(self.encoding, &mut call.body));
+        encoded.map_err(RpcError::unexecuted)?;
+        if upload.is_some() {
+            if kind == Kind::Oneway {
+                let error = RpcError::invalid("a oneway method cannot take a stream");
+                return Err(error);
+            }
+            call.header.flags = call.header.flags.with(Flags::STREAM);
         }
+        call.upload = upload;
+        Ok(call)
     }
 
     /// All of [`prepare`](Self::prepare) that does not depend on the arguments' types.
@@ -108,7 +120,7 @@ impl Client {
             header.flags = header.flags.with(Flags::METADATA);
             payload::encode_metadata(metadata, &mut body)
         })?;
-        Ok(Prepared { header, body, deadline })
+        Ok(Prepared { header, body, upload: None, deadline })
     }
 
     /// Sends a call over a channel that takes it.
@@ -117,7 +129,7 @@ impl Client {
         method: &'static MethodDescriptor,
         call: Prepared,
     ) -> Result<Reply, RpcError> {
-        let Prepared { header, body, deadline } = call;
+        let Prepared { header, body, mut upload, deadline } = call;
         let mut result = Err(RpcError::unavailable("there is no connection").unexecuted());
         for _ in 0..MAX_CHANNELS {
             let channel = match self.invoker.ready() {
@@ -130,7 +142,7 @@ impl Client {
                     }
                 },
             };
-            match channel.call(Request { header, body: &body, deadline }).await {
+            match channel.call(Request { header, body: &body, deadline }, &mut upload).await {
                 Ok(reply) => {
                     result = match Status::from_wire(reply.header.status) {
                         Status::Ok | Status::Application => Ok(reply),

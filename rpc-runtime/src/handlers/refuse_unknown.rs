@@ -17,7 +17,6 @@ impl ChannelHandler for RefuseUnknown {
     fn channel_read(&mut self, ctx: &mut ChannelContext<'_>, frame: &mut Frame<'_>) -> Handled {
         let number = match frame.header.kind {
             Kind::Unknown(number) => number,
-            Kind::StreamData | Kind::StreamCredit | Kind::StreamEnd => frame.header.kind.to_wire(),
             _ => return Ok(Flow::Next),
         };
         let error = RpcError::protocol(format!("frames of kind {number} are not understood here"));

@@ -23,7 +23,7 @@ pub enum Kind {
     Response,
     /// A call that is not answered.
     Oneway,
-    /// The caller no longer waits for this request.
+    /// The caller no longer waits for this request, or the receiver of a stream for its items.
     Cancel,
     /// "Are you there?"
     Ping,
@@ -31,11 +31,11 @@ pub enum Kind {
     Pong,
     /// The sender is about to close: send no new calls here.
     GoAway,
-    /// An item of a stream. Reserved.
+    /// An item of a stream.
     StreamData,
-    /// Room for more items of a stream. Reserved.
+    /// The receiver of a stream has room for so many more bytes of items.
     StreamCredit,
-    /// The end of a stream. Reserved.
+    /// The end of a stream, with a status.
     StreamEnd,
     /// The sender could not make sense of a frame, or of the connection.
     Error,
@@ -98,7 +98,11 @@ impl Flags {
     /// On an error answer: the method surely did not run.
     pub const UNEXECUTED: Self = Self(1 << 3);
 
-    const UNDERSTOOD: u16 = Self::METADATA.0 | Self::COMPACT.0 | Self::UNEXECUTED.0;
+    /// On a request: an argument is a stream, whose items follow. On a response: the result is one.
+    pub const STREAM: Self = Self(1 << 4);
+
+    const UNDERSTOOD: u16 =
+        Self::METADATA.0 | Self::COMPACT.0 | Self::UNEXECUTED.0 | Self::STREAM.0;
 
     /// Flags with these bits.
     pub const fn from_bits(bits: u16) -> Self {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::Connections;
-use super::dispatcher::{Dispatcher, Requests};
+use super::dispatcher::Dispatcher;
+use super::requests::Requests;
 use crate::channel::{Channel, ChannelLimits, Initializer, driver};
 use crate::protocol::Hello;
 use crate::transport::{Listener, Transport};

@@ -20,6 +20,9 @@ use crate::service::Service;
 use crate::transport;
 use crate::uri::Uri;
 
+/// Longest drain budget; far enough from where a point in time overflows.
+const MAX_DRAIN_BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Settings of a [`Server`]; each has a default that is safe in production.
 #[must_use]
 pub struct ServerBuilder {
@@ -102,9 +105,10 @@ impl ServerBuilder {
         self
     }
 
-    /// How long [`Server::shutdown`] lets requests in work go on. Default 10 s, Dubbo's.
+    /// How long [`Server::shutdown`] lets requests in work go on. Default 10 s, Dubbo's. Longer than
+    /// a day counts as a day.
     pub fn drain_budget(mut self, budget: Duration) -> Self {
-        self.drain_budget = budget;
+        self.drain_budget = budget.min(MAX_DRAIN_BUDGET);
         self
     }
 

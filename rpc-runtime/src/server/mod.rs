@@ -3,6 +3,8 @@
 mod accept;
 mod builder;
 mod dispatcher;
+mod late;
+mod requests;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -1,0 +1,117 @@
+//! Requests that go on in tasks of their own.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::mpsc;
+
+use crate::buffer;
+use crate::channel::{Channel, Ticket};
+use crate::context::Context;
+use crate::error::RpcError;
+use crate::protocol::payload::Encoding;
+use crate::protocol::{Flags, Header, Kind, error_answer};
+use crate::service::{BoxCall, Finished};
+use crate::streaming::{self, Source};
+
+/// A request in work.
+pub(super) struct Late {
+    channel: Arc<Channel>,
+    ticket: Ticket,
+    request: Header,
+    /// The server is not done before this is.
+    _done: mpsc::Sender<()>,
+}
+
+impl Late {
+    pub(super) fn new(
+        channel: Arc<Channel>,
+        ticket: Ticket,
+        request: Header,
+        done: mpsc::Sender<()>,
+    ) -> Self {
+        Self { channel, ticket, request, _done: done }
+    }
+
+    /// Sends the items of a result that is a stream; its answer is on the way.
+    pub(super) async fn send_items(self, source: Box<dyn Source>, encoding: Encoding) {
+        let items = self.channel.outgoing_stream(self.request.id);
+        streaming::pump(items, source, encoding).await;
+        self.channel.finish_work(self.ticket);
+    }
+}
+
+/// Runs a call to its end and sends the answer.
+pub(super) async fn run(late: Late, context: Context, mut call: BoxCall) {
+    let deadline = context.deadline;
+    let finished = poll_fn(|cx| {
+        let mut body = buffer::take();
+        match caught(|| context.enter(|| Ok(call.poll_into(cx, &mut body)))) {
+            Ok(Poll::Pending) => {
+                buffer::give(body);
+                Poll::Pending
+            }
+            Ok(Poll::Ready(result)) => Poll::Ready((result, body)),
+            Err(error) => Poll::Ready((Err(error), body)),
+        }
+    });
+    let (result, body) = match deadline {
+        // A oneway call has nobody who stops waiting for it.
+        Some(deadline) if late.request.kind != Kind::Oneway => {
+            tokio::time::timeout_at(deadline.into(), finished).await.unwrap_or_else(|_| {
+                let late = "the deadline passed while the provider worked on it";
+                (Err(RpcError::timeout(late)), Vec::new())
+            })
+        }
+        _ => finished.await,
+    };
+    let Late { channel, ticket, request, .. } = &late;
+    if request.kind == Kind::Oneway {
+        channel.finish_work(*ticket);
+        if let Err(error) = result {
+            tracing::warn!(peer = %channel.peer(), %error, "a oneway request failed");
+        }
+        return;
+    }
+    match result {
+        Ok(finished) => {
+            channel.answer(*ticket, answer_header(request, &finished), &body).await;
+            buffer::give(body);
+            if let Some(source) = finished.stream {
+                let encoding = Encoding::of(request.flags);
+                late.send_items(source, encoding).await;
+            }
+        }
+        Err(error) => {
+            let (header, body) = error_answer(request.id, &error);
+            channel.answer(*ticket, header, &body).await;
+        }
+    }
+}
+
+pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
+    let mut header = Header::response(request.id, finished.status);
+    header.flags = Encoding::of(request.flags).flags();
+    if finished.stream.is_some() {
+        header.flags = header.flags.with(Flags::STREAM);
+    }
+    header
+}
+
+/// Runs a user's code; its panic is this call's error.
+pub(super) fn caught<T>(run: impl FnOnce() -> Result<T, RpcError>) -> Result<T, RpcError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        Err(RpcError::internal(format!("the provider's method panicked: {message}")))
+    })
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    match panic.downcast_ref::<String>() {
+        Some(message) => message,
+        None => panic.downcast_ref::<&str>().copied().unwrap_or("(no message)"),
+    }
+}

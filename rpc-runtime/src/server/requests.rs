@@ -1,0 +1,267 @@
+//! The requests of one connection, from their frames to their answers.
+//!
+//! A method is polled once in place, where its request was read: most are ready then, and all the
+//! answers of a read batch leave in one write. What waits goes on in a task of its own. (brpc does
+//! the like: of n requests in one read, one is handled in place.) Methods that hold the thread are
+//! found out and spawned from then on; contracts can say so beforehand.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::{self, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::dispatcher::{Dispatcher, Route};
+use super::late::{self, Late, answer_header, caught};
+use crate::buffer;
+use crate::channel::driver::RequestHandler;
+use crate::channel::{Channel, IncomingStream, clock};
+use crate::context::Context;
+use crate::descriptor::Dispatch;
+use crate::error::RpcError;
+use crate::protocol::payload::{self, Encoding};
+use crate::protocol::{Body, Flags, Frame, Header, Kind, error_answer};
+use crate::service::{BoxCall, Finished, Request};
+use crate::status::Status;
+
+/// A method that holds the thread longer than this is not polled in place for the next calls.
+const IN_PLACE_BUDGET: Duration = Duration::from_millis(1);
+/// Ready answers that are gathered before they leave; Netty's flush consolidation has the same.
+const MAX_GATHERED: usize = 256;
+
+/// The requests of one connection.
+pub(super) struct Requests {
+    dispatcher: Arc<Dispatcher>,
+    /// Held by every request in work.
+    done: mpsc::Sender<()>,
+    /// Ready answers, and where their bodies are in `bodies`.
+    answers: Vec<(Header, Range<usize>)>,
+    bodies: Vec<u8>,
+}
+
+/// A request that is known to be for a method that exists.
+struct Accepted<'r, 'b> {
+    route: &'r Route,
+    request: Request<'b>,
+    context: Context,
+}
+
+/// What the first poll gave.
+enum Begun {
+    Finished(Finished),
+    /// It waits, or is not to be polled here.
+    Running(BoxCall),
+}
+
+impl Requests {
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, done: mpsc::Sender<()>) -> Self {
+        Self { dispatcher, done, answers: Vec::new(), bodies: Vec::new() }
+    }
+
+    /// Finds the method, the context and the arguments.
+    fn accept<'r, 'b>(
+        dispatcher: &'r Dispatcher,
+        channel: &Arc<Channel>,
+        frame: &'b Frame<'_>,
+        now: Instant,
+    ) -> Result<Accepted<'r, 'b>, RpcError> {
+        let header = &frame.header;
+        // Taken first: it must be dropped if this comes to nothing.
+        let stream = take_stream(channel, header);
+        let Some(route) = dispatcher.route(header.method) else {
+            return Err(RpcError::new(Status::NotFound, "the peer provides no such method"));
+        };
+        if let Body::TooLarge { limit } = frame.body {
+            return Err(RpcError::new(
+                Status::TooLarge,
+                format!(
+                    "payload of {} bytes is over the provider's limit of {limit} bytes",
+                    header.length
+                ),
+            ));
+        }
+        if !header.flags.are_understood() {
+            return Err(RpcError::protocol(format!(
+                "{:?} is not all understood here",
+                header.flags
+            )));
+        }
+        let (metadata, arguments) = payload::split_metadata(header.flags, frame.body.as_slice())?;
+        let deadline = match header.deadline_ms {
+            0 => None,
+            // Cannot overflow in the lifetime of a machine, but it is the peer's number.
+            left => now.checked_add(Duration::from_millis(u64::from(left))),
+        };
+        let encoding = Encoding::of(header.flags);
+        Ok(Accepted {
+            route,
+            request: Request { method: route.method, arguments, encoding, stream },
+            context: Context {
+                deadline,
+                metadata: metadata.map(Arc::new),
+                peer: Some(Arc::clone(channel.peer())),
+            },
+        })
+    }
+
+    /// Starts one request: answers it, or lets it go on in a task of its own.
+    fn start(
+        &mut self,
+        channel: &Arc<Channel>,
+        frame: &Frame<'_>,
+        now: Instant,
+        in_place: bool,
+        cx: &mut task::Context<'_>,
+    ) {
+        let header = frame.header;
+        let accepted = match Self::accept(&self.dispatcher, channel, frame, now) {
+            Ok(accepted) => accepted,
+            Err(error) => return self.fail(channel, &header, &error.unexecuted()),
+        };
+        let Accepted { route, request, context } = accepted;
+        let mode = match route.mode() {
+            Dispatch::Inline if !in_place => Dispatch::Spawn,
+            mode => mode,
+        };
+        let start = self.bodies.len();
+        // The method's code begins with the first poll, its arguments' with the decoding.
+        let begun = caught(|| {
+            context.enter(|| {
+                let mut call = route.service.dispatch(request)?;
+                if mode != Dispatch::Inline {
+                    return Ok(Begun::Running(call));
+                }
+                match call.poll_into(cx, &mut self.bodies) {
+                    Poll::Ready(finished) => finished.map(Begun::Finished),
+                    Poll::Pending => Ok(Begun::Running(call)),
+                }
+            })
+        });
+        match begun {
+            Ok(Begun::Finished(finished)) => self.finish(channel, &header, finished, start),
+            Ok(Begun::Running(call)) => {
+                self.spawn(channel, &header, mode, |late| late::run(late, context, call));
+            }
+            Err(error) => {
+                self.bodies.truncate(start);
+                self.fail(channel, &header, &error);
+            }
+        }
+    }
+
+    /// Answers with what was encoded behind `start`.
+    fn finish(
+        &mut self,
+        channel: &Arc<Channel>,
+        request: &Header,
+        finished: Finished,
+        start: usize,
+    ) {
+        if request.kind == Kind::Oneway {
+            self.bodies.truncate(start);
+            return;
+        }
+        let header = answer_header(request, &finished);
+        self.answers.push((header, start..self.bodies.len()));
+        if let Some(source) = finished.stream {
+            // Its items may come only after the answer.
+            self.append_answers(channel);
+            let encoding = Encoding::of(request.flags);
+            self.spawn(channel, request, Dispatch::Spawn, |late| late.send_items(source, encoding));
+        }
+    }
+
+    fn fail(&mut self, channel: &Channel, request: &Header, error: &RpcError) {
+        if request.kind == Kind::Oneway {
+            tracing::warn!(peer = %channel.peer(), %error, "a oneway request failed");
+            return;
+        }
+        let (header, body) = error_answer(request.id, error);
+        let start = self.bodies.len();
+        self.bodies.extend_from_slice(&body);
+        self.answers.push((header, start..self.bodies.len()));
+    }
+
+    /// Lets a request go on in a task of its own.
+    fn spawn<F>(
+        &self,
+        channel: &Arc<Channel>,
+        request: &Header,
+        mode: Dispatch,
+        run: impl FnOnce(Late) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // A closed channel has nobody who would hear the answer.
+        let oneway = request.kind == Kind::Oneway;
+        let Some(ticket) = channel.start_work(request.id, oneway) else { return };
+        let late = Late::new(Arc::clone(channel), ticket, *request, self.done.clone());
+        let future = run(late);
+        let task = if mode == Dispatch::Blocking {
+            let runtime = tokio::runtime::Handle::current();
+            tokio::task::spawn_blocking(move || runtime.block_on(future)).abort_handle()
+        } else {
+            tokio::spawn(future).abort_handle()
+        };
+        channel.set_abort(ticket, task);
+    }
+
+    fn append_answers(&mut self, channel: &Channel) {
+        let Self { answers, bodies, .. } = self;
+        let body = |range| bodies.get(range).unwrap_or_default();
+        channel.append_answers(answers.drain(..).map(|(header, range)| (header, body(range))));
+        bodies.clear();
+    }
+}
+
+/// The items that follow a request, if an argument is a stream. Dropping them tells the caller to
+/// stop sending.
+fn take_stream(channel: &Arc<Channel>, header: &Header) -> Option<IncomingStream> {
+    match header.flags.contains(Flags::STREAM) {
+        true => channel.incoming_stream(header.id),
+        false => None,
+    }
+}
+
+impl RequestHandler for Requests {
+    fn handle(
+        &mut self,
+        channel: &Arc<Channel>,
+        requests: Vec<Frame<'_>>,
+        cx: &mut task::Context<'_>,
+    ) {
+        self.bodies = buffer::take();
+        let overloaded = channel.is_overloaded();
+        let mut before = clock();
+        let mut in_place = true;
+        for frame in &requests {
+            if overloaded {
+                let full = "too many requests of this connection are in work";
+                let error = RpcError::new(Status::Overloaded, full).unexecuted();
+                drop(take_stream(channel, &frame.header));
+                self.fail(channel, &frame.header, &error);
+                continue;
+            }
+            self.start(channel, frame, before, in_place, cx);
+            let after = clock();
+            let slow = after.saturating_duration_since(before) > IN_PLACE_BUDGET;
+            if slow && let Some(route) = self.dispatcher.route(frame.header.method) {
+                route.was_slow();
+                // The rest of the batch has waited long enough, and its answers, too.
+                in_place = false;
+            }
+            if slow || self.answers.len() >= MAX_GATHERED {
+                self.append_answers(channel);
+                channel.flush();
+            }
+            before = after;
+        }
+        self.append_answers(channel);
+        buffer::give(std::mem::take(&mut self.bodies));
+    }
+
+    fn limits_reading(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,362 @@
+//! [`Streaming`]: many values as one argument or one result.
+//!
+//! A `Streaming` is serde-serializable, though its items do not travel with it: serialized within a
+//! call, it leaves its source with the call, which sends the items after the frame; deserialized
+//! within a call, it takes the receiving end. So contracts, arguments and results need no special
+//! case for streams, and a stream may be a field of a struct.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::mpsc;
+
+use crate::channel::{IncomingStream, OutgoingStream};
+use crate::error::RpcError;
+use crate::protocol::payload::{self, Encoding, Wire};
+
+/// Many values as one argument or one result of a remote method.
+///
+/// The items follow the call one by one, as the receiver takes them: a slow receiver slows the
+/// sender down, and no more than 256 KiB and one item are under way. Dropping the receiving end
+/// stops the sender, within the time of one message. When the connection is lost the stream ends with an
+/// error and not as if it were complete.
+///
+/// A call may have one stream in each direction. The deadline of a call bounds the time until its
+/// answer; a stream that is the answer goes on for as long as both ends like.
+///
+/// ```
+/// use rpc_runtime::{Result, Server, Streaming, rpc_service};
+///
+/// #[rpc_service]
+/// pub trait Numbers {
+///     async fn up_to(&self, n: u32) -> Result<Streaming<u32>>;
+///     async fn sum(&self, numbers: Streaming<u32>) -> Result<u32>;
+/// }
+///
+/// struct Plain;
+/// impl Numbers for Plain {
+///     async fn up_to(&self, n: u32) -> Result<Streaming<u32>> {
+///         Ok(Streaming::from_items(1..=n))
+///     }
+///     async fn sum(&self, mut numbers: Streaming<u32>) -> Result<u32> {
+///         let mut sum = 0;
+///         while let Some(number) = numbers.next().await {
+///             sum += number?;
+///         }
+///         Ok(sum)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let server = Server::builder().provide(NumbersServer::new(Plain)).bind("memory:numbers").await?;
+/// let numbers = NumbersClient::connect("memory:numbers").await?;
+/// let up_to_four = numbers.up_to(4).await?;
+/// assert_eq!(numbers.sum(up_to_four).await?, 10);
+/// # server.shutdown().await
+/// # }
+/// ```
+pub struct Streaming<T>(
+    /// Empty once it was serialized. Locked only to be taken from behind serde's `&self`.
+    Mutex<Option<Inner<T>>>,
+);
+
+enum Inner<T> {
+    Local(Pin<Box<dyn Stream<Item = Result<T, RpcError>> + Send>>),
+    Remote(IncomingStream, PhantomData<fn() -> T>),
+}
+
+impl<T> Inner<T> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, RpcError>>>
+    where
+        T: for<'de> Deserialize<'de>,
+    {
+        match self {
+            Self::Local(stream) => stream.as_mut().poll_next(cx),
+            Self::Remote(stream, _) => stream
+                .poll_next(cx)
+                .map(|item| item.map(|item| item.and_then(|bytes| payload::decode(&bytes)))),
+        }
+    }
+}
+
+/// The sending end of [`Streaming::channel`].
+#[derive(Debug)]
+pub struct StreamSender<T>(mpsc::Sender<Result<T, RpcError>>);
+
+impl<T> Clone for StreamSender<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> StreamSender<T> {
+    /// Sends an item, after waiting for room. Cancel safe: either it was sent or not.
+    ///
+    /// # Errors
+    /// The receiver is gone; the item comes back.
+    pub async fn send(&self, item: T) -> Result<(), T> {
+        match self.0.reserve().await {
+            Ok(permit) => {
+                permit.send(Ok(item));
+                Ok(())
+            }
+            Err(_) => Err(item),
+        }
+    }
+
+    /// Ends the stream with an error. Without it, the stream ends well when the last sender is
+    /// dropped.
+    pub async fn fail(self, error: RpcError) {
+        // If the receiver is gone there is nobody to tell.
+        let _ = self.0.send(Err(error)).await;
+    }
+}
+
+struct Received<T>(mpsc::Receiver<Result<T, RpcError>>);
+
+impl<T> Stream for Received<T> {
+    type Item = Result<T, RpcError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+struct Items<I>(I);
+
+impl<I: Iterator + Unpin> Stream for Items<I> {
+    type Item = Result<I::Item, RpcError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.next().map(Ok))
+    }
+}
+
+impl<T> Streaming<T> {
+    /// The items of `stream`. An error ends it, and is what the receiver gets.
+    pub fn from_stream(stream: impl Stream<Item = Result<T, RpcError>> + Send + 'static) -> Self {
+        Self::of(Inner::Local(Box::pin(stream)))
+    }
+
+    /// The items of `items`, taken as they are wanted.
+    pub fn from_items<I>(items: I) -> Self
+    where
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + Unpin + 'static,
+        T: 'static,
+    {
+        Self::from_stream(Items(items.into_iter()))
+    }
+
+    /// What is sent into the sender; `capacity` items (at least 1) wait to be taken.
+    pub fn channel(capacity: usize) -> (StreamSender<T>, Self)
+    where
+        T: Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        (StreamSender(sender), Self::from_stream(Received(receiver)))
+    }
+
+    fn of(inner: Inner<T>) -> Self {
+        Self(Mutex::new(Some(inner)))
+    }
+
+    fn inner(&mut self) -> Option<&mut Inner<T>> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut()
+    }
+}
+
+impl<T: for<'de> Deserialize<'de>> Streaming<T> {
+    /// The next item; `None` at the end. Cancel safe: no item is lost.
+    pub async fn next(&mut self) -> Option<Result<T, RpcError>> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl<T: for<'de> Deserialize<'de>> Stream for Streaming<T> {
+    type Item = Result<T, RpcError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.inner().map_or(Poll::Ready(None), |inner| inner.poll_next(cx))
+    }
+}
+
+impl<T> fmt::Debug for Streaming<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streaming").finish_non_exhaustive()
+    }
+}
+
+// ---- how a stream gets into a call and out of it ---------------------------------------------
+
+/// The items that an end is to send.
+pub(crate) trait Source: Send {
+    /// Appends the next item to `out`; `None` at the end.
+    fn poll_next_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Poll<Option<Result<(), RpcError>>>;
+}
+
+impl<T: Wire> Source for Inner<T> {
+    fn poll_next_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Poll<Option<Result<(), RpcError>>> {
+        self.poll_next(cx).map(|item| {
+            item.map(|item| item.and_then(|item| payload::encode(&item, encoding, out)))
+        })
+    }
+}
+
+/// What streams of the call that this thread encodes or decodes leave here, or find here.
+enum Slot {
+    /// No call is being encoded or decoded.
+    Outside,
+    Outgoing(Option<Box<dyn Source>>),
+    Incoming(Option<Box<dyn Any>>),
+}
+
+thread_local! {
+    static SLOT: RefCell<Slot> = const { RefCell::new(Slot::Outside) };
+}
+
+/// Puts the outer slot back, also when a user's code panics.
+struct Restore(Option<Slot>);
+
+impl Restore {
+    fn enter(slot: Slot) -> Self {
+        Self(Some(SLOT.replace(slot)))
+    }
+
+    fn leave(mut self) -> Slot {
+        self.0.take().map_or(Slot::Outside, |outer| SLOT.replace(outer))
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        if let Some(outer) = self.0.take() {
+            SLOT.replace(outer);
+        }
+    }
+}
+
+/// Runs `encode` and returns the stream, if one was serialized.
+pub(crate) fn collect<R>(encode: impl FnOnce() -> R) -> (R, Option<Box<dyn Source>>) {
+    let restore = Restore::enter(Slot::Outgoing(None));
+    let result = encode();
+    match restore.leave() {
+        Slot::Outgoing(source) => (result, source),
+        Slot::Outside | Slot::Incoming(_) => (result, None),
+    }
+}
+
+/// Runs `decode`; a stream that is deserialized takes `stream`.
+pub(crate) fn offer<R>(stream: Option<IncomingStream>, decode: impl FnOnce() -> R) -> R {
+    if stream.is_none() {
+        return decode();
+    }
+    let _restore =
+        Restore::enter(Slot::Incoming(stream.map(|stream| Box::new(stream) as Box<dyn Any>)));
+    decode()
+}
+
+impl<T: Wire> Serialize for Streaming<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::Error;
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let inner = inner.ok_or_else(|| S::Error::custom("this stream was sent already"))?;
+        SLOT.with_borrow_mut(|slot| match slot {
+            Slot::Outgoing(empty @ None) => {
+                *empty = Some(Box::new(inner));
+                Ok(())
+            }
+            Slot::Outgoing(Some(_)) => {
+                Err(S::Error::custom("a call can have one stream in each direction, not more"))
+            }
+            Slot::Outside | Slot::Incoming(_) => Err(S::Error::custom(
+                "a stream can only be an argument or a result of a remote method",
+            )),
+        })?;
+        serializer.serialize_unit()
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Streaming<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        <()>::deserialize(deserializer)?;
+        let stream = SLOT.with_borrow_mut(|slot| match slot {
+            Slot::Incoming(stream) => stream.take(),
+            Slot::Outside | Slot::Outgoing(_) => None,
+        });
+        let stream = stream.and_then(|stream| stream.downcast::<IncomingStream>().ok());
+        let stream = stream.ok_or_else(|| D::Error::custom("no stream came with this call"))?;
+        Ok(Self::of(Inner::Remote(*stream, PhantomData)))
+    }
+}
+
+/// Items that are appended before they leave together.
+const MAX_GATHERED: usize = 64;
+
+/// Sends the items of `source`, as fast as the receiver and the connection take them.
+pub(crate) async fn pump(mut out: OutgoingStream, mut source: Box<dyn Source>, encoding: Encoding) {
+    let mut item = Vec::new();
+    let mut gathered = 0;
+    let error = loop {
+        let next = poll_fn(|cx| {
+            item.clear();
+            let next = match out.poll_ready(cx) {
+                Poll::Ready(Ok(())) => poll_source(&mut *source, cx, encoding, &mut item),
+                Poll::Ready(Err(cause)) => Poll::Ready(Some(Err(cause))),
+                Poll::Pending => Poll::Pending,
+            };
+            if next.is_pending() {
+                out.flush();
+            }
+            next
+        });
+        match next.await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => break Some(error),
+            None => break None,
+        }
+        if let Err(error) = out.append(&item) {
+            break Some(error);
+        }
+        gathered += 1;
+        if gathered == MAX_GATHERED {
+            gathered = 0;
+            out.flush();
+            tokio::task::yield_now().await;
+        }
+    };
+    out.end(error.as_ref());
+}
+
+/// Polls a user's stream; its panic ends the stream with an error.
+fn poll_source(
+    source: &mut dyn Source,
+    cx: &mut Context<'_>,
+    encoding: Encoding,
+    item: &mut Vec<u8>,
+) -> Poll<Option<Result<(), RpcError>>> {
+    catch_unwind(AssertUnwindSafe(|| source.poll_next_into(cx, encoding, item))).unwrap_or_else(
+        |_| Poll::Ready(Some(Err(RpcError::internal("the stream's source panicked")))),
+    )
+}
