@@ -70,6 +70,21 @@ impl Context {
         self.peer.as_deref()
     }
 
+    /// The same context with this text under `key`. Together with [`scope`](Self::scope) this lets
+    /// a test call a handler as a provider would.
+    #[must_use]
+    pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        Arc::make_mut(self.metadata.get_or_insert_default()).insert(key.into(), value.into());
+        self
+    }
+
+    /// The same context with this deadline, or its own if that is earlier.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
+        self
+    }
+
     /// Runs `future` with this as its current context, wherever it is spawned.
     pub fn scope<F: Future>(self, future: F) -> Scope<F> {
         Scope { context: self, future }

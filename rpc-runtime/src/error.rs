@@ -292,16 +292,22 @@ impl fmt::Display for RpcError {
     }
 }
 
+/// One line that can be read, since this is what `main` prints of an error that it returns.
 impl fmt::Debug for RpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RpcError")
-            .field("status", &self.0.status)
-            .field("message", &self.0.message)
-            .field("method", &self.0.method)
-            .field("peer", &self.0.peer)
-            .field("source", &self.0.source)
-            .field("safe_to_retry", &self.is_safe_to_retry())
-            .finish()
+        let retry = if self.is_safe_to_retry() { "safe" } else { "not known to be safe" };
+        write!(f, "RpcError({}: {self}; a retry is {retry})", self.status())
+    }
+}
+
+/// A registry that cannot be used is an unavailable service; an invalid URI or instance stays
+/// invalid.
+impl From<rpc_registry::RegistryError> for RpcError {
+    fn from(error: rpc_registry::RegistryError) -> Self {
+        let invalid =
+            error.is_invalid_uri() || error.is_unsupported_scheme() || error.is_invalid_instance();
+        let status = if invalid { Status::Invalid } else { Status::Unavailable };
+        Self::new(status, error.to_string()).with_source(&error).unexecuted()
     }
 }
 

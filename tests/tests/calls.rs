@@ -99,3 +99,68 @@ async fn ten_thousand_concurrent_calls_each_get_their_own_answer() {
     assert_eq!(server.channels().len(), 1);
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn an_address_that_only_this_process_can_reach_is_not_announced_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = rpc_registry::connect(format!("file://{}", folder.path().display())).await.unwrap();
+    let server = Server::builder().provide(BankServer::new(Ledger)).registry(file);
+    let error = server.bind("memory:lonely").await.unwrap_err();
+    assert!(error.is_invalid() && error.to_string().contains("this process"), "{error}");
+
+    let memory = rpc_registry::connect("memory:calls-announced").await.unwrap();
+    let builder = Server::builder().provide(BankServer::new(Ledger)).registry(memory.clone());
+    let _server = builder.bind("memory:announced").await.unwrap();
+    let bank = BankClient::discover(memory).await.unwrap();
+    assert_eq!(bank.add(1, 2).await, Ok(3));
+}
+
+#[tokio::test]
+async fn a_handler_can_be_tested_as_a_local_object_with_a_context_of_its_own() {
+    let context = Context::default().with_metadata("tenant", "acme");
+    assert_eq!(context.scope(Ledger.who()).await.unwrap().as_deref(), Some("acme"));
+    assert_eq!(Ledger.who().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn handlers_of_an_open_connection_are_seen_added_and_removed_under_calls() {
+    use rpc_runtime::pipeline::{Change, ChannelContext, ChannelHandler, Flow, Handled};
+    use rpc_runtime::protocol::{Frame, Kind};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct CountRequests(Arc<AtomicUsize>);
+    impl ChannelHandler for CountRequests {
+        fn write(&mut self, _: &mut ChannelContext<'_>, frame: &mut Frame<'_>) -> Handled {
+            if frame.header.kind == Kind::Request {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(Flow::Next)
+        }
+    }
+    struct Refuse;
+    impl ChannelHandler for Refuse {
+        fn write(&mut self, _: &mut ChannelContext<'_>, _: &mut Frame<'_>) -> Handled {
+            Err(RpcError::new(rpc_runtime::Status::Overloaded, "not today"))
+        }
+    }
+
+    let (_server, bank) = pair("memory:handlers").await;
+    let channel = AsRef::<rpc_runtime::Client>::as_ref(&bank).channels().remove(0);
+    let count = Arc::new(AtomicUsize::new(0));
+    channel.change(Change::add_last("count", CountRequests(Arc::clone(&count)))).unwrap();
+    assert_eq!(channel.handlers(), ["refuse-unknown", "answer-pings", "count"]);
+    bank.who().await.unwrap();
+    bank.who().await.unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+
+    // A failing write fails that call, not the connection.
+    channel.change(Change::replace("count", "refuse", Refuse)).unwrap();
+    let error = bank.who().await.unwrap_err();
+    assert!(error.is_overloaded() && error.is_safe_to_retry(), "{error}");
+    channel.change(Change::remove("refuse")).unwrap();
+    bank.who().await.unwrap();
+    assert!(
+        channel.change(Change::remove("refuse")).unwrap_err().to_string().contains("answer-pings")
+    );
+}

@@ -143,6 +143,7 @@ impl Endpoint {
             max_payload: u32::try_from(self.settings.limits.max_payload).unwrap_or(u32::MAX),
             ..Hello::default()
         };
+        tracing::debug!(uri = %self.uri, "connected");
         let initializer = self.settings.initializer.as_ref();
         let (channel, reader) = Channel::new(transport, self.settings.limits, &hello, initializer)?;
         let endpoint = Arc::downgrade(self);

@@ -193,9 +193,7 @@ impl ServerBuilder {
 
     /// What to announce; nothing without a registry.
     fn instances(&self, local: &Uri) -> Result<Vec<Instance>, RpcError> {
-        if self.registry.is_none() {
-            return Ok(Vec::new());
-        }
+        let Some(registry) = &self.registry else { return Ok(Vec::new()) };
         let uri = match &self.advertise {
             Some(uri) => Uri::parse(uri)?,
             None if is_unspecified(local) => {
@@ -206,6 +204,12 @@ impl ServerBuilder {
             }
             None => local.clone(),
         };
+        if uri.scheme() == "memory" && !registry.uri().starts_with("memory:") {
+            return Err(RpcError::invalid(format!(
+                "{uri} leads nowhere outside of this process, so it is not announced in {}",
+                registry.uri()
+            )));
+        }
         let instance = |service: &Arc<dyn Service>| {
             let key = service.descriptor().key();
             let mut instance = Instance::new(key.name(), uri.as_str())

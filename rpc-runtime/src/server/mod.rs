@@ -85,6 +85,7 @@ impl Server {
     /// A registration could not be taken back. The server is down all the same.
     pub async fn shutdown(mut self) -> Result<(), RpcError> {
         let until = tokio::time::Instant::now() + self.drain_budget;
+        tracing::info!(uri = self.local_uri, "shutting down");
         self.connections.drain();
         let mut result = Ok(());
         for lease in std::mem::take(&mut self.leases) {
@@ -113,6 +114,7 @@ impl Server {
                 "the drain budget is used up; connections were cut off"
             );
         }
+        tracing::info!(uri = self.local_uri, "shut down");
         result
     }
 }

@@ -164,7 +164,8 @@ impl MemoryListener {
         }
         let (sender, accepted) = mpsc::unbounded_channel();
         listeners.insert(uri.rest().to_owned(), sender);
-        Ok(Self { uri: uri.clone(), accepted })
+        // The form in which registries take it, whichever it was given in.
+        Ok(Self { uri: Uri::parse(&format!("memory://{}", uri.rest()))?, accepted })
     }
 
     pub(super) async fn accept(&mut self) -> io::Result<Transport> {
