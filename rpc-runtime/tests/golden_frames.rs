@@ -23,7 +23,7 @@ use rpc_runtime::protocol::{
     Codec, Decoded, Flags, Frame, FrameCodec, HEADER_LEN, Header, Hello, HelloService, Kind, MAGIC,
     VERSION,
 };
-use rpc_runtime::{MethodDescriptor, RpcError, Server, ServiceKey, Status, rpc_service};
+use rpc_runtime::{MethodDescriptor, RpcError, Server, ServiceKey, Status, Streaming, rpc_service};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -185,11 +185,12 @@ fn kind(name: &str) -> Kind {
     named.unwrap_or_else(|| panic!("`{name}` is no kind"))
 }
 
-const FLAGS: [(&str, Flags); 4] = [
+const FLAGS: [(&str, Flags); 5] = [
     ("metadata", Flags::METADATA),
     ("compact", Flags::COMPACT),
     ("compressed", Flags::COMPRESSED),
     ("unexecuted", Flags::UNEXECUTED),
+    ("stream", Flags::STREAM),
 ];
 
 fn flag(name: &str) -> Flags {
@@ -272,6 +273,11 @@ fn every_golden_frame_reads_as_its_fields_say() {
         assert_eq!(frame.header, golden.header(), "{}", golden.name);
         assert_eq!(frame.body.as_slice(), golden.payload(), "{}", golden.name);
 
+        if let Some(credit) = golden.fields.get("credit") {
+            let granted = u32::from_be_bytes(golden.payload().try_into().unwrap());
+            assert_eq!(&granted.to_string(), credit, "{}", golden.name);
+            continue;
+        }
         let stated = golden.fields.get("payload").map_or("", String::as_str);
         assert_eq!(text(golden.value()), stated, "{}", golden.name);
         let metadata = golden.payload().len() - golden.value().len();
@@ -341,6 +347,10 @@ fn golden_payloads_are_what_the_types_of_the_runtime_encode_to() {
             error(Status::Internal, "the provider's method panicked: on purpose"),
         ),
         ("response-error-with-source", named(&caused)),
+        ("request-stream", named(&((),))),
+        ("response-stream", named(&())),
+        ("stream-data", named(&1)),
+        ("stream-end-error", error(Status::Internal, "the stream's source panicked")),
         ("oneway", named(&("opened",))),
         ("error", error(Status::Protocol, unknown_kind)),
         ("error-connection", error(Status::Protocol, other_version)),
@@ -356,6 +366,7 @@ fn golden_requests_carry_the_ids_of_their_methods() {
         ("request-named", "HelloService", "hello"),
         ("request-struct-named", "AccountService", "move_to"),
         ("request-no-arguments", "HelloService", "ping"),
+        ("request-stream", "Numbers", "sum"),
         ("oneway", "AccountService", "audit"),
     ] {
         let key = ServiceKey::new(service, "1.0.0", "");
@@ -420,31 +431,101 @@ impl Greeter for Greeting {
     }
 }
 
+#[rpc_service]
+trait Numbers {
+    async fn sum(&self, numbers: Streaming<u32>) -> rpc_runtime::Result<u32>;
+    async fn up_to(&self, n: u32) -> rpc_runtime::Result<Streaming<u32>>;
+}
+
+struct Counting;
+
+impl Numbers for Counting {
+    async fn sum(&self, mut numbers: Streaming<u32>) -> rpc_runtime::Result<u32> {
+        let mut sum = 0;
+        while let Some(number) = numbers.next().await {
+            sum += number?;
+        }
+        Ok(sum)
+    }
+
+    async fn up_to(&self, n: u32) -> rpc_runtime::Result<Streaming<u32>> {
+        Ok(Streaming::from_items(1..=n))
+    }
+}
+
+/// A server, spoken to in bytes.
+struct Spoken(TcpStream);
+
+impl Spoken {
+    fn to(server: &Server) -> Self {
+        let address = server.local_uri().strip_prefix("tcp://").unwrap();
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Self(socket)
+    }
+
+    fn say(&mut self, golden: &str) {
+        self.0.write_all(&Golden::read(golden).bytes).unwrap();
+    }
+
+    fn hear(&mut self, golden: &str) {
+        assert_eq!(self.frame(), Golden::read(golden).bytes, "{golden}");
+    }
+
+    /// The bytes of the next frame.
+    fn frame(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_LEN];
+        self.0.read_exact(&mut bytes).unwrap();
+        let length = Header::decode(&bytes).unwrap().unwrap().length as usize;
+        bytes.resize(HEADER_LEN + length, 0);
+        self.0.read_exact(&mut bytes[HEADER_LEN..]).unwrap();
+        bytes
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_answers_golden_bytes_with_golden_bytes_before_any_hello() {
-    let server =
-        Server::builder().provide(GreeterServer::new(Greeting)).bind("tcp://127.0.0.1:0").await;
-    let server = server.unwrap();
-    let address = server.local_uri().strip_prefix("tcp://").unwrap().to_owned();
+    let server = Server::builder().provide(GreeterServer::new(Greeting));
+    let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
+    let mut spoken = Spoken::to(&server);
     let talk = tokio::task::spawn_blocking(move || {
-        let mut socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let expect = |socket: &mut TcpStream, golden: &str| {
-            let expected = Golden::read(golden).bytes;
-            let mut read = vec![0; expected.len()];
-            socket.read_exact(&mut read).unwrap();
-            assert_eq!(read, expected, "{golden}");
-        };
-        expect(&mut socket, "hello-provider");
-        for (sent, answer) in [
+        spoken.hear("hello-provider");
+        for (said, answer) in [
             ("request-named", "response-ok"),
             ("request-struct-named", "response-not-found-unexecuted"),
             ("ping", "pong"),
             ("unknown-kind", "error"),
             ("request-named", "response-ok"),
         ] {
-            socket.write_all(&Golden::read(sent).bytes).unwrap();
-            expect(&mut socket, answer);
+            spoken.say(said);
+            spoken.hear(answer);
+        }
+    });
+    talk.await.unwrap();
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn golden_items_follow_golden_requests_and_answers() {
+    let server = Server::builder().provide(NumbersServer::new(Counting));
+    let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
+    let mut spoken = Spoken::to(&server);
+    let talk = tokio::task::spawn_blocking(move || {
+        spoken.frame();
+        for said in ["request-stream", "stream-data", "stream-end"] {
+            spoken.say(said);
+        }
+        assert_eq!(&spoken.frame()[HEADER_LEN..], [1], "the sum of the one item that was sent");
+
+        let header = Golden::read("request-stream").header();
+        let method = NUMBERS_DESCRIPTOR.methods()[1].id();
+        let header = Header { method, flags: Flags::default(), ..header };
+        let mut request = Vec::new();
+        let body = rmp_serde::to_vec(&(1,)).unwrap();
+        FrameCodec::new(LIMIT).encode(&Frame::new(header, &body), &mut request).unwrap();
+        spoken.0.write_all(&request).unwrap();
+        for answer in ["response-stream", "stream-data", "stream-end"] {
+            spoken.hear(answer);
         }
     });
     talk.await.unwrap();
