@@ -74,5 +74,5 @@ pub use instance::Instance;
 pub use lease::{Lease, LeaseHandle};
 pub use registry::{BoxFuture, Registry};
 pub use schemes::{SchemeFactory, connect, register_scheme, supported_schemes};
-pub use uri::RegistryUri;
+pub use uri::{RegistryUri, file_uri};
 pub use watch::{Snapshot, Watch, WatchSender};

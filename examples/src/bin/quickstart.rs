@@ -48,7 +48,7 @@ async fn show() -> anyhow::Result<()> {
         .prefix("rpc-quickstart-")
         .tempdir()
         .context("cannot make a folder for the registry")?;
-    let registry = registry_uri(folder.path())?;
+    let registry = rpc_registry::file_uri(folder.path())?;
     let list = folder.path().join("registry.jsonl");
     println!("1. A registry in a temporary folder: {registry}");
 
@@ -84,13 +84,6 @@ async fn end_of_input() {
     let mut ignored = Vec::new();
     // An input that fails is as much at its end as one that is closed.
     let _ = tokio::io::stdin().read_to_end(&mut ignored).await;
-}
-
-/// The URI of a registry in `folder`. What has a meaning in URIs is escaped.
-fn registry_uri(folder: &Path) -> anyhow::Result<String> {
-    let path = folder.to_str().context("the path of the temporary folder is not UTF-8")?;
-    let escaped = path.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
-    Ok(format!("file://{escaped}"))
 }
 
 /// The line of `HelloService` in the registry's file.
