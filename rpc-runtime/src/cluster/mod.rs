@@ -56,7 +56,12 @@ impl Cluster {
     async fn connect(&self) -> Result<Arc<Channel>, RpcError> {
         let endpoints = self.directory.endpoints();
         let mut failed = None;
-        for endpoint in self.in_order(&endpoints) {
+        // Those without a connection first: it is the turn of one of them, or there would be no
+        // need to connect, and they would get no calls while others have one.
+        let (missing, others): (Vec<_>, Vec<_>) = self
+            .in_order(&endpoints)
+            .partition(|endpoint| matches!(endpoint.availability(), Availability::Connectable));
+        for endpoint in missing.into_iter().chain(others) {
             match endpoint.connected().await {
                 Ok(channel) => return Ok(channel),
                 Err(error) => failed = Some(error),
