@@ -87,6 +87,11 @@ impl Streams {
         }
     }
 
+    /// The request `id` was taken back before it was begun, so nobody will take its stream.
+    pub(super) fn forget_incoming(&mut self, id: u64) {
+        self.incoming.remove(&id);
+    }
+
     /// The peer no longer wants the items of call `id`.
     pub(super) fn cancel_outgoing(&mut self, id: u64, wakers: &mut Vec<Waker>) {
         if let Some(outgoing) = self.outgoing.remove(&id) {

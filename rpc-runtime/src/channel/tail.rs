@@ -118,6 +118,7 @@ impl<'a> Reading<'_, 'a> {
         let header = &frame.header;
         match header.kind {
             Kind::Cancel => {
+                self.take_back(header.id);
                 self.work.cancel(header.id);
                 self.streams.cancel_outgoing(header.id, self.wakers);
             }
@@ -134,6 +135,17 @@ impl<'a> Reading<'_, 'a> {
             },
             Kind::Error => self.error(frame),
             _ => {}
+        }
+    }
+
+    /// A call that is dropped right after it was sent: its request is in this very batch, and is not
+    /// begun.
+    fn take_back(&mut self, id: u64) {
+        let given_up =
+            |request: &Frame<'_>| request.header.id == id && request.header.kind == Kind::Request;
+        if let Some(at) = self.requests.iter().rposition(given_up) {
+            self.requests.remove(at);
+            self.streams.forget_incoming(id);
         }
     }
 
