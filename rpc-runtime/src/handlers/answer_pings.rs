@@ -12,6 +12,9 @@ impl ChannelHandler for AnswerPings {
     #[inline]
     fn channel_read(&mut self, ctx: &mut ChannelContext<'_>, frame: &mut Frame<'_>) -> Handled {
         match frame.header.kind {
+            // A congested peer has bytes to read as a sign of life; one that does not read them would
+            // fill the memory with its pongs.
+            Kind::Ping if !ctx.is_writable() => Ok(Flow::Stop),
             Kind::Ping => {
                 ctx.write(Frame::bare(Header { id: frame.header.id, ..Header::new(Kind::Pong) }));
                 Ok(Flow::Stop)

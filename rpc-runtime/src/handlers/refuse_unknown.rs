@@ -19,8 +19,12 @@ impl ChannelHandler for RefuseUnknown {
             Kind::Unknown(number) => number,
             _ => return Ok(Flow::Next),
         };
-        let error = RpcError::protocol(format!("frames of kind {number} are not understood here"));
-        ctx.write(error_frame(frame.header.id, &error));
+        // A peer that does not read what it is told is told no more.
+        if ctx.is_writable() {
+            let error =
+                RpcError::protocol(format!("frames of kind {number} are not understood here"));
+            ctx.write(error_frame(frame.header.id, &error));
+        }
         Ok(Flow::Stop)
     }
 
