@@ -426,13 +426,15 @@ async fn random_payloads_behind_valid_headers_are_each_answered() {
         attacker.send(&bytes).await;
     }
     let mut answered = std::collections::BTreeSet::new();
-    for _ in 0..expected {
+    while (answered.len() as u64) < expected {
         let answer = attacker.next().await.unwrap();
+        if answer.header.kind == Kind::Cancel {
+            // The flags announced a stream that the method does not take.
+            continue;
+        }
         assert_eq!(answer.header.kind, Kind::Response, "{answer:?}");
         assert!(answered.insert(answer.header.id), "answered twice: {answer:?}");
     }
-    assert_eq!(answered.len() as u64, expected);
-    attacker.check().await;
     drop(attacker);
     scene.end().await;
 }
@@ -928,4 +930,21 @@ async fn a_server_that_says_goodbye_on_every_connection_is_not_tried_for_ever() 
     }
     let accepted = accepted.load(Ordering::SeqCst);
     assert!(accepted <= 1 + 5 * 4, "{accepted} connections for five calls");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pings_of_a_server_that_reads_no_pongs_do_not_fill_the_clients_memory() {
+    let server = RawServer::start(|mut peer| async move {
+        let pings = bare(Kind::Ping, 1).repeat(1_000);
+        while peer.stream().write_all(&pings).await.is_ok() {}
+    })
+    .await;
+    let max = Arc::<AtomicUsize>::default();
+    let client = Client::builder().pipeline(gauge(&max)).connect(server.uri()).await.unwrap();
+    let probe = ProbeClient::new(client).with_timeout(2 * SECOND);
+    // However it ends: the client has had two seconds to fill its memory.
+    let _ = soon("the call", probe.add(1, 2)).await;
+    let most = max.load(Ordering::SeqCst);
+    assert!(most > 64 << 10, "{most} bytes is no congestion");
+    assert!(most < 4 << 20, "{most} bytes of pongs");
 }
