@@ -207,3 +207,21 @@ async fn a_drain_finishes_what_is_in_work_and_cuts_off_what_is_over_the_budget()
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_is_not_polled_does_not_hold_up_the_frames_of_others() {
+    let (_server, bed, _) = pair("memory:not-polled").await;
+    let waiting = tokio::spawn({
+        let bed = bed.clone();
+        async move { bed.sleep(500).await }
+    });
+    tokio::time::sleep(MS(10)).await;
+    // Not alone, so it promises to flush when it is polled again; which does not happen.
+    let mut held = Box::pin(bed.sleep(0));
+    assert!(futures::poll!(&mut held).is_pending());
+    let started = Instant::now();
+    bed.with_timeout(MS(400)).sleep(0).await.unwrap();
+    assert!(started.elapsed() < MS(50), "{:?}", started.elapsed());
+    waiting.await.unwrap().unwrap();
+    held.await.unwrap();
+}

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::task::AbortHandle;
 
-use super::{Channel, Core, FlushDuty, IncomingStream, State, clock};
+use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, State, clock};
 use crate::buffer;
 use crate::error::RpcError;
 use crate::in_flight::{Completion, Removed};
@@ -183,7 +183,12 @@ impl Call<'_> {
         let owed = match core.claim_duty() {
             false => Owed::Nothing,
             true if alone => Owed::FlushNow,
-            true => Owed::FlushLater,
+            true => {
+                // One look for all the promises of that time: it costs a busy channel next to
+                // nothing, and an idle one nothing.
+                core.duty_due.get_or_insert(now + DUTY_GRACE);
+                Owed::FlushLater
+            }
         };
         let kick = core.driver_if_needed();
         drop(core);

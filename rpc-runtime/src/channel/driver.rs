@@ -200,8 +200,14 @@ impl<H: RequestHandler> Driver<H> {
             None => Turn::Wait,
         };
         let leaving = core.leaving.filter(|_| core.is_idle());
-        let next =
-            [core.in_flight.earliest(), core.pipeline.poll_timeout(), self.close_by, leaving];
+        let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;
+        let next = [
+            core.in_flight.earliest(),
+            core.pipeline.poll_timeout(),
+            core.duty_due,
+            self.close_by,
+            leaving,
+        ];
         let next = next.into_iter().flatten().min();
         if next != self.armed
             && let Some(next) = next
@@ -210,8 +216,8 @@ impl<H: RequestHandler> Driver<H> {
         }
         self.armed = next;
         core.armed = next;
-        // Nobody has promised to flush what a timer or a handler wrote.
-        let flush = core.pipeline.has_output() && !core.duty && !core.writing;
+        // Nobody has promised to flush what a timer or a handler wrote; or somebody has, long ago.
+        let flush = core.pipeline.has_output() && !core.writing && (!core.duty || broken_promise);
         drop(core);
         wake_all(wakers);
         if !inbox.is_empty() {

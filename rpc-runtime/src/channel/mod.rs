@@ -12,7 +12,8 @@
 //! more, the remainder goes to the driver (`rest`) and `writing` stays set until it is written.
 //!
 //! A promise is a [`FlushDuty`]: dropping it flushes, so a caller that is cancelled between its
-//! promise and its flush still keeps it.
+//! promise and its flush still keeps it. A caller that is neither polled nor dropped would hold up
+//! everybody's frames, so the driver looks after it: see [`DUTY_GRACE`].
 
 mod call;
 pub(crate) mod driver;
@@ -67,6 +68,10 @@ impl Default for ChannelLimits {
 /// How long requests may still be on their way that the peer sent before it heard of the end.
 const LEAVING: Duration = Duration::from_secs(1);
 
+/// How long a caller may take to keep its promise to flush. Its task was woken for it at once, but
+/// a user's code may hold a future without polling it.
+const DUTY_GRACE: Duration = Duration::from_millis(20);
+
 /// Adds a user's handlers to the pipeline of a new connection.
 pub(crate) type Initializer = Arc<dyn Fn() -> Vec<Change> + Send + Sync>;
 
@@ -101,6 +106,8 @@ struct Core {
     state: State,
     /// Somebody has promised to flush.
     duty: bool,
+    /// When the driver sees whether a caller has kept its promise.
+    duty_due: Option<Instant>,
     /// Somebody writes, and looks again before it stops.
     writing: bool,
     /// What the operating system did not take; for the driver to write.
@@ -177,6 +184,7 @@ impl Core {
             (None, _) => false,
         };
         let needed = earlier(self.in_flight.earliest())
+            || earlier(self.duty_due)
             || !self.inbox.is_empty()
             || self.pipeline.closing().is_some()
             || self.is_ending();
@@ -225,6 +233,7 @@ impl Channel {
             await_room: Vec::new(),
             state: State::Open,
             duty: false,
+            duty_due: None,
             writing: false,
             rest: Vec::new(),
             spare: Vec::new(),
