@@ -29,6 +29,8 @@ pub trait Probe {
     async fn sleep(&self, milliseconds: u64) -> Result<u64>;
     /// Never answers; counted while it waits.
     async fn wait(&self) -> Result<()>;
+    /// How many calls wait, sleep or block now.
+    async fn waiting(&self) -> Result<usize>;
     /// Holds its thread for so many milliseconds.
     #[rpc(blocking)]
     async fn block(&self, milliseconds: u64) -> Result<u64>;
@@ -156,6 +158,11 @@ impl Probe for Provider {
         self.starts();
         let _waiting = self.waits();
         std::future::pending().await
+    }
+
+    async fn waiting(&self) -> Result<usize> {
+        self.starts();
+        Ok(self.seen.waiting())
     }
 
     async fn block(&self, milliseconds: u64) -> Result<u64> {

@@ -1,0 +1,289 @@
+//! Providers and consumers in processes of their own, killed, stopped and restarted.
+//!
+//! The processes are this test program itself, told by the environment to run [`child`] in a role.
+#![cfg(unix)]
+#![allow(missing_docs)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rpc_runtime::Server;
+use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider};
+use rpc_tests::waiting::{PATIENCE, soon, until};
+use tokio::signal::unix::{SignalKind, signal};
+
+const ROLE: &str = "RPC_TESTS_ROLE";
+const FOLDER: &str = "RPC_TESTS_FOLDER";
+const BIND: &str = "RPC_TESTS_BIND";
+const NAME: &str = "RPC_TESTS_NAME";
+
+/// What a child prints when it has done what its role begins with.
+const READY: &str = "@ready";
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Not a test of its own: what the child processes run.
+#[test]
+fn child() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    // Ends with the parent, however that ends.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(1);
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let folder = std::env::var(FOLDER).unwrap();
+    runtime.block_on(async {
+        match role.as_str() {
+            "provider" => provide(&folder).await,
+            "consumer" => consume(&folder).await,
+            other => panic!("no role {other}"),
+        }
+    });
+}
+
+/// Serves until it is told to terminate.
+async fn provide(folder: &str) {
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
+    let server = Server::builder()
+        .provide(ProbeServer::new(Provider::new(std::env::var(NAME).unwrap())))
+        .registry(rpc_registry::connect(format!("file://{folder}")).await.unwrap())
+        .bind(std::env::var(BIND).unwrap())
+        .await
+        .unwrap();
+    println!("{READY} {}", server.local_uri());
+    server.serve_until(terminate.recv()).await.unwrap();
+}
+
+/// Finds a provider by name and calls it.
+async fn consume(folder: &str) {
+    let registry = rpc_registry::connect(format!("file://{folder}")).await.unwrap();
+    let probe = ProbeClient::discover(registry).await.unwrap();
+    let name = probe.who().await.unwrap();
+    let sum = probe.add(40, 2).await.unwrap();
+    println!("{READY} {name} says {sum}");
+}
+
+/// A child process, killed when dropped.
+struct Process {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(role: &str, folder: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact", "--nocapture"])
+            .env(ROLE, role)
+            .env(FOLDER, folder)
+            .envs(settings.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, output }
+    }
+
+    /// A provider that serves, and its URI.
+    fn provider(name: &str, folder: &Path, bind: &str) -> (Self, String) {
+        let mut process = Self::start("provider", folder, &[(NAME, name), (BIND, bind)]);
+        let uri = process.ready();
+        (process, uri)
+    }
+
+    /// Waits for the ready mark and returns what stands after it.
+    fn ready(&mut self) -> String {
+        let mut line = String::new();
+        while self.output.read_line(&mut line).unwrap() > 0 {
+            if let Some((_, rest)) = line.split_once(READY) {
+                return rest.trim().to_owned();
+            }
+            line.clear();
+        }
+        panic!("the child ended before it was ready");
+    }
+
+    /// `kill -9`.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
+    fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// Waits for the end.
+    async fn ended(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < 2 * PATIENCE, "the child does not end");
+            tokio::time::sleep(SECOND / 200).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn discover(folder: &Path) -> ProbeClient {
+    let registry = rpc_registry::connect(format!("file://{}", folder.display())).await.unwrap();
+    ProbeClient::discover(registry).await.unwrap().with_timeout(30 * SECOND)
+}
+
+/// Waits until this provider answers a call.
+async fn until_called(probe: &ProbeClient, name: &str) {
+    soon("the provider gets calls", async {
+        while probe.who().await.as_deref() != Ok(name) {
+            tokio::time::sleep(SECOND / 200).await;
+        }
+    })
+    .await;
+}
+
+const ANY_PORT: &str = "tcp://127.0.0.1:0";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_finds_a_provider_of_another_process_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_provider, _) = Process::provider("far away", dir.path(), ANY_PORT);
+    let mut consumer = Process::start("consumer", dir.path(), &[]);
+    assert_eq!(consumer.ready(), "far away says 42");
+    assert!(consumer.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_provider_is_killed_its_callers_hear_at_once_and_the_next_calls_go_elsewhere() {
+    const CALLS: usize = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut doomed, uri) = Process::provider("doomed", dir.path(), ANY_PORT);
+    let probe = discover(dir.path()).await;
+    let calls: Vec<_> = (0..CALLS)
+        .map(|_| {
+            let probe = probe.clone();
+            tokio::spawn(async move {
+                let result = probe.wait().await;
+                (result, Instant::now())
+            })
+        })
+        .collect();
+    soon("all calls are in work", async {
+        while probe.waiting().await.unwrap() < CALLS {
+            tokio::time::sleep(SECOND / 1000).await;
+        }
+    })
+    .await;
+    let (_other, _) = Process::provider("other", dir.path(), ANY_PORT);
+    until_called(&probe, "other").await;
+
+    doomed.kill();
+    let killed = Instant::now();
+    let mut ends = Vec::new();
+    for call in calls {
+        let (result, at) = soon("a caller's end", call).await.unwrap();
+        let error = result.unwrap_err();
+        assert!(error.is_unavailable() && !error.is_safe_to_retry(), "{error:?}");
+        assert!(error.to_string().contains(&uri), "{error}");
+        ends.push(at.saturating_duration_since(killed));
+    }
+    let (first, last) = (*ends.iter().min().unwrap(), *ends.iter().max().unwrap());
+    assert!(
+        first < SECOND && last - first <= SECOND / 10,
+        "after the kill the first caller heard in {first:?}, the last in {last:?}"
+    );
+    for _ in 0..50 {
+        assert_eq!(soon("the next call", probe.who()).await.as_deref(), Ok("other"));
+    }
+    assert!(!doomed.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_back_when_its_provider_is_restarted_on_the_same_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut provider, uri) = Process::provider("first", dir.path(), ANY_PORT);
+    let by_uri = ProbeClient::connect(&uri).await.unwrap();
+    let by_name = discover(dir.path()).await;
+    for (round, name) in ["second", "third", "fourth"].into_iter().enumerate() {
+        assert!(by_uri.who().await.is_ok() && by_name.who().await.is_ok());
+        if round == 1 {
+            provider.terminate();
+        } else {
+            provider.kill();
+        }
+        provider.ended().await;
+        for probe in [&by_uri, &by_name] {
+            let error = soon("a call to nobody", probe.who()).await.unwrap_err();
+            assert!(error.is_unavailable(), "{error:?}");
+        }
+        let (restarted, again) = Process::provider(name, dir.path(), &uri);
+        assert_eq!(again, uri);
+        provider = restarted;
+        until_called(&by_uri, name).await;
+        until_called(&by_name, name).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_terminated_answers_what_is_in_work_and_new_calls_go_elsewhere() {
+    const CALLS: usize = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut leaving, _) = Process::provider("leaving", dir.path(), ANY_PORT);
+    let probe = discover(dir.path()).await;
+    assert_eq!(probe.who().await.as_deref(), Ok("leaving"));
+    let in_work: Vec<_> = (0..CALLS)
+        .map(|_| {
+            let probe = probe.clone();
+            tokio::spawn(async move { probe.sleep(1_500).await })
+        })
+        .collect();
+    soon("all calls are in work", async {
+        while probe.waiting().await.unwrap() < CALLS {
+            tokio::time::sleep(SECOND / 1000).await;
+        }
+    })
+    .await;
+    let (_staying, _) = Process::provider("staying", dir.path(), ANY_PORT);
+    until_called(&probe, "staying").await;
+
+    // Others go on calling all along, and none of their calls fails.
+    let (stop, calls) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (probe, stop, calls) = (probe.clone(), Arc::clone(&stop), Arc::clone(&calls));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    probe.who().await.unwrap();
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(SECOND / 1000).await;
+                }
+            })
+        })
+        .collect();
+    until("they call", || calls.load(Ordering::Relaxed) > 20).await;
+    leaving.terminate();
+    for call in in_work {
+        assert_eq!(soon("a call in work", call).await.unwrap(), Ok(1_500));
+    }
+    assert!(leaving.ended().await.success(), "the provider did not end in order");
+    let so_far = calls.load(Ordering::Relaxed);
+    until("they go on calling", || calls.load(Ordering::Relaxed) > so_far + 20).await;
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        soon("the caller's end", caller).await.expect("no call fails");
+    }
+    for _ in 0..20 {
+        assert_eq!(probe.who().await.as_deref(), Ok("staying"));
+    }
+}
