@@ -283,6 +283,15 @@ impl InFlight {
         self.earliest = earliest;
     }
 
+    /// Ends the calls that wait for their turn.
+    pub(crate) fn fail_queued(&mut self, error: &RpcError, wakers: &mut Vec<Waker>) {
+        for id in std::mem::take(&mut self.queue) {
+            if self.slot(id).is_some_and(|slot| matches!(slot.state, State::Queued { .. })) {
+                wakers.extend(self.fail(id, error.clone()));
+            }
+        }
+    }
+
     /// Ends all calls.
     pub(crate) fn fail_all(&mut self, error: &RpcError, wakers: &mut Vec<Waker>) {
         for at in 0..self.slots.len() {

@@ -5,12 +5,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use crate::channel::IncomingStream;
+use crate::channel::{IncomingStream, Source};
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Arguments, Encoding, Wire};
 use crate::status::Status;
-use crate::streaming::{self, Source};
+use crate::streaming;
 use pin_project_lite::pin_project;
 
 /// A service that a server can provide. `#[rpc_service]` implements it for the generated

@@ -10,7 +10,6 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -19,7 +18,7 @@ use futures_core::Stream;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::mpsc;
 
-use crate::channel::{IncomingStream, OutgoingStream};
+use crate::channel::{IncomingStream, Source};
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Encoding, Wire};
 
@@ -199,17 +198,6 @@ impl<T> fmt::Debug for Streaming<T> {
 
 // ---- how a stream gets into a call and out of it ---------------------------------------------
 
-/// The items that an end is to send.
-pub(crate) trait Source: Send {
-    /// Appends the next item to `out`; `None` at the end.
-    fn poll_next_into(
-        &mut self,
-        cx: &mut Context<'_>,
-        encoding: Encoding,
-        out: &mut Vec<u8>,
-    ) -> Poll<Option<Result<(), RpcError>>>;
-}
-
 impl<T: Wire> Source for Inner<T> {
     fn poll_next_into(
         &mut self,
@@ -309,54 +297,4 @@ impl<'de, T> Deserialize<'de> for Streaming<T> {
         let stream = stream.ok_or_else(|| D::Error::custom("no stream came with this call"))?;
         Ok(Self::of(Inner::Remote(*stream, PhantomData)))
     }
-}
-
-/// Items that are appended before they leave together.
-const MAX_GATHERED: usize = 64;
-
-/// Sends the items of `source`, as fast as the receiver and the connection take them.
-pub(crate) async fn pump(mut out: OutgoingStream, mut source: Box<dyn Source>, encoding: Encoding) {
-    let mut item = Vec::new();
-    let mut gathered = 0;
-    let error = loop {
-        let next = poll_fn(|cx| {
-            item.clear();
-            let next = match out.poll_ready(cx) {
-                Poll::Ready(Ok(())) => poll_source(&mut *source, cx, encoding, &mut item),
-                Poll::Ready(Err(cause)) => Poll::Ready(Some(Err(cause))),
-                Poll::Pending => Poll::Pending,
-            };
-            if next.is_pending() {
-                out.flush();
-            }
-            next
-        });
-        match next.await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => break Some(error),
-            None => break None,
-        }
-        if let Err(error) = out.append(&item) {
-            break Some(error);
-        }
-        gathered += 1;
-        if gathered == MAX_GATHERED {
-            gathered = 0;
-            out.flush();
-            tokio::task::yield_now().await;
-        }
-    };
-    out.end(error.as_ref());
-}
-
-/// Polls a user's stream; its panic ends the stream with an error.
-fn poll_source(
-    source: &mut dyn Source,
-    cx: &mut Context<'_>,
-    encoding: Encoding,
-    item: &mut Vec<u8>,
-) -> Poll<Option<Result<(), RpcError>>> {
-    catch_unwind(AssertUnwindSafe(|| source.poll_next_into(cx, encoding, item))).unwrap_or_else(
-        |_| Poll::Ready(Some(Err(RpcError::internal("the stream's source panicked")))),
-    )
 }

@@ -164,3 +164,14 @@ async fn handlers_of_an_open_connection_are_seen_added_and_removed_under_calls()
         channel.change(Change::remove("refuse")).unwrap_err().to_string().contains("answer-pings")
     );
 }
+
+#[tokio::test]
+async fn a_small_payload_limit_does_not_keep_the_ends_from_greeting_each_other() {
+    let builder = Server::builder().provide(BankServer::new(Ledger)).max_payload(16);
+    let server = builder.bind("memory:small-limit").await.unwrap();
+    let client = rpc_runtime::Client::builder().max_payload(16).connect(server.local_uri()).await;
+    let bank = BankClient::new(client.unwrap());
+    assert_eq!(bank.add(1, 2).await, Ok(3));
+    assert!(bank.echo(vec![7; 100]).await.unwrap_err().is_too_large());
+    assert_eq!(bank.add(1, 2).await, Ok(3));
+}

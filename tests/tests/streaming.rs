@@ -317,3 +317,51 @@ async fn a_stream_outside_of_a_call_is_refused_and_so_is_a_second_one() {
         "{error:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_over_the_receivers_limit_end_that_stream_and_nothing_else() {
+    let plain = Plain::default();
+    let builder = Server::builder().provide(NumbersServer::new(plain)).max_in_work(2);
+    let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
+    let client = Client::builder().max_payload(1_024).connect(server.local_uri()).await.unwrap();
+    let numbers = NumbersClient::new(client);
+    for _ in 0..8 {
+        let mut blobs = within(numbers.blobs(10, 4_096)).await.unwrap();
+        let error = within(blobs.next()).await.unwrap().unwrap_err();
+        assert!(error.is_too_large(), "{error}");
+        assert!(within(blobs.next()).await.is_none());
+        assert_eq!(within(numbers.add(1, 2)).await.unwrap(), 3);
+    }
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_is_the_answer_to_a_call_long_given_up_is_stopped() {
+    #[rpc_service]
+    trait Late {
+        async fn late(&self) -> Result<Streaming<u64>>;
+        async fn quick(&self) -> Result<()>;
+    }
+    struct Slow(Plain);
+    impl Late for Slow {
+        async fn late(&self) -> Result<Streaming<u64>> {
+            // Blocks the thread, so that the deadline cannot end it at the provider.
+            std::thread::sleep(Duration::from_millis(150));
+            self.0.endless().await
+        }
+        async fn quick(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+    let plain = Plain::default();
+    let open = Arc::clone(&plain.open);
+    let builder = Server::builder().provide(LateServer::new(Slow(plain))).max_in_work(1);
+    let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
+    let late = LateClient::connect(server.local_uri()).await.unwrap();
+    for _ in 0..3 {
+        let error = late.with_timeout(Duration::from_millis(50)).late().await.unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+    }
+    within(late.quick()).await.unwrap();
+    until(|| open.load(Ordering::SeqCst) == 0).await;
+}

@@ -225,3 +225,27 @@ async fn a_caller_that_is_not_polled_does_not_hold_up_the_frames_of_others() {
     waiting.await.unwrap().unwrap();
     held.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_its_turn_ends_when_the_provider_says_goodbye() {
+    let (server, _, _) = pair("memory:goodbye").await;
+    let client = Client::builder().max_in_flight(1).connect(server.local_uri()).await.unwrap();
+    let bed = SleeperClient::new(client);
+    let sent = tokio::spawn({
+        let bed = bed.clone();
+        async move { bed.sleep(3_000).await }
+    });
+    tokio::time::sleep(MS(10)).await;
+    let queued = tokio::spawn({
+        let bed = bed.clone();
+        async move { bed.sleep(0).await }
+    });
+    tokio::time::sleep(MS(10)).await;
+    let started = Instant::now();
+    let stopping = tokio::spawn(server.shutdown());
+    let error = queued.await.unwrap().unwrap_err();
+    assert!(error.is_unavailable() && error.is_safe_to_retry(), "{error:?}");
+    assert!(started.elapsed() < MS(1_000), "{:?}", started.elapsed());
+    sent.await.unwrap().unwrap();
+    stopping.await.unwrap().unwrap();
+}

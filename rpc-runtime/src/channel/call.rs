@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use tokio::task::AbortHandle;
 
-use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, State, clock};
+use super::tail::going_away;
+use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, Source, State, clock, pump};
 use crate::buffer;
 use crate::error::RpcError;
 use crate::in_flight::{Completion, Removed};
 use crate::protocol::payload::Encoding;
 use crate::protocol::{Flags, Frame, Header, Kind};
 use crate::status::Status;
-use crate::streaming::{self, Source};
 
 /// What is to be sent: a header without id and length, and the encoded payload.
 #[derive(Clone, Copy)]
@@ -196,7 +196,7 @@ impl Call<'_> {
         if let Some(source) = self.upload.take() {
             let items = self.channel.outgoing_stream(self.id);
             let encoding = Encoding::of(self.request.header.flags);
-            let task = tokio::spawn(streaming::pump(items, source, encoding));
+            let task = tokio::spawn(pump(items, source, encoding));
             self.uploading = Some(AbortOnDrop(Some(task.abort_handle())));
         }
         self.stage = Stage::Sent(match owed {
@@ -256,26 +256,23 @@ impl Core {
     fn accepts(&self, bytes: usize) -> Result<(), CallError> {
         let refused = match &self.state {
             State::Open => None,
-            State::Draining => {
-                Some(RpcError::unavailable("the provider is shutting down and takes no new calls"))
-            }
+            State::Draining => Some(going_away()),
             State::Closed(cause) => Some(cause.clone()),
         };
         if let Some(error) = refused {
             return Err(CallError::NotOpen(error.unexecuted()));
         }
-        match self.peer_hello.as_ref().map_or(0, |hello| hello.max_payload as usize) {
-            limit if limit > 0 && bytes > limit => Err(CallError::Failed(
-                RpcError::new(
-                    Status::TooLarge,
-                    format!(
-                        "payload of {bytes} bytes is over the provider's limit of {limit} bytes"
-                    ),
-                )
-                .unexecuted(),
-            )),
-            _ => Ok(()),
+        self.fits(bytes).map_err(CallError::Failed)
+    }
+
+    /// Whether the peer takes a payload of `bytes` bytes, as far as it has said.
+    pub(super) fn fits(&self, bytes: usize) -> Result<(), RpcError> {
+        let limit = self.peer_hello.as_ref().map_or(0, |hello| hello.max_payload as usize);
+        if limit == 0 || bytes <= limit {
+            return Ok(());
         }
+        let message = format!("payload of {bytes} bytes is over the peer's limit of {limit} bytes");
+        Err(RpcError::new(Status::TooLarge, message).unexecuted())
     }
 }
 

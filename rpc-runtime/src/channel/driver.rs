@@ -147,11 +147,13 @@ impl<H: RequestHandler> Driver<H> {
                         continue;
                     }
                     Poll::Ready(Ok(false)) => {
-                        return Poll::Ready(RpcError::unavailable(
-                            "the peer closed the connection",
-                        ));
+                        let closed = RpcError::unavailable("the peer closed the connection");
+                        return Poll::Ready(self.channel.peer_error_or(closed));
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(connection_lost(&error)),
+                    Poll::Ready(Err(error)) => {
+                        let lost = connection_lost(&error);
+                        return Poll::Ready(self.channel.peer_error_or(lost));
+                    }
                     Poll::Pending => {}
                 },
             }
@@ -275,9 +277,9 @@ impl<H: RequestHandler> Driver<H> {
         let now = clock();
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
-        let room = match core.streams.has_incoming() {
-            true => usize::MAX,
-            false => self.channel.limits.max_in_work.saturating_sub(core.work.len()),
+        let room = match core.streams.is_empty() {
+            false => usize::MAX,
+            true => self.channel.limits.max_in_work.saturating_sub(core.work.len()),
         };
         let had_output = core.pipeline.pending_bytes();
         let consumed = core.reading(&mut wakers, requests, room, |pipeline, tail| {
@@ -389,8 +391,8 @@ impl Core {
 
     /// Whether more may be read now.
     fn may_read(&mut self, max_in_work: usize, limited: bool) -> bool {
-        // Requests in work may wait for items of streams, which must not wait for them.
-        let full = limited && self.work.len() >= max_in_work && !self.streams.has_incoming();
+        // Requests in work may wait for items or credit of streams, which come the same way.
+        let full = limited && self.work.len() >= max_in_work && self.streams.is_empty();
         // Half of it must be done before reading goes on, or it would stop again at once.
         self.work.set_resume_below(if full { max_in_work.div_ceil(2) } else { 0 });
         self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
@@ -420,23 +422,30 @@ impl Core {
         room: usize,
         run: impl FnOnce(&mut crate::pipeline::Pipeline, &mut ChannelTail<'_, 'a>) -> R,
     ) -> R {
-        let Self { pipeline, in_flight, work, streams, state, peer_hello, .. } = self;
-        let reading = Reading {
+        let Self { pipeline, in_flight, work, streams, state, peer_hello, peer_error, .. } = self;
+        let mut tail = ChannelTail::Reading(Reading {
             in_flight,
             work,
             streams,
             state,
             peer_hello,
+            peer_error,
             wakers,
             requests,
+            replies: Vec::new(),
             room,
             fatal: None,
-        };
-        let mut tail = ChannelTail::Reading(reading);
+        });
         let result = run(pipeline, &mut tail);
-        if let ChannelTail::Reading(Reading { fatal: Some(cause), .. }) = tail {
-            let mut dropped = Vec::new();
-            pipeline.close(cause, clock(), &mut ChannelTail::aside(&mut dropped));
+        let ChannelTail::Reading(Reading { replies, fatal, .. }) = tail else { return result };
+        let mut aside = ChannelTail::aside(&mut self.inbox);
+        let now = clock();
+        for reply in replies {
+            // They are small, and losing one costs the peer some work, nothing else.
+            let _ = pipeline.write(reply, now, &mut aside);
+        }
+        if let Some(cause) = fatal {
+            pipeline.close(cause, now, &mut aside);
         }
         result
     }
@@ -452,6 +461,11 @@ impl Channel {
         if flush {
             self.flush();
         }
+    }
+
+    /// Why the connection ended: what the peer said, if it said anything.
+    fn peer_error_or(&self, error: RpcError) -> RpcError {
+        self.lock().peer_error.take().unwrap_or(error)
     }
 
     /// Fails the calls under way; the connection may still be saying its last words.

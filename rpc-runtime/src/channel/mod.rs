@@ -18,6 +18,7 @@
 mod call;
 pub(crate) mod driver;
 mod handle;
+mod pump;
 mod streams;
 mod tail;
 mod work;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use call::{CallError, Reply, Request};
 pub use handle::ChannelHandle;
+pub(crate) use pump::{Source, pump};
 pub(crate) use streams::{IncomingStream, OutgoingStream};
 pub(crate) use tail::read_error;
 pub(crate) use work::Ticket;
@@ -65,6 +67,9 @@ impl Default for ChannelLimits {
     }
 }
 
+/// Limit of the payload of frames that carry no user's data, whatever the limit of those is: a
+/// hello of some ten thousand services.
+const MAX_CONTROL: usize = 1 << 20;
 /// How long requests may still be on their way that the peer sent before it heard of the end.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -120,6 +125,8 @@ struct Core {
     /// Frames that handlers sent to the tail while nothing was being read.
     inbox: Vec<Frame<'static>>,
     peer_hello: Option<Hello>,
+    /// Why the peer is about to close, if it said so.
+    peer_error: Option<RpcError>,
     watermarks: Watermarks,
     /// Set once this end has said that it is about to close: when it may, if nothing is under way.
     leaving: Option<Instant>,
@@ -226,7 +233,10 @@ impl Channel {
         let now = clock();
         let Transport { reader, writer, peer } = transport;
         let mut core = Core {
-            pipeline: Pipeline::new(FrameCodec::new(limits.max_payload), limits.watermarks),
+            pipeline: Pipeline::new(
+                FrameCodec::new(limits.max_payload).with_max_control(MAX_CONTROL),
+                limits.watermarks,
+            ),
             in_flight: InFlight::new(limits.max_in_flight),
             work: Work::default(),
             streams: Streams::default(),
@@ -241,6 +251,7 @@ impl Channel {
             armed: None,
             inbox: Vec::new(),
             peer_hello: None,
+            peer_error: None,
             watermarks: limits.watermarks,
             leaving: None,
         };
@@ -309,6 +320,22 @@ impl Channel {
         if duty {
             drop(FlushDuty(self));
         }
+    }
+
+    /// No new calls are sent here; the connection ends once nothing is under way.
+    pub(crate) fn retire(&self) {
+        let mut wakers = Vec::new();
+        {
+            let mut core = self.lock();
+            if core.state != State::Open {
+                return;
+            }
+            core.state = State::Draining;
+            let unused = RpcError::unavailable("the connection is no longer used");
+            core.in_flight.fail_queued(&unused, &mut wakers);
+            wakers.extend(core.driver.take());
+        }
+        wake_all(wakers);
     }
 
     /// Ends the connection now. Whatever waits on it fails with `cause`.
@@ -409,6 +436,7 @@ impl Channel {
         if let State::Closed(cause) = &core.state {
             return Err(cause.clone());
         }
+        core.fits(frame.body.as_slice().len())?;
         core.write(frame, clock())?;
         Ok(core.claim_duty())
     }
@@ -471,8 +499,8 @@ impl Channel {
         late.into_iter().for_each(|abort| abort.abort());
     }
 
-    /// More is in work than there should be. Reading goes on at the limit only while a request
-    /// waits for the items of a stream, which come the same way.
+    /// More is in work than there should be. Reading goes on at the limit only while there are
+    /// streams, whose items and credit come the same way.
     pub(crate) fn is_overloaded(&self) -> bool {
         self.lock().work.len() >= self.limits.max_in_work
     }

@@ -24,6 +24,9 @@ fn cost(item: usize) -> usize {
     item.saturating_add(HEADER_LEN)
 }
 
+/// The items of a stream are of no more use.
+pub(super) struct Unwanted;
+
 /// The streams of one channel by the ids of their calls.
 #[derive(Default)]
 pub(super) struct Streams {
@@ -32,10 +35,6 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) fn has_incoming(&self) -> bool {
-        !self.incoming.is_empty()
-    }
-
     /// Items of call `id` may arrive from now on.
     pub(super) fn open_incoming(&mut self, id: u64, wakers: &mut Vec<Waker>) {
         if let Some(replaced) = self.incoming.insert(id, Arc::default()) {
@@ -50,14 +49,24 @@ impl Streams {
     }
 
     /// A frame of a stream arrived. Frames of streams that are gone are late, not wrong.
-    pub(super) fn read(&mut self, frame: &Frame<'_>, wakers: &mut Vec<Waker>) {
+    ///
+    /// # Errors
+    /// An item that cannot be taken. It has ended the stream; the sender is to be told.
+    pub(super) fn read(
+        &mut self,
+        frame: &Frame<'_>,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<(), Unwanted> {
         let id = frame.header.id;
         match frame.header.kind {
             Kind::StreamData => {
-                let Some(incoming) = self.incoming.get(&id) else { return };
+                let Some(incoming) = self.incoming.get(&id) else { return Ok(()) };
                 match incoming.push(frame) {
                     Ok(waker) => wakers.extend(waker),
-                    Err(error) => self.end_incoming(id, Err(error), wakers),
+                    Err(error) => {
+                        self.end_incoming(id, Err(error), wakers);
+                        return Err(Unwanted);
+                    }
                 }
             }
             Kind::StreamEnd => {
@@ -76,6 +85,7 @@ impl Streams {
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// Nothing more comes for call `id`. What came is kept until somebody has taken the stream.
@@ -149,8 +159,16 @@ impl Incoming {
                 format!("an item has {} bytes, the limit is {limit} bytes", frame.header.length),
             ));
         }
+        if !frame.header.flags.are_understood() {
+            let flags = frame.header.flags;
+            let message = format!("an item has {flags:?}, not all understood here");
+            return Err(RpcError::protocol(message));
+        }
         let item = frame.body.as_slice();
         let mut received = locked(&self.0);
+        if received.end.is_some() {
+            return Ok(None);
+        }
         if received.owed >= WINDOW {
             return Err(RpcError::protocol("the peer sent more items than it was granted"));
         }
@@ -361,8 +379,10 @@ impl Channel {
                 replaced.stop(RpcError::protocol("the id of an open stream was used again"))
             }),
         };
+        // It may have stopped reading, and now there is a stream whose credit is to be read.
+        let driver = core.driver.take();
         drop(core);
-        replaced.into_iter().for_each(Waker::wake);
+        replaced.into_iter().chain(driver).for_each(Waker::wake);
         OutgoingStream { channel: Arc::clone(self), id, outgoing, owes_flush: false, ended: false }
     }
 }

@@ -8,7 +8,7 @@ use super::work::Work;
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
 use crate::pipeline::Tail;
-use crate::protocol::{Body, Flags, Frame, Header, Hello, Kind, payload};
+use crate::protocol::{Body, Flags, Frame, Header, Hello, Kind, error_frame, payload};
 use crate::status::Status;
 
 /// The tail of a channel's pipeline.
@@ -28,6 +28,10 @@ pub(super) struct Reading<'c, 'a> {
     pub(super) wakers: &'c mut Vec<Waker>,
     /// Requests, for the driver to hand on once the lock is released.
     pub(super) requests: &'c mut Vec<Frame<'a>>,
+    /// What is to be said to the peer once the batch is through.
+    pub(super) replies: Vec<Frame<'static>>,
+    /// Why the peer is about to close, if it said so.
+    pub(super) peer_error: &'c mut Option<RpcError>,
     /// How many more requests may be taken.
     pub(super) room: usize,
     /// Why the connection is to be closed, if the peer said something that leaves no other way.
@@ -84,34 +88,37 @@ impl<'a> Reading<'_, 'a> {
 
     #[inline]
     fn response(&mut self, frame: &Frame<'_>) {
-        let waker = match frame.body {
-            Body::TooLarge { limit } => self.in_flight.fail(
-                frame.header.id,
-                RpcError::new(
-                    Status::TooLarge,
-                    format!(
-                        "the answer has {} bytes, the limit is {limit} bytes",
-                        frame.header.length
-                    ),
-                ),
+        let Header { id, flags, length, .. } = frame.header;
+        let unusable = match frame.body {
+            Body::TooLarge { limit } => Some(RpcError::new(
+                Status::TooLarge,
+                format!("the answer has {length} bytes, the limit is {limit} bytes"),
+            )),
+            // Metadata is for requests.
+            _ if !flags.are_understood() || flags.contains(Flags::METADATA) => Some(
+                RpcError::protocol(format!("the answer has {flags:?}, not all understood here")),
             ),
-            _ if !frame.header.flags.are_understood() => self.in_flight.fail(
-                frame.header.id,
-                RpcError::protocol(format!(
-                    "the answer has {:?}, not all understood here",
-                    frame.header.flags
-                )),
-            ),
-            _ => {
-                let waker = self.in_flight.answer(frame.header, frame.body.as_slice());
-                if waker.is_some() && frame.header.flags.contains(Flags::STREAM) {
-                    self.streams.open_incoming(frame.header.id, self.wakers);
-                }
-                waker
-            }
+            _ => None,
         };
-        // Nobody waits: an answer to a call that timed out or was dropped, or to none at all.
+        let usable = unusable.is_none();
+        let waker = match unusable {
+            None => self.in_flight.answer(frame.header, frame.body.as_slice()),
+            Some(error) => self.in_flight.fail(id, error),
+        };
+        if flags.contains(Flags::STREAM) {
+            if usable && waker.is_some() {
+                self.streams.open_incoming(id, self.wakers);
+            } else {
+                // Nobody will take its items.
+                self.stop_sender(id);
+            }
+        }
+        // None: an answer to a call that timed out or was dropped, or to none at all.
         self.wakers.extend(waker);
+    }
+
+    fn stop_sender(&mut self, id: u64) {
+        self.replies.push(Frame::bare(Header { id, ..Header::new(Kind::Cancel) }));
     }
 
     fn control(&mut self, frame: &Frame<'_>) {
@@ -123,14 +130,21 @@ impl<'a> Reading<'_, 'a> {
                 self.streams.cancel_outgoing(header.id, self.wakers);
             }
             Kind::StreamData | Kind::StreamCredit | Kind::StreamEnd => {
-                self.streams.read(frame, self.wakers);
+                if self.streams.read(frame, self.wakers).is_err() {
+                    self.stop_sender(header.id);
+                }
             }
-            Kind::GoAway if *self.state == State::Open => *self.state = State::Draining,
+            Kind::GoAway if *self.state == State::Open => {
+                *self.state = State::Draining;
+                // They were not sent, so another channel may do.
+                self.in_flight.fail_queued(&going_away(), self.wakers);
+            }
             Kind::Hello => match Hello::decode(frame.body.as_slice()) {
                 Ok(hello) => *self.peer_hello = Some(hello),
                 Err(error) => {
-                    self.fatal =
-                        Some(RpcError::protocol("the peer's hello is damaged").with_source(&error));
+                    let error = RpcError::protocol("the hello is damaged").with_source(&error);
+                    self.replies.push(error_frame(0, &error));
+                    self.fatal = Some(error);
                 }
             },
             Kind::Error => self.error(frame),
@@ -153,11 +167,16 @@ impl<'a> Reading<'_, 'a> {
     fn error(&mut self, frame: &Frame<'_>) {
         let error = read_error(&frame.header, frame.body.as_slice());
         if frame.header.id == 0 {
-            self.fatal = Some(error);
+            *self.peer_error = Some(error);
         } else {
             self.wakers.extend(self.in_flight.fail(frame.header.id, error.unexecuted()));
         }
     }
+}
+
+/// Why no new calls are sent to a peer that has said that it is about to close.
+pub(super) fn going_away() -> RpcError {
+    RpcError::unavailable("the provider is shutting down and takes no new calls")
 }
 
 /// The error that a peer sent in a response or an error frame.

@@ -91,7 +91,7 @@ impl Endpoint {
     pub(crate) fn retire(&self) {
         let state = std::mem::replace(&mut self.lock().state, State::Retired);
         if let State::Ready(channel) = state {
-            channel.go_away();
+            channel.retire();
         }
         self.settled.notify_waiters();
     }
@@ -161,7 +161,7 @@ impl Endpoint {
     fn settle(&self, result: Result<Arc<Channel>, RpcError>) {
         let mut link = self.lock();
         match (&link.state, result) {
-            (State::Retired, Ok(channel)) => channel.go_away(),
+            (State::Retired, Ok(channel)) => channel.retire(),
             (State::Retired, Err(_)) => {}
             (_, Ok(channel)) => {
                 link.failures = 0;

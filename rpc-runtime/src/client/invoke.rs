@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 use crate::buffer;
-use crate::channel::{CallError, Channel, Reply, Request, clock, read_error};
+use crate::channel::{CallError, Channel, Reply, Request, Source, clock, read_error};
 use crate::context::{Context, Metadata};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
@@ -13,7 +13,7 @@ use crate::protocol::payload::{self, Arguments};
 use crate::protocol::{Flags, Header, HelloService, Kind};
 use crate::service::{Method, Oneway, Outcome};
 use crate::status::Status;
-use crate::streaming::{self, Source};
+use crate::streaming;
 
 /// Channels that are tried when one turns out to be closed before anything was sent.
 const MAX_CHANNELS: usize = 4;

@@ -1,10 +1,8 @@
 //! [`RefuseUnknown`].
 
-use bytes::Bytes;
-
 use crate::error::RpcError;
 use crate::pipeline::{ChannelContext, ChannelHandler, Flow, Handled};
-use crate::protocol::{Body, Frame, Header, Kind, payload};
+use crate::protocol::{Frame, Kind, error_frame};
 
 /// Answers what this version can't understand with an error, and never guesses: a frame of an
 /// unknown kind with an error frame, after which the connection goes on; a broken stream or another
@@ -36,20 +34,13 @@ impl ChannelHandler for RefuseUnknown {
     }
 }
 
-fn error_frame(id: u64, error: &RpcError) -> Frame<'static> {
-    let mut body = Vec::new();
-    // Strings and numbers always encode; an error frame without a text still says enough.
-    let _ = payload::encode(error, payload::Encoding::Named, &mut body);
-    let header = Header { id, status: error.status().to_wire(), ..Header::new(Kind::Error) };
-    Frame { header, body: Body::Owned(Bytes::from(body)) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
     use super::*;
     use crate::pipeline::{Change, EmbeddedChannel};
+    use crate::protocol::{Header, payload};
 
     fn channel() -> EmbeddedChannel {
         let mut channel = EmbeddedChannel::new(Instant::now());

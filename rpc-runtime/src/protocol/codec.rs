@@ -1,7 +1,7 @@
 //! From bytes to frames and back.
 
 use super::frame::{Body, Frame};
-use super::header::{HEADER_LEN, Header};
+use super::header::{HEADER_LEN, Header, Kind};
 use crate::error::RpcError;
 use crate::status::Status;
 
@@ -54,6 +54,7 @@ pub trait Codec: Send + 'static {
 #[derive(Debug)]
 pub struct FrameCodec {
     max_payload: usize,
+    max_control: usize,
     /// Bytes of a frame that was too large which are still to come.
     discard: usize,
 }
@@ -61,7 +62,22 @@ pub struct FrameCodec {
 impl FrameCodec {
     /// Payloads of more than `max_payload` bytes are neither read nor written.
     pub fn new(max_payload: usize) -> Self {
-        Self { max_payload: max_payload.min(u32::MAX as usize), discard: 0 }
+        let max_payload = max_payload.min(u32::MAX as usize);
+        Self { max_payload, max_control: max_payload, discard: 0 }
+    }
+
+    /// The same, with another limit for frames that carry no user's data, such as the hello.
+    #[must_use]
+    pub fn with_max_control(mut self, max_control: usize) -> Self {
+        self.max_control = max_control.min(u32::MAX as usize);
+        self
+    }
+
+    fn limit(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Request | Kind::Response | Kind::Oneway | Kind::StreamData => self.max_payload,
+            _ => self.max_control,
+        }
     }
 }
 
@@ -77,9 +93,10 @@ impl Codec for FrameCodec {
             return Ok(Decoded::Incomplete { needed: HEADER_LEN });
         };
         let length = header.length as usize;
-        if length > self.max_payload {
+        let limit = self.limit(header.kind);
+        if length > limit {
             self.discard = length;
-            let body = Body::TooLarge { limit: self.max_payload };
+            let body = Body::TooLarge { limit };
             return Ok(Decoded::Frame { frame: Frame { header, body }, consumed: HEADER_LEN });
         }
         let end = HEADER_LEN + length;
@@ -92,15 +109,12 @@ impl Codec for FrameCodec {
     #[inline]
     fn encode(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), RpcError> {
         let body = frame.body.as_slice();
-        let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= self.max_payload);
+        let limit = self.limit(frame.header.kind);
+        let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= limit);
         let Some(length) = length else {
             return Err(RpcError::new(
                 Status::TooLarge,
-                format!(
-                    "payload of {} bytes is over the limit of {} bytes",
-                    body.len(),
-                    self.max_payload
-                ),
+                format!("payload of {} bytes is over the limit of {} bytes", body.len(), limit),
             )
             .unexecuted());
         };
@@ -113,7 +127,6 @@ impl Codec for FrameCodec {
 
 #[cfg(test)]
 mod tests {
-    use super::super::header::Kind;
     use super::*;
 
     fn request(id: u64, body: &[u8]) -> Vec<u8> {

@@ -27,5 +27,12 @@ pub(crate) fn error_answer(id: u64, error: &RpcError) -> (Header, Vec<u8>) {
     (header, body)
 }
 
+/// The frame that says that the frame or call `id` came to nothing, or with id 0, why the sender
+/// is about to close.
+pub(crate) fn error_frame(id: u64, error: &RpcError) -> Frame<'static> {
+    let (header, body) = error_answer(id, error);
+    Frame { header: Header { kind: Kind::Error, ..header }, body: Body::Owned(body.into()) }
+}
+
 /// Default limit of a frame's payload (metadata and arguments, or a result): 8 MiB, Dubbo's.
 pub const DEFAULT_MAX_PAYLOAD: usize = 8 << 20;

@@ -9,13 +9,12 @@ use std::task::Poll;
 use tokio::sync::mpsc;
 
 use crate::buffer;
-use crate::channel::{Channel, Ticket};
+use crate::channel::{Channel, Source, Ticket, pump};
 use crate::context::Context;
 use crate::error::RpcError;
 use crate::protocol::payload::Encoding;
 use crate::protocol::{Flags, Header, Kind, error_answer};
 use crate::service::{BoxCall, Finished};
-use crate::streaming::{self, Source};
 
 /// A request in work.
 pub(super) struct Late {
@@ -39,7 +38,7 @@ impl Late {
     /// Sends the items of a result that is a stream; its answer is on the way.
     pub(super) async fn send_items(self, source: Box<dyn Source>, encoding: Encoding) {
         let items = self.channel.outgoing_stream(self.request.id);
-        streaming::pump(items, source, encoding).await;
+        pump(items, source, encoding).await;
         self.channel.finish_work(self.ticket);
     }
 }

@@ -1,0 +1,70 @@
+//! Sending the items of a stream.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll};
+
+use super::OutgoingStream;
+use crate::error::RpcError;
+use crate::protocol::payload::Encoding;
+
+/// The items that an end is to send.
+pub(crate) trait Source: Send {
+    /// Appends the next item to `out`; `None` at the end.
+    fn poll_next_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        encoding: Encoding,
+        out: &mut Vec<u8>,
+    ) -> Poll<Option<Result<(), RpcError>>>;
+}
+
+/// Items that are appended before they leave together.
+const MAX_GATHERED: usize = 64;
+
+/// Sends the items of `source`, as fast as the receiver and the connection take them.
+pub(crate) async fn pump(mut out: OutgoingStream, mut source: Box<dyn Source>, encoding: Encoding) {
+    let mut item = Vec::new();
+    let mut gathered = 0;
+    let error = loop {
+        let next = poll_fn(|cx| {
+            item.clear();
+            let next = match out.poll_ready(cx) {
+                Poll::Ready(Ok(())) => poll_source(&mut *source, cx, encoding, &mut item),
+                Poll::Ready(Err(cause)) => Poll::Ready(Some(Err(cause))),
+                Poll::Pending => Poll::Pending,
+            };
+            if next.is_pending() {
+                out.flush();
+            }
+            next
+        });
+        match next.await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => break Some(error),
+            None => break None,
+        }
+        if let Err(error) = out.append(&item) {
+            break Some(error);
+        }
+        gathered += 1;
+        if gathered == MAX_GATHERED {
+            gathered = 0;
+            out.flush();
+            tokio::task::yield_now().await;
+        }
+    };
+    out.end(error.as_ref());
+}
+
+/// Polls a user's stream; its panic ends the stream with an error.
+fn poll_source(
+    source: &mut dyn Source,
+    cx: &mut Context<'_>,
+    encoding: Encoding,
+    item: &mut Vec<u8>,
+) -> Poll<Option<Result<(), RpcError>>> {
+    catch_unwind(AssertUnwindSafe(|| source.poll_next_into(cx, encoding, item))).unwrap_or_else(
+        |_| Poll::Ready(Some(Err(RpcError::internal("the stream's source panicked")))),
+    )
+}
