@@ -73,6 +73,11 @@ mod streaming;
 mod transport;
 mod uri;
 
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub use channel::ChannelHandle;
 pub use client::{Client, ClientBuilder};
 pub use context::{Context, Metadata, Scope};
