@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::State;
-use super::streams::Streams;
+use super::streams::{Streams, Unwanted};
 use super::work::Work;
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
@@ -130,9 +130,8 @@ impl<'a> Reading<'_, 'a> {
                 self.streams.cancel_outgoing(header.id, self.wakers);
             }
             Kind::StreamData | Kind::StreamCredit | Kind::StreamEnd => {
-                if self.streams.read(frame, self.wakers).is_err() {
-                    self.stop_sender(header.id);
-                }
+                let read = self.streams.read(frame, self.wakers);
+                read.unwrap_or_else(|Unwanted| self.stop_sender(header.id));
             }
             Kind::GoAway if *self.state == State::Open => {
                 *self.state = State::Draining;
