@@ -120,9 +120,11 @@ impl Streams {
     }
 
     pub(super) fn fail_all(&mut self, cause: &RpcError, wakers: &mut Vec<Waker>) {
-        for (_, incoming) in self.incoming.drain() {
+        // What came is kept until somebody has taken the stream: its call may just be answered.
+        self.incoming.retain(|_, incoming| {
             wakers.extend(incoming.end(Err(cause.clone())));
-        }
+            !locked(&incoming.0).taken
+        });
         for (_, outgoing) in self.outgoing.drain() {
             wakers.extend(outgoing.stop(cause.clone()));
         }
