@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -651,6 +652,23 @@ async fn a_cancel_that_arrives_with_its_request_ends_it() {
     peer.send(&[wait, wire::bare(Kind::Cancel, 1)].concat()).await;
     peer.check().await;
     until("it does not wait", || seen.waiting() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_polled_once_and_then_left_alone_holds_up_nobody() {
+    let (server, seen) = serve("tcp://127.0.0.1:0").await;
+    let probe = stub(&server).await.with_timeout(3 * SECOND);
+    let mut first = Box::pin(probe.wait());
+    poll_once(&mut first).await;
+    until("the first call waits", || seen.waiting() == 1).await;
+    // As in a `select!` in a loop, whose body is busy with something else.
+    let mut left_alone = pin!(probe.wait());
+    poll_once(&mut left_alone).await;
+    let other = tokio::spawn({
+        let probe = probe.clone();
+        async move { probe.add(1, 2).await }
+    });
+    assert_eq!(soon("the other call", other).await.unwrap(), Ok(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
