@@ -49,7 +49,7 @@ impl Scene {
     async fn end(self) {
         until("the attackers' connections are freed", || self.server.channels().len() == 1).await;
         self.bystander.finish().await;
-        until("all connections are freed", || self.server.channels().len() == 0).await;
+        until("all connections are freed", || self.server.channels().is_empty()).await;
         assert_eq!(self.seen.waiting(), 0, "calls of peers that are gone go on");
         within(3 * SECOND, "shutdown", self.server.shutdown()).await.unwrap();
     }
