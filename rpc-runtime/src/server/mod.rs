@@ -137,6 +137,8 @@ struct ConnectionsState {
     next: u64,
     open: HashMap<u64, Arc<Channel>>,
     draining: bool,
+    /// Why all were closed: one that is just being accepted comes too late.
+    closed: Option<RpcError>,
 }
 
 impl std::fmt::Debug for ConnectionsState {
@@ -160,9 +162,11 @@ impl Connections {
         let number = state.next;
         state.next += 1;
         state.open.insert(number, Arc::clone(channel));
-        let draining = state.draining;
+        let (draining, closed) = (state.draining, state.closed.clone());
         drop(state);
-        if draining {
+        if let Some(cause) = closed {
+            channel.close(cause);
+        } else if draining {
             channel.go_away();
         }
         Entered { connections: Arc::clone(self), number }
@@ -176,8 +180,10 @@ impl Connections {
 
     /// Closes all and says how many there were.
     fn close_all(&self, why: &str) -> usize {
+        let cause = RpcError::unavailable(why);
+        self.lock().closed.get_or_insert_with(|| cause.clone());
         let open = self.open();
-        open.iter().for_each(|channel| channel.close(RpcError::unavailable(why)));
+        open.iter().for_each(|channel| channel.close(cause.clone()));
         open.len()
     }
 }
