@@ -57,7 +57,7 @@ enum State {
 /// What can be had from an endpoint at once.
 pub(crate) enum Availability {
     Ready(Arc<Channel>),
-    /// An attempt is under way or would be made.
+    /// An attempt is under way, or is due.
     Connectable,
     /// The last attempt failed and the next is not due.
     BackingOff,
@@ -108,6 +108,12 @@ impl Endpoint {
             }
             settled.await;
         }
+    }
+
+    /// Begins an attempt, if one is due, that nobody waits for.
+    pub(crate) fn begin(self: &Arc<Self>) {
+        // Whether there is a connection already is of no interest here.
+        let _ = self.look();
     }
 
     /// The state as a result; `None` while an attempt is under way, which this starts.

@@ -6,7 +6,7 @@ mod load_balancer;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rpc_registry::Registry;
 
@@ -34,6 +34,9 @@ impl ClientBuilder {
     }
 }
 
+/// How long a call waits for a connection to one provider before it tries the next as well.
+const NEXT_AFTER: Duration = Duration::from_millis(200);
+
 /// All the providers of a service.
 struct Cluster {
     directory: Directory,
@@ -52,32 +55,44 @@ impl Cluster {
     }
 
     /// Connects to the provider whose turn it is, or to the next one that can be reached: nothing
-    /// was sent yet, so this is safe for every method.
+    /// was sent yet, so this is safe for every method. One that does not answer is not waited for
+    /// while there are others to try; its attempt goes on.
     async fn connect(&self) -> Result<Arc<Channel>, RpcError> {
         let endpoints = self.directory.endpoints();
-        let mut failed = None;
         // Those without a connection first: it is the turn of one of them, or there would be no
         // need to connect, and they would get no calls while others have one.
         let (missing, others): (Vec<_>, Vec<_>) = self
             .in_order(&endpoints)
             .partition(|endpoint| matches!(endpoint.availability(), Availability::Connectable));
-        for endpoint in missing.into_iter().chain(others) {
-            match endpoint.connected().await {
-                Ok(channel) => return Ok(channel),
-                Err(error) => failed = Some(error),
+        loop {
+            let mut failed = None;
+            let mut pending = false;
+            for endpoint in missing.iter().chain(&others) {
+                match tokio::time::timeout(NEXT_AFTER, endpoint.connected()).await {
+                    Ok(Ok(channel)) => return Ok(channel),
+                    Ok(Err(error)) => failed = Some(error),
+                    Err(_) => pending = true,
+                }
+            }
+            if !pending {
+                return Err(failed.unwrap_or_else(|| self.directory.nobody()));
             }
         }
-        Err(failed.unwrap_or_else(|| self.directory.nobody()))
     }
 }
 
 impl Invoker for Cluster {
     fn ready(&self) -> Option<Arc<Channel>> {
         let endpoints = self.directory.endpoints();
+        let mut missing = None;
         for endpoint in self.in_order(&endpoints) {
             match endpoint.availability() {
-                Availability::Ready(channel) => return Some(channel),
-                Availability::Connectable => return None,
+                Availability::Ready(channel) => {
+                    // Its turn passes to one that has a connection; the next one may be its own.
+                    missing.inspect(|missing: &&Arc<Endpoint>| missing.begin());
+                    return Some(channel);
+                }
+                Availability::Connectable => missing = missing.or(Some(endpoint)),
                 Availability::BackingOff => {}
             }
         }
