@@ -86,6 +86,7 @@ pub(crate) async fn run(
         input: BytesMut::new(),
         needed: 0,
         has_frames: false,
+        unread: false,
         rest: Vec::new(),
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: None,
@@ -93,7 +94,9 @@ pub(crate) async fn run(
     };
     driver.channel.flush();
     let cause = poll_fn(|cx| driver.poll(cx)).await;
-    let spoke_last = driver.rest.is_empty() && cause.is_protocol();
+    // Bytes that arrive at a socket that is closed destroy those that it has yet to send.
+    let spoke_last =
+        driver.rest.is_empty() && (cause.is_protocol() || driver.channel.lock().is_ending());
     driver.channel.fail_calls(&cause);
     if spoke_last {
         driver.linger().await;
@@ -120,6 +123,8 @@ struct Driver<H> {
     needed: usize,
     /// `input` may have whole frames: reading stopped because too much was in work.
     has_frames: bool,
+    /// Reading has stopped since all was read.
+    unread: bool,
     /// What the operating system did not take. While not empty, the channel's `writing` is set.
     rest: Vec<u8>,
     sleep: Pin<Box<tokio::time::Sleep>>,
@@ -154,6 +159,8 @@ impl<H: RequestHandler> Driver<H> {
                         let lost = connection_lost(&error);
                         return Poll::Ready(self.channel.peer_error_or(lost));
                     }
+                    // It may end now.
+                    Poll::Pending if std::mem::take(&mut self.unread) => continue,
                     Poll::Pending => {}
                 },
             }
@@ -186,21 +193,21 @@ impl<H: RequestHandler> Driver<H> {
             self.rest = std::mem::take(&mut core.rest);
         }
         let inbox = core.run_timers(now, &mut wakers);
+        let may_read =
+            core.may_read(self.channel.limits.max_in_work, self.handler.limits_reading());
         let turn = match core.pipeline.closing().cloned() {
             Some(cause) => {
                 let close_by = *self.close_by.get_or_insert(now + LAST_WRITES);
                 if core.is_flushed() || close_by <= now { Turn::End(cause) } else { Turn::Wait }
             }
-            None if core.may_end(now) => {
+            // What came while nothing was read may be requests.
+            None if core.may_end(now) && !(may_read && (self.unread || self.has_frames)) => {
                 Turn::End(RpcError::unavailable("the provider was shut down"))
             }
-            None if core
-                .may_read(self.channel.limits.max_in_work, self.handler.limits_reading()) =>
-            {
-                Turn::Read
-            }
+            None if may_read => Turn::Read,
             None => Turn::Wait,
         };
+        self.unread |= matches!(turn, Turn::Wait);
         let leaving = core.leaving.filter(|_| core.is_idle());
         let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;
         let next = [
@@ -261,6 +268,7 @@ impl<H: RequestHandler> Driver<H> {
     /// Runs the input through the pipeline, then hands on what came out of it.
     fn batch(&mut self, cx: &mut Context<'_>) {
         if self.input.len() < self.needed {
+            self.channel.stay();
             return;
         }
         let input = std::mem::take(&mut self.input);
@@ -291,8 +299,8 @@ impl<H: RequestHandler> Driver<H> {
         let left = input.get(consumed..).unwrap_or_default();
         self.needed = if self.has_frames { 0 } else { core.pipeline.needed(left) };
         core.admit(&mut wakers);
-        if core.leaving.is_some() && !requests.is_empty() {
-            core.leaving = now.checked_add(LEAVING);
+        if !requests.is_empty() || !left.is_empty() {
+            core.stay(now);
         }
         // Pongs and the like leave now, ahead of anything that a request may take.
         let flush = core.pipeline.pending_bytes() > had_output;
@@ -389,6 +397,13 @@ impl Core {
         may && self.is_idle()
     }
 
+    /// A request has arrived, or some of one: others may be on their way.
+    fn stay(&mut self, now: Instant) {
+        if self.leaving.is_some() {
+            self.leaving = now.checked_add(LEAVING);
+        }
+    }
+
     /// Whether more may be read now.
     fn may_read(&mut self, max_in_work: usize, limited: bool) -> bool {
         // Requests in work may wait for items or credit of streams, which come the same way.
@@ -466,6 +481,10 @@ impl Channel {
     /// Why the connection ended: what the peer said, if it said anything.
     fn peer_error_or(&self, error: RpcError) -> RpcError {
         self.lock().peer_error.take().unwrap_or(error)
+    }
+
+    fn stay(&self) {
+        self.lock().stay(clock());
     }
 
     /// Fails the calls under way; the connection may still be saying its last words.
