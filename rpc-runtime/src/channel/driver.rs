@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 
 use super::tail::{ChannelTail, Reading};
-use super::{Channel, Core, LEAVING, State, clock, connection_lost, wake_all};
+use super::{Channel, Core, DUTY_GRACE, LEAVING, State, clock, connection_lost, wake_all};
 use crate::error::RpcError;
 use crate::protocol::{Flags, Frame, Kind};
 use crate::transport::Reader;
@@ -210,6 +210,10 @@ impl<H: RequestHandler> Driver<H> {
         self.unread |= matches!(turn, Turn::Wait);
         let leaving = core.leaving.filter(|_| core.is_idle());
         let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;
+        if broken_promise && core.writing {
+            // Whoever writes leaves what has gathered to the promise: look at that again.
+            core.duty_due = Some(now + DUTY_GRACE);
+        }
         let next = [
             core.in_flight.earliest(),
             core.pipeline.poll_timeout(),
@@ -229,11 +233,14 @@ impl<H: RequestHandler> Driver<H> {
         let flush = core.pipeline.has_output() && !core.writing && (!core.duty || broken_promise);
         drop(core);
         wake_all(wakers);
+        let look_again = flush || !inbox.is_empty();
         if !inbox.is_empty() {
             self.deliver(inbox, cx);
         }
         if flush {
             self.channel.flush();
+        }
+        if look_again {
             return self.look(cx);
         }
         turn
@@ -335,6 +342,7 @@ impl<H: RequestHandler> Driver<H> {
                 crate::pipeline::Tail::read(tail, frame);
             }
         });
+        core.admit(&mut wakers);
         drop(core);
         wake_all(wakers);
         if !requests.is_empty() {

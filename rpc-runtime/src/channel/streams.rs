@@ -313,7 +313,7 @@ impl OutgoingStream {
     /// Appends an item. It leaves with the next [`flush`](Self::flush), at the latest.
     pub(crate) fn append(&mut self, item: &[u8]) -> Result<(), RpcError> {
         let header = Header { id: self.id, ..Header::new(Kind::StreamData) };
-        self.owes_flush |= self.channel.append(Frame::new(header, item))?;
+        self.owes_flush |= self.channel.append(Frame::new(header, item), true)?;
         locked(&self.outgoing.0).bytes -= i64::try_from(cost(item.len())).unwrap_or(i64::MAX);
         Ok(())
     }
