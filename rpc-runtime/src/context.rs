@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use pin_project_lite::pin_project;
 
 /// Text that travels with a call, by key: tenant, trace id, locale.
-pub type Metadata = BTreeMap<String, String>;
+pub(crate) type Metadata = BTreeMap<String, String>;
 
 /// What is known about the call that runs now.
 ///
@@ -47,8 +47,9 @@ impl Context {
         self.deadline
     }
 
-    /// How long the caller still waits at `now`; zero once the deadline has passed.
-    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+    /// How long the caller still waits; zero once the deadline has passed, `None` without one.
+    pub fn remaining(&self) -> Option<Duration> {
+        let now = tokio::time::Instant::now().into_std();
         self.deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
@@ -91,18 +92,22 @@ impl Context {
     }
 
     /// Makes this the current context of the thread while `run` runs.
-    pub(crate) fn enter<R>(&self, run: impl FnOnce() -> R) -> R {
-        let _restore = Restore(CURRENT.replace(Some(self.clone())));
+    pub(crate) fn enter<R>(&mut self, run: impl FnOnce() -> R) -> R {
+        let outer = CURRENT.replace(Some(std::mem::take(self)));
+        let _restore = Restore { outer, own: self };
         run()
     }
 }
 
-/// Puts the outer context back, also when the inner code panics.
-struct Restore(Option<Context>);
+/// Puts both contexts back where they were, also when the inner code panics.
+struct Restore<'c> {
+    outer: Option<Context>,
+    own: &'c mut Context,
+}
 
-impl Drop for Restore {
+impl Drop for Restore<'_> {
     fn drop(&mut self) {
-        CURRENT.set(self.0.take());
+        *self.own = CURRENT.replace(self.outer.take()).unwrap_or_default();
     }
 }
 
@@ -130,9 +135,9 @@ mod tests {
 
     #[test]
     fn the_outer_context_is_back_after_a_panic() {
-        let outer = Context { peer: Some("outer".into()), ..Context::default() };
+        let mut outer = Context { peer: Some("outer".into()), ..Context::default() };
         outer.enter(|| {
-            let inner = Context { peer: Some("inner".into()), ..Context::default() };
+            let mut inner = Context { peer: Some("inner".into()), ..Context::default() };
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 inner.enter(|| panic!("in the handler"));
             }));

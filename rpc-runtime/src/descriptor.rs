@@ -111,6 +111,7 @@ impl ServiceDescriptor {
 
 /// Where a method runs in the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Dispatch {
     /// Polled once where its request was read; handed to a task of its own only if it waits. For
     /// methods that do little between awaits.
@@ -118,7 +119,8 @@ pub enum Dispatch {
     /// In a task of its own from the start. For methods that compute for more than a few hundred
     /// microseconds at a time.
     Spawn,
-    /// On tokio's pool for blocking work. For methods that block the thread.
+    /// On tokio's pool for blocking work. For methods that block the thread. Once such a call has
+    /// begun, it goes on to its end, even if its caller has given up.
     Blocking,
 }
 

@@ -118,7 +118,13 @@ mod status_as_number {
 
 impl RpcError {
     /// An error of this kind. Providers mostly want [`internal`](Self::internal).
+    ///
+    /// `Status::Ok` and `Status::Application` are no kinds of failure; they count as internal.
     pub fn new(status: Status, message: impl Into<String>) -> Self {
+        let status = match status {
+            Status::Ok | Status::Application => Status::Internal,
+            status => status,
+        };
         Self(Box::new(Inner {
             status,
             message: message.into(),

@@ -11,11 +11,11 @@ use std::time::Instant;
 use crate::error::RpcError;
 use crate::protocol::Header;
 
-/// How a call ended.
+/// How a call ended. The body of an answer is in the buffer that the call was polled with.
 #[derive(Debug)]
 pub(crate) enum Completion {
     /// The peer answered.
-    Answered(Header, Vec<u8>),
+    Answered(Header),
     /// The deadline passed; `sent` says on which side of the wire the call was.
     TimedOut { sent: bool },
     /// It can't be answered any more: the connection ended, or the answer was unusable.
@@ -50,27 +50,20 @@ enum State {
     Sent {
         waker: Waker,
     },
-    /// The answer's body is in the slot.
-    Answered {
-        header: Header,
-    },
-    TimedOut {
-        sent: bool,
-    },
-    Failed {
-        error: RpcError,
-        sent: bool,
-    },
+    /// Over; the caller was woken to take it.
+    Ended(Completion),
 }
 
 struct Slot {
     generation: u32,
     deadline: Instant,
     state: State,
-    /// Swapped with the caller's empty buffer when it takes the answer, so neither allocates.
+    /// Swapped with the caller's buffer when it takes the answer, so neither allocates.
     body: Vec<u8>,
 }
 
+/// Ids of calls that are gone may be this many in the queue, and as many as those of live ones.
+const MAX_STALE: usize = 64;
 /// A slot does not keep a larger buffer than this.
 const MAX_SLOT_BUFFER: usize = 4 << 10;
 
@@ -104,6 +97,11 @@ impl InFlight {
         }
     }
 
+    /// At most `max` from now on, if that is less.
+    pub(crate) fn restrict(&mut self, max: usize) {
+        self.max = self.max.min(max);
+    }
+
     /// Calls that are sent and unanswered.
     pub(crate) fn sent(&self) -> usize {
         self.sent
@@ -135,6 +133,15 @@ impl InFlight {
         self.queued += 1;
         let id = self.occupy(State::Queued { waker, bytes }, deadline);
         self.queue.push_back(id);
+        if self.queue.len() > 2 * self.queued + MAX_STALE {
+            let slots = &self.slots;
+            self.queue.retain(|id| {
+                let (at, generation) = parts(*id);
+                slots.get(at).is_some_and(|slot| {
+                    slot.generation == generation && matches!(slot.state, State::Queued { .. })
+                })
+            });
+        }
         id
     }
 
@@ -178,86 +185,76 @@ impl InFlight {
         }
         slot.body.clear();
         slot.body.extend_from_slice(body);
-        let State::Sent { waker } = std::mem::replace(&mut slot.state, State::Answered { header })
-        else {
-            return None;
-        };
-        self.sent -= 1;
-        Some(waker)
+        self.end(header.id, |_| Completion::Answered(header))
     }
 
     /// The call can't be answered any more.
     pub(crate) fn fail(&mut self, id: u64, error: RpcError) -> Option<Waker> {
-        self.end(id, |sent| State::Failed { error, sent })
+        self.end(id, |sent| Completion::Failed { error, sent })
     }
 
-    /// Ends a call that still waits.
-    fn end(&mut self, id: u64, state: impl FnOnce(bool) -> State) -> Option<Waker> {
+    /// Ends a call that still waits. Returns whom to wake, if that was not done already.
+    fn end(&mut self, id: u64, completion: impl FnOnce(bool) -> Completion) -> Option<Waker> {
         let slot = self.slot(id)?;
         let sent = match slot.state {
             State::Sent { .. } => true,
-            State::Queued { .. } => false,
-            // An admitted call was woken already and ends when it is polled.
-            _ => return None,
+            State::Queued { .. } | State::Admitted { .. } => false,
+            State::Free { .. } | State::Ended(_) => return None,
         };
-        let waker = match std::mem::replace(&mut slot.state, state(sent)) {
-            State::Sent { waker } | State::Queued { waker, .. } => waker,
-            _ => return None,
-        };
-        if sent {
-            self.sent -= 1;
-        } else {
-            self.queued -= 1;
+        let state = std::mem::replace(&mut slot.state, State::Ended(completion(sent)));
+        self.uncount(&state);
+        match state {
+            State::Sent { waker } | State::Queued { waker, .. } => Some(waker),
+            State::Admitted { .. } | State::Free { .. } | State::Ended(_) => None,
         }
-        Some(waker)
+    }
+
+    /// A call is no longer in `state`.
+    fn uncount(&mut self, state: &State) {
+        match state {
+            State::Sent { .. } => self.sent -= 1,
+            State::Queued { .. } => self.queued -= 1,
+            State::Admitted { bytes } => {
+                self.admitted -= 1;
+                self.admitted_bytes -= bytes;
+            }
+            State::Free { .. } | State::Ended(_) => {}
+        }
     }
 
     /// The outcome of the call, if there is one; the id is then gone. Otherwise `waker` is woken
-    /// when there is.
-    pub(crate) fn poll(&mut self, id: u64, waker: &Waker, empty: Vec<u8>) -> Option<Completion> {
+    /// when there is. The body of an answer takes the place of what is in `buffer`.
+    pub(crate) fn poll(
+        &mut self,
+        id: u64,
+        waker: &Waker,
+        buffer: &mut Vec<u8>,
+    ) -> Option<Completion> {
         let slot = self.slot(id)?;
         match &mut slot.state {
             State::Sent { waker: known } | State::Queued { waker: known, .. } => {
                 known.clone_from(waker);
                 return None;
             }
-            State::Free { .. } | State::Admitted { .. } => return None,
-            State::Answered { .. } | State::TimedOut { .. } | State::Failed { .. } => {}
+            State::Ended(Completion::Answered(_)) => std::mem::swap(&mut slot.body, buffer),
+            State::Free { .. } | State::Admitted { .. } | State::Ended(_) => {}
         }
-        let body = std::mem::replace(&mut slot.body, empty);
-        Some(match self.release(id)? {
-            State::Answered { header } => Completion::Answered(header, body),
-            State::TimedOut { sent } => Completion::TimedOut { sent },
-            State::Failed { error, sent } => Completion::Failed { error, sent },
-            State::Free { .. }
-            | State::Queued { .. }
-            | State::Admitted { .. }
-            | State::Sent { .. } => {
-                return None;
-            }
-        })
+        match self.release(id) {
+            Some(State::Ended(completion)) => Some(completion),
+            _ => None,
+        }
     }
 
     /// The caller is gone.
     pub(crate) fn remove(&mut self, id: u64) -> Removed {
-        match self.release(id) {
-            Some(State::Sent { .. }) => {
-                self.sent -= 1;
-                Removed::Sent
-            }
-            Some(State::Queued { .. }) => {
-                self.queued -= 1;
-                if self.queued == 0 {
-                    self.queue.clear();
-                }
-                Removed::Other
-            }
-            Some(State::Admitted { bytes }) => {
-                self.admitted -= 1;
-                self.admitted_bytes -= bytes;
-                Removed::Other
-            }
-            Some(State::Answered { .. }) => Removed::Answered,
+        let Some(state) = self.release(id) else { return Removed::Other };
+        self.uncount(&state);
+        if self.queued == 0 {
+            self.queue.clear();
+        }
+        match state {
+            State::Sent { .. } => Removed::Sent,
+            State::Ended(Completion::Answered(_)) => Removed::Answered,
             _ => Removed::Other,
         }
     }
@@ -270,12 +267,12 @@ impl InFlight {
         let mut earliest = None;
         for at in 0..self.slots.len() {
             let Some(slot) = self.slots.get(at) else { break };
-            if !matches!(slot.state, State::Sent { .. } | State::Queued { .. }) {
+            if matches!(slot.state, State::Free { .. } | State::Ended(_)) {
                 continue;
             }
             if slot.deadline <= now {
                 let id = id(at, slot.generation);
-                wakers.extend(self.end(id, |sent| State::TimedOut { sent }));
+                wakers.extend(self.end(id, |sent| Completion::TimedOut { sent }));
             } else if earliest.is_none_or(|earliest| slot.deadline < earliest) {
                 earliest = Some(slot.deadline);
             }
@@ -370,12 +367,12 @@ mod tests {
         assert_eq!(table.remove(old), Removed::Sent);
         let new = table.insert(Waker::noop().clone(), now + SECOND);
         assert_eq!(parts(old).0, parts(new).0);
+        let mut body = Vec::new();
         assert!(table.answer(Header::response(old, Status::Ok), b"old").is_none());
-        assert!(table.poll(new, Waker::noop(), Vec::new()).is_none());
+        assert!(table.poll(new, Waker::noop(), &mut body).is_none());
         assert!(table.answer(Header::response(new, Status::Ok), b"new").is_some());
-        let Some(Completion::Answered(_, body)) = table.poll(new, Waker::noop(), Vec::new()) else {
-            panic!()
-        };
+        let outcome = table.poll(new, Waker::noop(), &mut body);
+        assert!(matches!(outcome, Some(Completion::Answered(_))));
         assert_eq!(body, b"new");
         assert!(table.is_idle());
     }
@@ -391,7 +388,7 @@ mod tests {
         assert_eq!((wakers.len(), table.sent()), (1, 0));
         assert!(table.answer(Header::response(id, Status::Ok), b"late").is_none());
         assert_eq!(table.sent(), 0);
-        let outcome = table.poll(id, Waker::noop(), Vec::new());
+        let outcome = table.poll(id, Waker::noop(), &mut Vec::new());
         assert!(matches!(outcome, Some(Completion::TimedOut { sent: true })));
         assert_eq!(table.earliest(), None);
     }
@@ -435,6 +432,32 @@ mod tests {
     }
 
     #[test]
+    fn an_admitted_call_that_does_not_come_ends_at_its_deadline_and_its_room_is_free() {
+        let (mut table, now) = table();
+        let id = table.enqueue(Waker::noop().clone(), 60, now + SECOND);
+        let mut wakers = Vec::new();
+        table.admit(0, 100, &mut wakers);
+        assert_eq!(wakers.len(), 1);
+        table.expire(now + SECOND / 2, &mut wakers);
+        assert_eq!(table.earliest(), Some(now + SECOND));
+        table.expire(now + SECOND, &mut wakers);
+        let outcome = table.poll(id, Waker::noop(), &mut Vec::new());
+        assert!(matches!(outcome, Some(Completion::TimedOut { sent: false })));
+        assert!(table.is_idle() && table.admitted_bytes == 0);
+    }
+
+    #[test]
+    fn ids_of_calls_that_are_gone_do_not_pile_up_behind_one_that_waits() {
+        let (mut table, now) = table();
+        table.enqueue(Waker::noop().clone(), 1, now + SECOND);
+        for _ in 0..10_000 {
+            let id = table.enqueue(Waker::noop().clone(), 1, now + SECOND);
+            table.remove(id);
+        }
+        assert!(table.queue.len() < 200, "{}", table.queue.len());
+    }
+
+    #[test]
     fn everything_that_waits_ends_when_the_connection_does() {
         let (mut table, now) = table();
         let sent = table.insert(Waker::noop().clone(), now + SECOND);
@@ -444,7 +467,7 @@ mod tests {
         assert_eq!(wakers.len(), 2);
         for (id, was_sent) in [(sent, true), (queued, false)] {
             let Some(Completion::Failed { error, sent }) =
-                table.poll(id, Waker::noop(), Vec::new())
+                table.poll(id, Waker::noop(), &mut Vec::new())
             else {
                 panic!()
             };

@@ -80,7 +80,7 @@ struct Readme;
 
 pub use channel::ChannelHandle;
 pub use client::{Client, ClientBuilder};
-pub use context::{Context, Metadata, Scope};
+pub use context::{Context, Scope};
 pub use descriptor::{
     ArgumentDescriptor, Dispatch, MethodDescriptor, ServiceDescriptor, ServiceKey,
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rpc_runtime::{Context, Dispatch, MethodDescriptor, Result, RpcError, Server, rpc_service};
 use serde::{Deserialize, Serialize};
@@ -188,7 +188,7 @@ impl Probe for Provider {
 
     async fn remaining(&self) -> Result<Option<u64>> {
         self.starts();
-        let left = Context::current().remaining(Instant::now());
+        let left = Context::current().remaining();
         Ok(left.map(|left| left.as_millis().try_into().unwrap_or(u64::MAX)))
     }
 

@@ -691,3 +691,43 @@ async fn errors_say_whether_a_retry_is_safe_only_when_that_is_known() {
     let error: RpcError = soon("the call", probe.add(1, 2)).await.unwrap_err();
     assert!(error.is_unavailable() && !error.is_safe_to_retry(), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancels_and_pings_are_heard_while_too_much_is_in_work() {
+    const IN_WORK: usize = 4;
+    let provider = Provider::new("probe");
+    let seen = provider.seen();
+    let server = Server::builder().provide(ProbeServer::new(provider)).max_in_work(IN_WORK);
+    let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
+    let mut peer = RawPeer::connect(server.local_uri()).await;
+    for id in 1..=IN_WORK as u64 {
+        peer.send(&wire::request(id, "wait", &[0_u8; 0])).await;
+    }
+    until("as much is in work as may be", || seen.waiting() == IN_WORK).await;
+    peer.send(&wire::bare(Kind::Ping, 9)).await;
+    let pong = within(2 * SECOND, "a pong", peer.next()).await.unwrap();
+    assert_eq!((pong.header.kind, pong.header.id), (Kind::Pong, 9));
+    peer.send(&wire::bare(Kind::Cancel, 1)).await;
+    until("one is cancelled", || seen.waiting() == IN_WORK - 1).await;
+    peer.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_dropped_while_too_much_is_in_work_make_room_for_the_next() {
+    const IN_WORK: usize = 4;
+    let provider = Provider::new("probe");
+    let seen = provider.seen();
+    let server = Server::builder().provide(ProbeServer::new(provider)).max_in_work(IN_WORK);
+    let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
+    let probe = stub(&server).await.with_timeout(60 * SECOND);
+    let calls: Vec<_> = (0..3 * IN_WORK)
+        .map(|_| {
+            let probe = probe.clone();
+            tokio::spawn(async move { probe.wait().await })
+        })
+        .collect();
+    until("as much is in work as may be", || seen.waiting() == IN_WORK).await;
+    calls.iter().for_each(|call| call.abort());
+    let next = probe.with_timeout(5 * SECOND);
+    assert_eq!(soon("the next call", next.add(1, 2)).await, Ok(3));
+}

@@ -360,8 +360,13 @@ async fn a_stream_that_is_the_answer_to_a_call_long_given_up_is_stopped() {
     let late = LateClient::connect(server.local_uri()).await.unwrap();
     for _ in 0..3 {
         let error = late.with_timeout(Duration::from_millis(50)).late().await.unwrap_err();
-        assert!(error.is_timeout(), "{error}");
+        assert!(error.is_timeout() || error.is_overloaded(), "{error}");
     }
-    within(late.quick()).await.unwrap();
+    within(async {
+        while let Err(error) = late.quick().await {
+            assert!(error.is_overloaded(), "{error}");
+        }
+    })
+    .await;
     until(|| open.load(Ordering::SeqCst) == 0).await;
 }

@@ -42,8 +42,7 @@ impl Sleeper for Bed {
         self.sleep(milliseconds).await
     }
     async fn remaining(&self) -> Result<Option<u64>> {
-        let now = Instant::now().into_std();
-        Ok(Context::current().remaining(now).map(|left| left.as_millis() as u64))
+        Ok(Context::current().remaining().map(|left| left.as_millis() as u64))
     }
     async fn remaining_at(&self, uri: String, after: u64) -> Result<Option<u64>> {
         tokio::time::sleep(Duration::from_millis(after)).await;

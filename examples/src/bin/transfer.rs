@@ -184,7 +184,7 @@ impl CreditService for Credit {
         let context = Context::current();
         let tenant = context.metadata("tenant");
         if let (Some(peer), Some(tenant), Some(left)) =
-            (context.peer(), tenant, context.remaining(Instant::now()))
+            (context.peer(), tenant, context.remaining())
         {
             println!("   [credit] asked by {peer} for {tenant}, {} ms are left", left.as_millis());
         }

@@ -10,19 +10,20 @@ use tokio::task::AbortHandle;
 
 use super::tail::going_away;
 use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, Source, State, clock, pump};
-use crate::buffer;
 use crate::error::RpcError;
 use crate::in_flight::{Completion, Removed};
 use crate::protocol::payload::Encoding;
-use crate::protocol::{Flags, Frame, Header, Kind};
+use crate::protocol::{Frame, Header, Kind};
 use crate::status::Status;
 
 /// What is to be sent: a header without id and length, and the encoded payload.
-#[derive(Clone, Copy)]
 pub(crate) struct Request<'r> {
     pub(crate) header: Header,
-    pub(crate) body: &'r [u8],
+    /// The answer's payload takes its place.
+    pub(crate) body: &'r mut Vec<u8>,
     pub(crate) deadline: Instant,
+    /// The time just now.
+    pub(crate) now: Instant,
 }
 
 /// What came back. The body is a pooled buffer.
@@ -105,7 +106,10 @@ impl Future for Call<'_> {
             Stage::Queued => this.start_if_admitted(cx.waker()),
             Stage::Sent(duty) => {
                 drop(duty.take());
-                this.look(cx.waker())
+                match this.is_oneway() {
+                    true => Poll::Ready(Ok(Reply::nothing())),
+                    false => this.look(this.channel.lock(), cx.waker()),
+                }
             }
             Stage::Done => return Poll::Pending,
         };
@@ -123,7 +127,7 @@ impl Call<'_> {
 
     /// Enters the call into the table and, if there is room, its frame into the output.
     fn start(&mut self, waker: &Waker) -> Poll<Result<Reply, CallError>> {
-        let now = clock();
+        let now = self.request.now;
         if self.request.deadline <= now {
             return Poll::Ready(Err(CallError::Failed(timed_out(false))));
         }
@@ -150,8 +154,7 @@ impl Call<'_> {
         let channel = self.channel;
         let mut core = channel.lock();
         if !core.in_flight.start_if_admitted(self.id, waker) {
-            drop(core);
-            return self.look(waker);
+            return self.look(core, waker);
         }
         let refused = match core.accepts(self.request.body.len()) {
             Ok(()) if self.request.deadline > now => return self.send(core, waker, now),
@@ -193,12 +196,6 @@ impl Call<'_> {
         let kick = core.driver_if_needed();
         drop(core);
         kick.into_iter().for_each(Waker::wake);
-        if let Some(source) = self.upload.take() {
-            let items = self.channel.outgoing_stream(self.id);
-            let encoding = Encoding::of(self.request.header.flags);
-            let task = tokio::spawn(pump(items, source, encoding));
-            self.uploading = Some(AbortOnDrop(Some(task.abort_handle())));
-        }
         self.stage = Stage::Sent(match owed {
             Owed::Nothing => None,
             Owed::FlushNow => {
@@ -210,6 +207,12 @@ impl Call<'_> {
                 Some(FlushDuty(self.channel))
             }
         });
+        if let Some(source) = self.upload.take() {
+            let items = self.channel.outgoing_stream(self.id);
+            let encoding = Encoding::of(self.request.header.flags);
+            let task = tokio::spawn(pump(items, source, encoding));
+            self.uploading = Some(AbortOnDrop(Some(task.abort_handle())));
+        }
         match self.stage {
             Stage::Sent(None) if self.is_oneway() => Poll::Ready(Ok(Reply::nothing())),
             _ => Poll::Pending,
@@ -217,25 +220,22 @@ impl Call<'_> {
     }
 
     /// Looks for the outcome.
-    fn look(&mut self, waker: &Waker) -> Poll<Result<Reply, CallError>> {
-        if self.is_oneway() && matches!(self.stage, Stage::Sent(_)) {
-            return Poll::Ready(Ok(Reply::nothing()));
-        }
-        let empty = buffer::take();
-        let mut core = self.channel.lock();
-        let completion = core.in_flight.poll(self.id, waker, empty);
+    fn look(
+        &mut self,
+        mut core: MutexGuard<'_, Core>,
+        waker: &Waker,
+    ) -> Poll<Result<Reply, CallError>> {
+        let completion = core.in_flight.poll(self.id, waker, self.request.body);
         drop(core);
         match completion {
             None => Poll::Pending,
-            Some(Completion::Answered(header, body)) => {
+            Some(Completion::Answered(header)) => {
                 // The provider may go on taking items after its answer. If not, it says so.
                 if let Some(uploading) = &mut self.uploading {
                     uploading.detach();
                 }
-                let stream = match header.flags.contains(Flags::STREAM) {
-                    true => self.channel.incoming_stream(header.id),
-                    false => None,
-                };
+                let body = std::mem::take(self.request.body);
+                let stream = self.channel.incoming_stream(&header);
                 Poll::Ready(Ok(Reply { header, body, stream }))
             }
             Some(Completion::TimedOut { sent }) => {
@@ -308,7 +308,7 @@ impl Drop for Call<'_> {
         }
         if removed == Removed::Answered {
             // A stream that nobody will take tells its sender so when it is dropped.
-            drop(self.channel.incoming_stream(self.id));
+            drop(self.channel.take_incoming(self.id));
         }
     }
 }

@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
+use super::flush::Rest;
 use super::tail::{ChannelTail, Reading};
 use super::{Channel, Core, DUTY_GRACE, LEAVING, State, clock, connection_lost, wake_all};
 use crate::error::RpcError;
-use crate::protocol::{Flags, Frame, Kind};
+use crate::protocol::Frame;
 use crate::transport::Reader;
 
 /// Takes the requests of a connection, outside of the lock.
@@ -41,6 +42,10 @@ const SMALL: usize = 4 << 10;
 /// A payload's buffer grows to at most twice what has arrived, beyond this: a length that was only
 /// announced takes no memory.
 const TRUSTED_BYTES: usize = 1 << 20;
+/// Requests handled before another look at whether the answers still find room.
+const MAX_REQUESTS: usize = 128;
+/// How often an end that reads no more looks whether its peer is still there.
+const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Batches handled before other tasks get their turn.
 const MAX_BATCHES: usize = 16;
 /// Deadlines are looked at this often at most, so they fire up to this much late.
@@ -87,10 +92,11 @@ pub(crate) async fn run(
         needed: 0,
         has_frames: false,
         unread: false,
-        rest: Vec::new(),
+        rest: Rest::default(),
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
         armed: None,
         close_by: None,
+        closed_check: None,
     };
     driver.channel.flush();
     let cause = poll_fn(|cx| driver.poll(cx)).await;
@@ -126,11 +132,13 @@ struct Driver<H> {
     /// Reading has stopped since all was read.
     unread: bool,
     /// What the operating system did not take. While not empty, the channel's `writing` is set.
-    rest: Vec<u8>,
+    rest: Rest,
     sleep: Pin<Box<tokio::time::Sleep>>,
     /// What `sleep` is set to.
     armed: Option<Instant>,
     close_by: Option<Instant>,
+    /// When to look whether the peer is still there, while nothing is read.
+    closed_check: Option<Instant>,
 }
 
 /// What the driver found under the lock.
@@ -208,6 +216,18 @@ impl<H: RequestHandler> Driver<H> {
             None => Turn::Wait,
         };
         self.unread |= matches!(turn, Turn::Wait);
+        match turn {
+            Turn::Wait => {
+                let due = *self.closed_check.get_or_insert(now + CLOSED_CHECK);
+                if due <= now {
+                    self.closed_check = Some(now + CLOSED_CHECK);
+                    if self.reader.is_closed(cx) {
+                        return Turn::End(RpcError::unavailable("the peer closed the connection"));
+                    }
+                }
+            }
+            Turn::Read | Turn::End(_) => self.closed_check = None,
+        }
         let leaving = core.leaving.filter(|_| core.is_idle());
         let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;
         if broken_promise && core.writing {
@@ -219,16 +239,18 @@ impl<H: RequestHandler> Driver<H> {
             core.pipeline.poll_timeout(),
             core.duty_due,
             self.close_by,
+            self.closed_check,
             leaving,
         ];
         let next = next.into_iter().flatten().min();
-        if next != self.armed
-            && let Some(next) = next
+        if let Some(next) = next
+            && (Some(next) != self.armed || self.sleep.is_elapsed())
         {
             self.sleep.as_mut().reset(next.max(now + TICK).into());
         }
         self.armed = next;
         core.armed = next;
+        core.paused = !core.pipeline.auto_read();
         // Nobody has promised to flush what a timer or a handler wrote; or somebody has, long ago.
         let flush = core.pipeline.has_output() && !core.writing && (!core.duty || broken_promise);
         drop(core);
@@ -292,9 +314,11 @@ impl<H: RequestHandler> Driver<H> {
         let now = clock();
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
+        let free =
+            self.channel.limits.max_in_work.saturating_add(1).saturating_sub(core.work.len());
         let room = match core.streams.is_empty() {
-            false => usize::MAX,
-            true => self.channel.limits.max_in_work.saturating_sub(core.work.len()),
+            true => free.min(MAX_REQUESTS),
+            false => MAX_REQUESTS,
         };
         let had_output = core.pipeline.pending_bytes();
         let consumed = core.reading(&mut wakers, requests, room, |pipeline, tail| {
@@ -360,16 +384,17 @@ impl<H: RequestHandler> Driver<H> {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(ready) => ready?,
         }
-        let (written, result) = self.channel.write_some(&self.rest);
+        let (written, result) = self.channel.write_some(self.rest.bytes());
         result?;
-        self.rest.drain(..written);
+        self.rest.at += written;
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
         core.written(written, clock(), &mut wakers);
         if self.rest.is_empty() {
-            let empty = std::mem::take(&mut self.rest);
+            let mut empty = std::mem::take(&mut self.rest).buffer;
+            empty.clear();
             if core.pipeline.has_output() {
-                self.rest = core.pipeline.take_output(empty);
+                self.rest = Rest { buffer: core.pipeline.take_output(empty), at: 0 };
             } else {
                 core.writing = false;
             }
@@ -414,8 +439,9 @@ impl Core {
 
     /// Whether more may be read now.
     fn may_read(&mut self, max_in_work: usize, limited: bool) -> bool {
-        // Requests in work may wait for items or credit of streams, which come the same way.
-        let full = limited && self.work.len() >= max_in_work && self.streams.is_empty();
+        // At the limit, a client that keeps to it is still read: it may cancel. Beyond it, not; but
+        // requests in work may wait for items or credit of streams, which come the same way.
+        let full = limited && self.work.len() > max_in_work && self.streams.is_empty();
         // Half of it must be done before reading goes on, or it would stop again at once.
         self.work.set_resume_below(if full { max_in_work.div_ceil(2) } else { 0 });
         self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
@@ -463,9 +489,12 @@ impl Core {
         let ChannelTail::Reading(Reading { replies, fatal, .. }) = tail else { return result };
         let mut aside = ChannelTail::aside(&mut self.inbox);
         let now = clock();
-        for reply in replies {
-            // They are small, and losing one costs the peer some work, nothing else.
-            let _ = pipeline.write(reply, now, &mut aside);
+        // A peer that does not read what it is told is told no more.
+        if pipeline.is_writable() || fatal.is_some() {
+            for reply in replies {
+                // Losing one costs the peer some work, nothing else.
+                let _ = pipeline.write(reply, now, &mut aside);
+            }
         }
         if let Some(cause) = fatal {
             pipeline.close(cause, now, &mut aside);
@@ -505,32 +534,5 @@ impl Channel {
         }
         drop(core);
         wake_all(wakers);
-    }
-}
-
-/// The handler of an end that provides nothing.
-pub(crate) struct NoServices;
-
-impl RequestHandler for NoServices {
-    fn limits_reading(&self) -> bool {
-        false
-    }
-
-    fn handle(&mut self, channel: &Arc<Channel>, requests: Vec<Frame<'_>>, _: &mut Context<'_>) {
-        for request in
-            requests.iter().filter(|request| request.header.flags.contains(Flags::STREAM))
-        {
-            drop(channel.incoming_stream(request.header.id));
-        }
-        if !channel.lock().is_writable() {
-            // A peer that asks without reading the answers gets none.
-            return;
-        }
-        let error = RpcError::new(crate::status::Status::NotFound, "this end provides no services")
-            .unexecuted();
-        for request in requests.iter().filter(|request| request.header.kind == Kind::Request) {
-            let (header, body) = crate::protocol::error_answer(request.header.id, &error);
-            channel.append_answers(std::iter::once((header, &*body)));
-        }
     }
 }

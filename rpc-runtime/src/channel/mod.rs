@@ -15,8 +15,10 @@
 //! promise and its flush still keeps it. A caller that is neither polled nor dropped would hold up
 //! everybody's frames, so the driver looks after it: see [`DUTY_GRACE`].
 
+mod answer;
 mod call;
 pub(crate) mod driver;
+mod flush;
 mod handle;
 mod pump;
 mod streams;
@@ -34,6 +36,7 @@ pub(crate) use streams::{IncomingStream, OutgoingStream};
 pub(crate) use tail::read_error;
 pub(crate) use work::Ticket;
 
+use self::flush::{FlushDuty, Rest};
 use self::streams::Streams;
 use self::tail::ChannelTail;
 use self::work::Work;
@@ -41,7 +44,7 @@ use crate::error::RpcError;
 use crate::handlers::{AnswerPings, RefuseUnknown};
 use crate::in_flight::InFlight;
 use crate::pipeline::{Change, Pipeline, Watermarks};
-use crate::protocol::{Body, DEFAULT_MAX_PAYLOAD, Flags, Frame, FrameCodec, Header, Hello, Kind};
+use crate::protocol::{DEFAULT_MAX_PAYLOAD, Frame, FrameCodec, Header, Hello, Kind, error_frame};
 use crate::transport::{Transport, Writer};
 
 /// Limits of one connection. Both ends have the same kind.
@@ -68,8 +71,8 @@ impl Default for ChannelLimits {
 }
 
 /// Limit of the payload of frames that carry no user's data, whatever the limit of those is: a
-/// hello of some ten thousand services.
-const MAX_CONTROL: usize = 1 << 20;
+/// hello of about a thousand services.
+pub(crate) const MAX_CONTROL: usize = 64 << 10;
 /// How long requests may still be on their way that the peer sent before it heard of the end.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -116,10 +119,12 @@ struct Core {
     /// Somebody writes, and looks again before it stops.
     writing: bool,
     /// What the operating system did not take; for the driver to write.
-    rest: Vec<u8>,
+    rest: Rest,
     /// An empty buffer, kept for its allocation.
     spare: Vec<u8>,
     driver: Option<Waker>,
+    /// The driver has stopped reading because a handler asked for it.
+    paused: bool,
     /// When the driver wakes by itself.
     armed: Option<Instant>,
     /// Frames that handlers sent to the tail while nothing was being read.
@@ -130,15 +135,6 @@ struct Core {
     watermarks: Watermarks,
     /// Set once this end has said that it is about to close: when it may, if nothing is under way.
     leaving: Option<Instant>,
-}
-
-/// The promise to flush a channel; kept when it is dropped.
-pub(crate) struct FlushDuty<'c>(&'c Channel);
-
-impl Drop for FlushDuty<'_> {
-    fn drop(&mut self) {
-        self.0.flush();
-    }
 }
 
 impl Core {
@@ -192,6 +188,8 @@ impl Core {
         };
         let needed = earlier(self.in_flight.earliest())
             || earlier(self.duty_due)
+            || earlier(self.pipeline.poll_timeout())
+            || (self.paused && self.pipeline.auto_read())
             || !self.inbox.is_empty()
             || self.pipeline.closing().is_some()
             || self.is_ending();
@@ -245,9 +243,10 @@ impl Channel {
             duty: false,
             duty_due: None,
             writing: false,
-            rest: Vec::new(),
+            rest: Rest::default(),
             spare: Vec::new(),
             driver: None,
+            paused: false,
             armed: None,
             inbox: Vec::new(),
             peer_hello: None,
@@ -272,7 +271,7 @@ impl Channel {
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
-        // A handler's panic under the lock ends the driver, and with it the channel.
+        // Handlers' panics are caught by the pipeline, so what is behind the lock is whole.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -284,6 +283,11 @@ impl Channel {
     /// What the peer said of itself, once it has.
     pub(crate) fn peer_hello(&self) -> Option<Hello> {
         self.lock().peer_hello.clone()
+    }
+
+    /// Whether the bytes that wait to be written are under the high watermark.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.lock().is_writable()
     }
 
     /// See [`ChannelHandle::change`].
@@ -338,6 +342,20 @@ impl Channel {
         wake_all(wakers);
     }
 
+    /// Tells the peer why, and closes once that has left.
+    pub(crate) fn fail(&self, error: RpcError) {
+        let kick = {
+            let mut core = self.lock();
+            let now = clock();
+            // If it cannot be said, the connection ends all the same.
+            let _ = core.write(error_frame(0, &error), now);
+            let Core { pipeline, inbox, .. } = &mut *core;
+            pipeline.close(error, now, &mut ChannelTail::aside(inbox));
+            core.driver.take()
+        };
+        kick.into_iter().for_each(Waker::wake);
+    }
+
     /// Ends the connection now. Whatever waits on it fails with `cause`.
     pub(crate) fn close(&self, cause: RpcError) {
         let mut wakers = Vec::new();
@@ -359,75 +377,6 @@ impl Channel {
         wake_all(wakers);
         work.abort_all();
         self.writer.shutdown();
-    }
-
-    /// Writes all that has gathered. Never waits; what does not fit is left to the driver.
-    pub(crate) fn flush(&self) {
-        let mut buffer = {
-            let mut core = self.lock();
-            core.duty = false;
-            if core.writing || !core.pipeline.has_output() {
-                // The driver may be waiting for the last promise to be kept before it closes.
-                let kick = core.driver_if_needed();
-                drop(core);
-                kick.into_iter().for_each(Waker::wake);
-                return;
-            }
-            core.writing = true;
-            let spare = std::mem::take(&mut core.spare);
-            core.pipeline.take_output(spare)
-        };
-        let mut wakers = Vec::new();
-        loop {
-            let (written, result) = self.write_some(&buffer);
-            let mut core = self.lock();
-            core.written(written, clock(), &mut wakers);
-            match result {
-                Ok(true) => {}
-                Ok(false) => {
-                    buffer.drain(..written);
-                    core.rest = buffer;
-                    wakers.extend(core.driver.take());
-                    break;
-                }
-                Err(error) => {
-                    drop(core);
-                    self.close(connection_lost(&error));
-                    break;
-                }
-            }
-            buffer.clear();
-            // With a promise outstanding, what has gathered since leaves when that is kept.
-            if core.duty || !core.pipeline.has_output() {
-                core.writing = false;
-                if buffer.capacity() <= crate::buffer::MAX_KEPT {
-                    core.spare = buffer;
-                }
-                wakers.extend(core.driver_if_needed());
-                break;
-            }
-            buffer = core.pipeline.take_output(buffer);
-        }
-        wake_all(wakers);
-    }
-
-    /// Writes until all is written (`true`) or no more fits (`false`). Says how much was written.
-    fn write_some(&self, bytes: &[u8]) -> (usize, std::io::Result<bool>) {
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..)
-            && !rest.is_empty()
-        {
-            match self.writer.try_write(rest) {
-                Ok(0) => return (at, Err(std::io::ErrorKind::WriteZero.into())),
-                Ok(n) => at += n,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    return (at, Ok(false));
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return (at, Err(error)),
-            }
-        }
-        (at, Ok(true))
     }
 
     /// Appends a frame. The caller has the duty to flush it if this says so; `later`
@@ -457,109 +406,8 @@ impl Channel {
             drop(FlushDuty(self));
         }
     }
-
-    /// Appends answers that are ready, all under one lock. They leave with the next flush, which is
-    /// the caller's to see to.
-    pub(crate) fn append_answers<'b>(&self, answers: impl Iterator<Item = (Header, &'b [u8])>) {
-        let now = clock();
-        let mut core = self.lock();
-        for (header, body) in answers {
-            core.answer(header, body, now);
-        }
-    }
-
-    /// Sends the answer of a request that was in work, unless the caller has cancelled it. With the
-    /// flag for a stream it stays in work.
-    pub(crate) async fn answer(&self, ticket: Ticket, header: Header, body: &[u8]) {
-        let (duty, others, kick) = {
-            let mut core = self.lock();
-            let (wanted, kick) = match header.flags.contains(Flags::STREAM) {
-                true => (core.work.is_running(ticket), None),
-                false => core.finish(ticket),
-            };
-            if wanted {
-                core.answer(header, body, clock());
-            }
-            (wanted && core.claim_duty(), !core.work.is_empty(), kick)
-        };
-        kick.into_iter().for_each(Waker::wake);
-        if duty {
-            let duty = FlushDuty(self);
-            if others {
-                // Other answers are on their way: let them gather and leave in one write.
-                yield_once().await;
-            }
-            drop(duty);
-        }
-    }
-
-    /// A request goes on in a task of its own. `None` once the channel is closed: nobody would hear
-    /// the answer. Requests that want none are never refused.
-    pub(crate) fn start_work(&self, id: u64, oneway: bool) -> Option<Ticket> {
-        let mut core = self.lock();
-        if !oneway && matches!(core.state, State::Closed(_)) {
-            return None;
-        }
-        Some(core.work.start(id, oneway))
-    }
-
-    /// `abort` ends the task of a request when the caller cancels it or the connection ends.
-    pub(crate) fn set_abort(&self, ticket: Ticket, abort: tokio::task::AbortHandle) {
-        let late = self.lock().work.set_abort(ticket, abort);
-        late.into_iter().for_each(|abort| abort.abort());
-    }
-
-    /// More is in work than there should be. Reading goes on at the limit only while there are
-    /// streams, whose items and credit come the same way.
-    pub(crate) fn is_overloaded(&self) -> bool {
-        self.lock().work.len() >= self.limits.max_in_work
-    }
-
-    /// A request is no longer in work and gets no answer.
-    pub(crate) fn finish_work(&self, ticket: Ticket) {
-        let (_, kick) = self.lock().finish(ticket);
-        kick.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Core {
-    /// Writes an answer; one that can't be written becomes an error answer that can.
-    fn answer(&mut self, header: Header, body: &[u8], now: Instant) {
-        if matches!(self.state, State::Closed(_)) {
-            return;
-        }
-        let Err(error) = self.write(Frame::new(header, body), now) else { return };
-        let (header, body) = crate::protocol::error_answer(header.id, &error.maybe_executed());
-        let frame = Frame { header, body: Body::Owned(body.into()) };
-        if let Err(error) = self.write(frame, now) {
-            tracing::warn!(%error, "an answer could not be written");
-        }
-    }
-
-    /// Whether the answer is still wanted, and the driver if it waited for room.
-    fn finish(&mut self, ticket: Ticket) -> (bool, Option<Waker>) {
-        let was_full = self.work.len() >= self.work.resume_below();
-        let wanted = self.work.finish(ticket);
-        let resumes = was_full && self.work.len() < self.work.resume_below();
-        let kick = if resumes || self.work.is_empty() { self.driver.take() } else { None };
-        (wanted, kick)
-    }
 }
 
 fn connection_lost(error: &std::io::Error) -> RpcError {
     RpcError::unavailable(format!("the connection was lost: {error}")).with_source(error)
-}
-
-/// Lets the other tasks that are ready run first.
-pub(crate) async fn yield_once() {
-    let mut yielded = false;
-    std::future::poll_fn(|cx| {
-        if yielded {
-            return std::task::Poll::Ready(());
-        }
-        yielded = true;
-        cx.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }

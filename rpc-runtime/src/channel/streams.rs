@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{Channel, State};
 use crate::error::RpcError;
-use crate::protocol::{Body, Frame, HEADER_LEN, Header, Kind};
+use crate::protocol::{Body, Flags, Frame, HEADER_LEN, Header, Kind};
 use crate::status::Status;
 
 /// Bytes that may be under way unasked. A sender may send while it has any credit left, so one item
@@ -354,8 +354,15 @@ impl Drop for OutgoingStream {
 }
 
 impl Channel {
-    /// The stream whose items follow the request or answer `id`, which had the flag for it.
-    pub(crate) fn incoming_stream(self: &Arc<Self>, id: u64) -> Option<IncomingStream> {
+    /// The stream whose items follow a request or an answer, if its header says that there is one.
+    pub(crate) fn incoming_stream(self: &Arc<Self>, header: &Header) -> Option<IncomingStream> {
+        match header.flags.contains(Flags::STREAM) {
+            true => self.take_incoming(header.id),
+            false => None,
+        }
+    }
+
+    pub(super) fn take_incoming(self: &Arc<Self>, id: u64) -> Option<IncomingStream> {
         let incoming = {
             let mut core = self.lock();
             let incoming = Arc::clone(core.streams.incoming.get(&id)?);

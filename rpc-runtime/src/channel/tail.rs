@@ -138,8 +138,15 @@ impl<'a> Reading<'_, 'a> {
                 // They were not sent, so another channel may do.
                 self.in_flight.fail_queued(&going_away(), self.wakers);
             }
+            // Only the first is of interest: it was said before anything relied on it.
+            Kind::Hello if self.peer_hello.is_some() => {}
             Kind::Hello => match Hello::decode(frame.body.as_slice()) {
-                Ok(hello) => *self.peer_hello = Some(hello),
+                Ok(hello) => {
+                    if hello.max_requests > 0 {
+                        self.in_flight.restrict(hello.max_requests as usize);
+                    }
+                    *self.peer_hello = Some(hello);
+                }
                 Err(error) => {
                     let error = RpcError::protocol("the hello is damaged").with_source(&error);
                     self.replies.push(error_frame(0, &error));

@@ -16,8 +16,12 @@ pub(crate) struct Ticket {
 struct Running {
     id: Option<u64>,
     abort: Option<AbortHandle>,
+    /// Somebody waits for the answer.
+    wanted: bool,
 }
 
+/// Counts what runs, until it has ended: a request that was cancelled still counts, or cancelling
+/// would be a way around the limit.
 #[derive(Default)]
 pub(super) struct Work {
     next_serial: u64,
@@ -49,7 +53,7 @@ impl Work {
         let serial = self.next_serial;
         self.next_serial += 1;
         let id = (!oneway).then_some(id);
-        self.running.insert(serial, Running { id, abort: None });
+        self.running.insert(serial, Running { id, abort: None, wanted: !oneway });
         if let Some(id) = id {
             self.by_id.insert(id, serial);
         }
@@ -59,33 +63,35 @@ impl Work {
     /// Keeps `abort`, or gives it back when the request was cancelled in the meantime.
     pub(super) fn set_abort(&mut self, ticket: Ticket, abort: AbortHandle) -> Option<AbortHandle> {
         match self.running.get_mut(&ticket.serial) {
-            Some(running) => {
+            Some(running) if running.wanted || running.id.is_none() => {
                 running.abort = Some(abort);
                 None
             }
-            None => Some(abort),
+            _ => Some(abort),
         }
     }
 
-    pub(super) fn is_running(&self, ticket: Ticket) -> bool {
-        self.running.contains_key(&ticket.serial)
+    /// Whether the answer is still wanted.
+    pub(super) fn is_wanted(&self, ticket: Ticket) -> bool {
+        self.running.get(&ticket.serial).is_some_and(|running| running.wanted)
     }
 
-    /// Whether it was still in work, so that its answer is wanted.
+    /// It has ended. Says whether the answer is still wanted.
     pub(super) fn finish(&mut self, ticket: Ticket) -> bool {
-        let found = self.running.remove(&ticket.serial).is_some();
         if let Some(id) = ticket.id
             && self.by_id.get(&id) == Some(&ticket.serial)
         {
             self.by_id.remove(&id);
         }
-        found && ticket.id.is_some()
+        self.running.remove(&ticket.serial).is_some_and(|running| running.wanted)
     }
 
     /// The caller no longer waits for `id`.
     pub(super) fn cancel(&mut self, id: u64) {
-        let Some(serial) = self.by_id.remove(&id) else { return };
-        if let Some(abort) = self.running.remove(&serial).and_then(|running| running.abort) {
+        let serial = self.by_id.remove(&id);
+        let Some(running) = serial.and_then(|serial| self.running.get_mut(&serial)) else { return };
+        running.wanted = false;
+        if let Some(abort) = running.abort.take() {
             abort.abort();
         }
     }

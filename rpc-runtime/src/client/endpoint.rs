@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::Invoker;
-use crate::channel::driver::{self, NoServices};
-use crate::channel::{Channel, ChannelLimits, Initializer, clock};
+use super::no_services::NoServices;
+use crate::channel::{Channel, ChannelLimits, Initializer, clock, driver};
 use crate::error::RpcError;
 use crate::protocol::Hello;
 use crate::transport;
@@ -32,8 +32,14 @@ pub(crate) struct Endpoint {
     uri: Uri,
     settings: Arc<EndpointSettings>,
     link: Mutex<Link>,
-    /// An attempt has ended.
-    settled: Notify,
+}
+
+/// What came of an attempt, once it is over.
+type Outcome = Option<Result<Arc<Channel>, RpcError>>;
+
+enum Look {
+    Settled(Result<Arc<Channel>, RpcError>),
+    Attempt(watch::Receiver<Outcome>),
 }
 
 struct Link {
@@ -44,7 +50,7 @@ struct Link {
 
 enum State {
     Idle,
-    Connecting,
+    Connecting(watch::Receiver<Outcome>),
     Ready(Arc<Channel>),
     BackingOff {
         until: Instant,
@@ -66,7 +72,7 @@ pub(crate) enum Availability {
 impl Endpoint {
     pub(crate) fn new(uri: Uri, settings: Arc<EndpointSettings>) -> Arc<Self> {
         let link = Mutex::new(Link { state: State::Idle, failures: 0 });
-        Arc::new(Self { uri, settings, link, settled: Notify::new() })
+        Arc::new(Self { uri, settings, link })
     }
 
     pub(crate) fn uri(&self) -> &Uri {
@@ -81,7 +87,9 @@ impl Endpoint {
         match &self.lock().state {
             State::Ready(channel) => Availability::Ready(Arc::clone(channel)),
             State::BackingOff { until, .. } if *until > clock() => Availability::BackingOff,
-            State::Idle | State::Connecting | State::BackingOff { .. } => Availability::Connectable,
+            State::Idle | State::Connecting(_) | State::BackingOff { .. } => {
+                Availability::Connectable
+            }
             State::Retired => Availability::BackingOff,
         }
     }
@@ -93,20 +101,18 @@ impl Endpoint {
         if let State::Ready(channel) = state {
             channel.retire();
         }
-        self.settled.notify_waiters();
     }
 
     /// A channel, after waiting for an attempt if need be. Dropping the future leaves the attempt
     /// to the others that wait for it.
     pub(crate) async fn connected(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
-        loop {
-            let mut settled = std::pin::pin!(self.settled.notified());
-            // Registered before the state is looked at, or the end of an attempt could be missed.
-            settled.as_mut().enable();
-            if let Some(result) = self.look() {
-                return result;
-            }
-            settled.await;
+        let mut attempt = match self.look() {
+            Look::Settled(result) => return result,
+            Look::Attempt(attempt) => attempt,
+        };
+        match attempt.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(given_up())),
+            Err(_) => Err(given_up()),
         }
     }
 
@@ -116,25 +122,26 @@ impl Endpoint {
         let _ = self.look();
     }
 
-    /// The state as a result; `None` while an attempt is under way, which this starts.
-    fn look(self: &Arc<Self>) -> Option<Result<Arc<Channel>, RpcError>> {
+    /// What there is, or the attempt that is under way, which this starts if one is due.
+    fn look(self: &Arc<Self>) -> Look {
         let mut link = self.lock();
         match &link.state {
-            State::Ready(channel) => return Some(Ok(Arc::clone(channel))),
-            State::Connecting => return None,
+            State::Ready(channel) => return Look::Settled(Ok(Arc::clone(channel))),
+            State::Connecting(attempt) => return Look::Attempt(attempt.clone()),
             State::BackingOff { until, error } if *until > clock() => {
-                return Some(Err(error.clone()));
+                return Look::Settled(Err(error.clone()));
             }
             State::Retired => {
                 let gone = format!("{} was withdrawn from the registry", self.uri);
-                return Some(Err(RpcError::unavailable(gone)));
+                return Look::Settled(Err(RpcError::unavailable(gone)));
             }
             State::Idle | State::BackingOff { .. } => {}
         }
-        link.state = State::Connecting;
+        let (outcome, attempt) = watch::channel(None);
+        link.state = State::Connecting(attempt.clone());
         drop(link);
-        tokio::spawn(Attempt(Some(Arc::clone(self))).run());
-        None
+        tokio::spawn(Attempt { endpoint: Some(Arc::clone(self)), outcome }.run());
+        Look::Attempt(attempt)
     }
 
     async fn connect(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
@@ -169,27 +176,35 @@ impl Endpoint {
         match (&link.state, result) {
             (State::Retired, Ok(channel)) => channel.retire(),
             (State::Retired, Err(_)) => {}
-            (_, Ok(channel)) => {
-                link.failures = 0;
-                link.state = State::Ready(channel);
-            }
-            (_, Err(error)) => {
-                link.failures = link.failures.saturating_add(1);
-                let pause = back_off(link.failures);
-                tracing::debug!(uri = %self.uri, %error, ?pause, "connection attempt failed");
-                link.state = State::BackingOff { until: clock() + pause, error };
-            }
+            (_, Ok(channel)) => link.state = State::Ready(channel),
+            (_, Err(error)) => link.back_off(&self.uri, error),
         }
-        drop(link);
-        self.settled.notify_waiters();
     }
 
     /// `channel` takes no more calls: the next call makes a new link, at once.
     pub(crate) fn forget(&self, channel: &Arc<Channel>) {
         let mut link = self.lock();
-        if matches!(&link.state, State::Ready(known) if Arc::ptr_eq(known, channel)) {
-            link.state = State::Idle;
+        if !matches!(&link.state, State::Ready(known) if Arc::ptr_eq(known, channel)) {
+            return;
         }
+        if channel.peer_hello().is_some() {
+            link.failures = 0;
+            link.state = State::Idle;
+        } else {
+            // Whoever accepts connections and ends them without a word is no provider.
+            let error = RpcError::unavailable("the peer closed the connection before its hello");
+            link.back_off(&self.uri, error.with_peer(&self.uri));
+        }
+    }
+}
+
+impl Link {
+    /// An attempt failed: no other is made for a while, a longer one each time.
+    fn back_off(&mut self, uri: &Uri, error: RpcError) {
+        self.failures = self.failures.saturating_add(1);
+        let pause = back_off(self.failures);
+        tracing::debug!(%uri, %error, ?pause, "connection attempt failed");
+        self.state = State::BackingOff { until: clock() + pause, error: error.unexecuted() };
     }
 }
 
@@ -201,26 +216,34 @@ impl Drop for Endpoint {
 }
 
 /// A connection attempt; if its task is dropped, those who wait for it are told.
-struct Attempt(Option<Arc<Endpoint>>);
+struct Attempt {
+    /// Until it is settled.
+    endpoint: Option<Arc<Endpoint>>,
+    outcome: watch::Sender<Outcome>,
+}
 
 impl Attempt {
     async fn run(mut self) {
-        if let Some(endpoint) = &self.0 {
+        if let Some(endpoint) = &self.endpoint {
             let result = endpoint.connect().await;
-            endpoint.settle(result);
+            endpoint.settle(result.clone());
+            // Whoever waited gets this connection, even if it has ended again by now.
+            self.outcome.send_replace(Some(result));
         }
-        self.0 = None;
+        self.endpoint = None;
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(endpoint) = self.0.take() {
-            endpoint.settle(Err(
-                RpcError::unavailable("the connection attempt was given up").unexecuted()
-            ));
+        if let Some(endpoint) = self.endpoint.take() {
+            endpoint.settle(Err(given_up()));
         }
     }
+}
+
+fn given_up() -> RpcError {
+    RpcError::unavailable("the connection attempt was given up").unexecuted()
 }
 
 /// The pause after so many failures in a row, within ±50 %, so that the clients of a provider that
@@ -249,10 +272,7 @@ impl Invoker for SinglePeer {
         }
     }
 
-    fn acquire(
-        &self,
-        _: Instant,
-    ) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {
+    fn acquire(&self) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {
         Box::pin(self.0.connected())
     }
 

@@ -70,6 +70,7 @@ struct Prepared {
     /// For an argument that is a stream.
     upload: Option<Box<dyn Source>>,
     deadline: Instant,
+    now: Instant,
 }
 
 impl Client {
@@ -99,7 +100,8 @@ impl Client {
     /// All of [`prepare`](Self::prepare) that does not depend on the arguments' types.
     fn begin(&self, method: &'static MethodDescriptor, kind: Kind) -> Result<Prepared, RpcError> {
         let timeout = self.timeout.or(method.timeout()).unwrap_or(self.default_timeout);
-        let mut deadline = deadline_after(clock(), timeout);
+        let now = clock();
+        let mut deadline = deadline_after(now, timeout);
         let mut header =
             Header { method: method.id(), flags: self.encoding.flags(), ..Header::new(kind) };
         let mut body = buffer::take();
@@ -120,7 +122,7 @@ impl Client {
             header.flags = header.flags.with(Flags::METADATA);
             payload::encode_metadata(metadata, &mut body)
         })?;
-        Ok(Prepared { header, body, upload: None, deadline })
+        Ok(Prepared { header, body, upload: None, deadline, now })
     }
 
     /// Sends a call over a channel that takes it.
@@ -129,20 +131,24 @@ impl Client {
         method: &'static MethodDescriptor,
         call: Prepared,
     ) -> Result<Reply, RpcError> {
-        let Prepared { header, body, mut upload, deadline } = call;
+        let Prepared { header, mut body, mut upload, deadline, mut now } = call;
         let mut result = Err(RpcError::unavailable("there is no connection").unexecuted());
         for _ in 0..MAX_CHANNELS {
             let channel = match self.invoker.ready() {
                 Some(channel) => channel,
                 None => match self.acquire(deadline).await {
-                    Ok(channel) => channel,
+                    Ok(channel) => {
+                        now = clock();
+                        channel
+                    }
                     Err(error) => {
                         result = Err(error);
                         break;
                     }
                 },
             };
-            match channel.call(Request { header, body: &body, deadline }, &mut upload).await {
+            let request = Request { header, body: &mut body, deadline, now };
+            match channel.call(request, &mut upload).await {
                 Ok(reply) => {
                     result = match Status::from_wire(reply.header.status) {
                         Status::Ok | Status::Application => Ok(reply),
@@ -169,7 +175,7 @@ impl Client {
     }
 
     async fn acquire(&self, deadline: Instant) -> Result<Arc<Channel>, RpcError> {
-        match tokio::time::timeout_at(deadline.into(), self.invoker.acquire(deadline)).await {
+        match tokio::time::timeout_at(deadline.into(), self.invoker.acquire()).await {
             Ok(result) => result.map_err(RpcError::unexecuted),
             Err(_) => Err(RpcError::timeout(format!(
                 "the deadline passed before there was a connection to {}",

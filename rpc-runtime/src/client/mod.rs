@@ -3,12 +3,13 @@
 mod builder;
 mod endpoint;
 mod invoke;
+mod no_services;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use builder::ClientBuilder;
 pub(crate) use endpoint::{Availability, Endpoint, EndpointSettings};
@@ -85,11 +86,8 @@ pub(crate) trait Invoker: Send + Sync + 'static {
     /// A channel that can be used at once, if there is one. Takes no more than a lock.
     fn ready(&self) -> Option<Arc<Channel>>;
 
-    /// A channel, after connecting if need be, within `deadline`.
-    fn acquire(
-        &self,
-        deadline: Instant,
-    ) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>>;
+    /// A channel, after connecting if need be.
+    fn acquire(&self) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>>;
 
     /// The channels that are open now.
     fn open(&self) -> Vec<Arc<Channel>>;

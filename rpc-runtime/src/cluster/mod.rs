@@ -6,7 +6,7 @@ mod load_balancer;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rpc_registry::Registry;
 
@@ -99,10 +99,7 @@ impl Invoker for Cluster {
         None
     }
 
-    fn acquire(
-        &self,
-        _: Instant,
-    ) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {
+    fn acquire(&self) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {
         Box::pin(self.connect())
     }
 

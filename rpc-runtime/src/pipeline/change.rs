@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::context::ChannelContext;
 use super::handler::{ChannelHandler, Flow};
-use super::{Cursor, Entry, Pipeline, Tail};
+use super::{Cursor, Entry, Pipeline, Tail, guarded};
 use crate::error::RpcError;
 
 /// A change of the pipeline, made with [`Pipeline::change`](super::Pipeline::change), from within a
@@ -211,7 +211,10 @@ impl Pipeline {
             pending_bytes: self.pending_bytes,
             ops: &mut self.ops,
         };
-        entry.handler.handler_removed(&mut ctx);
+        let _ = guarded(&mut self.closing, &mut *entry.handler, &mut ctx, |handler, ctx| {
+            handler.handler_removed(ctx);
+            Ok(Flow::Next)
+        });
         if !self.ops.is_empty() {
             self.run_ops(cursor, now, tail);
         }

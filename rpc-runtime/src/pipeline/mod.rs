@@ -19,6 +19,7 @@ mod embedded;
 mod handler;
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 pub use change::Change;
@@ -214,6 +215,10 @@ impl Pipeline {
         while self.closing.is_none() && tail.accepts() {
             let Some(rest) = input.get(at..) else { break };
             match self.codec.decode(rest) {
+                Ok(Decoded::Frame { consumed: 0, .. } | Decoded::Discarded { consumed: 0 }) => {
+                    let stuck = RpcError::internal("the codec takes nothing from its input");
+                    self.closing.get_or_insert(stuck);
+                }
                 Ok(Decoded::Frame { frame, consumed }) => {
                     at += consumed;
                     self.fire_read(0, frame, now, tail);
@@ -260,7 +265,8 @@ impl Pipeline {
     pub fn written<'a>(&mut self, bytes: usize, now: Instant, tail: &mut dyn Tail<'a>) {
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
         self.inbound(0, now, tail, |handler, ctx| handler.write_complete(ctx, bytes));
-        if !self.writable && self.pending_bytes < self.watermarks.low {
+        // A low watermark of 0 means "once nothing is pending".
+        if !self.writable && self.pending_bytes < self.watermarks.low.max(1) {
             self.writability_changed(true, now, tail);
         }
     }
@@ -349,7 +355,7 @@ impl Pipeline {
             pending_bytes: self.pending_bytes,
             ops: &mut self.ops,
         };
-        let handled = call(&mut *entry.handler, &mut ctx);
+        let handled = guarded(&mut self.closing, &mut *entry.handler, &mut ctx, call);
         if self.ops.is_empty() {
             return (handled, Cursor::at(at));
         }
@@ -542,4 +548,21 @@ impl Pipeline {
             tail.write_failed(&frame.header, error);
         }
     }
+}
+
+/// Calls a handler. It runs under the channel's lock, in whatever task has that, so its panic must
+/// not go further: it becomes an error, and the channel is closed.
+#[inline]
+fn guarded(
+    closing: &mut Option<RpcError>,
+    handler: &mut dyn ChannelHandler,
+    ctx: &mut ChannelContext<'_>,
+    call: impl FnOnce(&mut dyn ChannelHandler, &mut ChannelContext<'_>) -> Handled,
+) -> Handled {
+    let result = catch_unwind(AssertUnwindSafe(|| call(handler, ctx)));
+    result.unwrap_or_else(|_| {
+        let error = RpcError::internal(format!("the pipeline's handler `{}` panicked", ctx.name()));
+        closing.get_or_insert_with(|| error.clone());
+        Err(error)
+    })
 }

@@ -14,6 +14,9 @@ use crate::error::RpcError;
 pub struct Hello {
     /// Largest payload that the sender reads, in bytes; 0: not said.
     pub max_payload: u32,
+    /// How many requests of this connection the sender has in work at a time; 0: not said. Whoever
+    /// sends no more than that is always read, its cancels and pings included.
+    pub max_requests: u32,
     /// The sender's heartbeat interval in milliseconds; 0: none.
     pub heartbeat_ms: u32,
     /// Names of optional abilities.

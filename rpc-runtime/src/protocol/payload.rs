@@ -15,6 +15,7 @@ use crate::status::Status;
 
 /// How structs are written. Readers take both forms without being told which it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Encoding {
     /// As maps from field name to value. Old and new versions of a struct read each other
     /// (`#[serde(default)]` for the new fields). The default.

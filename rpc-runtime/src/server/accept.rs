@@ -29,6 +29,7 @@ const OUT_OF_RESOURCES: Duration = Duration::from_millis(50);
 
 impl Acceptor {
     pub(super) async fn run(self, mut listener: Listener, mut stop: watch::Receiver<bool>) {
+        let acceptor = Arc::new(self);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -36,7 +37,8 @@ impl Acceptor {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(transport) => self.serve(transport),
+                // In a task of its own, so that a user's handlers cannot end the accepting.
+                Ok(transport) => drop(tokio::spawn(Arc::clone(&acceptor).serve(transport))),
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections; trying again");
@@ -46,9 +48,9 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, transport: Transport) {
-        let channel = Channel::new(transport, self.limits, &self.hello, self.initializer.as_ref());
-        let (channel, reader) = match channel {
+    async fn serve(self: Arc<Self>, transport: Transport) {
+        let opened = Channel::new(transport, self.limits, &self.hello, self.initializer.as_ref());
+        let (channel, reader) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(%error, "the pipeline of a connection could not be set up");
@@ -56,13 +58,9 @@ impl Acceptor {
             }
         };
         tracing::debug!(peer = %channel.peer(), "connection accepted");
-        let entered = self.connections.enter(&channel);
+        let _entered = self.connections.enter(&channel);
         let requests = Requests::new(Arc::clone(&self.dispatcher), self.done.clone());
-        let done = self.done.clone();
-        tokio::spawn(async move {
-            let _held = (entered, done);
-            driver::run(channel, reader, requests).await;
-        });
+        driver::run(channel, reader, requests).await;
     }
 }
 

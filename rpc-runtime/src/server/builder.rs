@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::accept::Acceptor;
 use super::dispatcher::Dispatcher;
 use super::{Connections, Server};
-use crate::channel::{ChannelLimits, Initializer};
+use crate::channel::{ChannelLimits, Initializer, MAX_CONTROL};
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::pipeline::{Change, Watermarks};
@@ -119,8 +119,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Requests of one connection that may be in work in tasks of their own; at the limit no more
-    /// are read from that connection, so its client is slowed down. Default 1,024; at least 1.
+    /// Requests of one connection that may be in work in tasks of their own. Clients are told, and
+    /// let further calls wait; from a client that sends more all the same, nothing is read until
+    /// half are done. Default 1,024; at least 1.
     pub fn max_in_work(mut self, requests: usize) -> Self {
         self.limits.max_in_work = requests.max(1);
         self
@@ -155,6 +156,7 @@ impl ServerBuilder {
 
         let hello = Hello {
             max_payload: u32::try_from(self.limits.max_payload).unwrap_or(u32::MAX),
+            max_requests: u32::try_from(self.limits.max_in_work).unwrap_or(u32::MAX),
             services: self
                 .services
                 .iter()
@@ -162,6 +164,14 @@ impl ServerBuilder {
                 .collect(),
             ..Hello::default()
         };
+        let hello_bytes = hello.encode()?.len();
+        if hello_bytes > MAX_CONTROL {
+            return Err(RpcError::invalid(format!(
+                "the names of the {} services take {hello_bytes} bytes, a connection's greeting has \
+                 room for {MAX_CONTROL}: provide fewer services in one server",
+                self.services.len()
+            )));
+        }
         let (done, all_done) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(false);
         let connections = Arc::new(Connections::default());

@@ -16,13 +16,19 @@ use crate::protocol::payload::Encoding;
 use crate::protocol::{Flags, Header, Kind, error_answer};
 use crate::service::{BoxCall, Finished};
 
-/// A request in work.
+/// A request in work, until it is dropped.
 pub(super) struct Late {
     channel: Arc<Channel>,
     ticket: Ticket,
     request: Header,
     /// The server is not done before this is.
     _done: mpsc::Sender<()>,
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.channel.finish_work(self.ticket);
+    }
 }
 
 impl Late {
@@ -39,12 +45,11 @@ impl Late {
     pub(super) async fn send_items(self, source: Box<dyn Source>, encoding: Encoding) {
         let items = self.channel.outgoing_stream(self.request.id);
         pump(items, source, encoding).await;
-        self.channel.finish_work(self.ticket);
     }
 }
 
 /// Runs a call to its end and sends the answer.
-pub(super) async fn run(late: Late, context: Context, mut call: BoxCall) {
+pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
     let deadline = context.deadline;
     let finished = poll_fn(|cx| {
         let mut body = buffer::take();
@@ -69,7 +74,6 @@ pub(super) async fn run(late: Late, context: Context, mut call: BoxCall) {
     };
     let Late { channel, ticket, request, .. } = &late;
     if request.kind == Kind::Oneway {
-        channel.finish_work(*ticket);
         if let Err(error) = result {
             tracing::warn!(peer = %channel.peer(), %error, "a oneway request failed");
         }

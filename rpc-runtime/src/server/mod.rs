@@ -136,9 +136,16 @@ struct Connections {
 struct ConnectionsState {
     next: u64,
     open: HashMap<u64, Arc<Channel>>,
-    draining: bool,
-    /// Why all were closed: one that is just being accepted comes too late.
-    closed: Option<RpcError>,
+    phase: Phase,
+}
+
+/// What becomes of a connection that is just being accepted.
+#[derive(Clone, Default)]
+enum Phase {
+    #[default]
+    Serving,
+    Draining,
+    Closed(RpcError),
 }
 
 impl std::fmt::Debug for ConnectionsState {
@@ -162,26 +169,26 @@ impl Connections {
         let number = state.next;
         state.next += 1;
         state.open.insert(number, Arc::clone(channel));
-        let (draining, closed) = (state.draining, state.closed.clone());
+        let phase = state.phase.clone();
         drop(state);
-        if let Some(cause) = closed {
-            channel.close(cause);
-        } else if draining {
-            channel.go_away();
+        match phase {
+            Phase::Serving => {}
+            Phase::Draining => channel.go_away(),
+            Phase::Closed(cause) => channel.close(cause),
         }
         Entered { connections: Arc::clone(self), number }
     }
 
     /// Tells all clients, present and future, to send no more.
     fn drain(&self) {
-        self.lock().draining = true;
+        self.lock().phase = Phase::Draining;
         self.open().iter().for_each(|channel| channel.go_away());
     }
 
-    /// Closes all and says how many there were.
+    /// Closes all, present and future, and says how many there were.
     fn close_all(&self, why: &str) -> usize {
         let cause = RpcError::unavailable(why);
-        self.lock().closed.get_or_insert_with(|| cause.clone());
+        self.lock().phase = Phase::Closed(cause.clone());
         let open = self.open();
         open.iter().for_each(|channel| channel.close(cause.clone()));
         open.len()

@@ -16,12 +16,12 @@ use super::dispatcher::{Dispatcher, Route};
 use super::late::{self, Late, answer_header, caught};
 use crate::buffer;
 use crate::channel::driver::RequestHandler;
-use crate::channel::{Channel, IncomingStream, clock};
+use crate::channel::{Channel, clock};
 use crate::context::Context;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Encoding};
-use crate::protocol::{Body, Flags, Frame, Header, Kind, error_answer};
+use crate::protocol::{Body, Frame, Header, Kind, error_answer};
 use crate::service::{BoxCall, Finished, Request};
 use crate::status::Status;
 
@@ -68,7 +68,7 @@ impl Requests {
     ) -> Result<Accepted<'r, 'b>, RpcError> {
         let header = &frame.header;
         // Taken first: it must be dropped if this comes to nothing.
-        let stream = take_stream(channel, header);
+        let stream = channel.incoming_stream(header);
         let Some(route) = dispatcher.route(header.method) else {
             return Err(RpcError::new(Status::NotFound, "the peer provides no such method"));
         };
@@ -119,7 +119,7 @@ impl Requests {
             Ok(accepted) => accepted,
             Err(error) => return self.fail(channel, &header, &error.unexecuted()),
         };
-        let Accepted { route, request, context } = accepted;
+        let Accepted { route, request, mut context } = accepted;
         let mode = match route.mode() {
             Dispatch::Inline if !in_place => Dispatch::Spawn,
             mode => mode,
@@ -209,18 +209,12 @@ impl Requests {
 
     fn append_answers(&mut self, channel: &Channel) {
         let Self { answers, bodies, .. } = self;
+        if answers.is_empty() {
+            return;
+        }
         let body = |range| bodies.get(range).unwrap_or_default();
         channel.append_answers(answers.drain(..).map(|(header, range)| (header, body(range))));
         bodies.clear();
-    }
-}
-
-/// The items that follow a request, if an argument is a stream. Dropping them tells the caller to
-/// stop sending.
-fn take_stream(channel: &Arc<Channel>, header: &Header) -> Option<IncomingStream> {
-    match header.flags.contains(Flags::STREAM) {
-        true => channel.incoming_stream(header.id),
-        false => None,
     }
 }
 
@@ -239,7 +233,7 @@ impl RequestHandler for Requests {
             if overloaded {
                 let full = "too many requests of this connection are in work";
                 let error = RpcError::new(Status::Overloaded, full).unexecuted();
-                drop(take_stream(channel, &frame.header));
+                drop(channel.incoming_stream(&frame.header));
                 self.fail(channel, &frame.header, &error);
                 continue;
             }

@@ -73,6 +73,10 @@ impl Reader for PipeReader {
         }
         Poll::Ready(Ok(n))
     }
+
+    fn is_closed(&mut self, _: &mut Context<'_>) -> bool {
+        locked(&self.0).closed
+    }
 }
 
 impl Drop for PipeReader {

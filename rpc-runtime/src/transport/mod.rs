@@ -16,6 +16,9 @@ pub(crate) trait Reader: Send + 'static {
     /// Appends what there is to `buffer`, at most its spare capacity: `Ok(0)` is the end.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut)
     -> Poll<io::Result<usize>>;
+
+    /// Whether the peer has ended the connection, as far as is known without reading.
+    fn is_closed(&mut self, cx: &mut Context<'_>) -> bool;
 }
 
 /// The writing half of a connection. Callers and driver share it.

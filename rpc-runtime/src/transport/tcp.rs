@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -54,6 +54,14 @@ impl Reader for OwnedReadHalf {
         buffer: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
         pin!(self.read_buf(buffer)).poll(cx)
+    }
+
+    fn is_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        match pin!(self.ready(Interest::READABLE)).poll(cx) {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
     }
 }
 

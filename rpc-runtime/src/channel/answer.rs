@@ -1,0 +1,112 @@
+//! The answers of a channel, and the requests that are in work for them.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use tokio::task::AbortHandle;
+
+use super::{Channel, Core, FlushDuty, State, Ticket, clock};
+use crate::protocol::{Body, Flags, Frame, Header, error_answer};
+
+impl Channel {
+    /// Appends answers that are ready, all under one lock. They leave with the next flush, which is
+    /// the caller's to see to.
+    pub(crate) fn append_answers<'b>(&self, answers: impl Iterator<Item = (Header, &'b [u8])>) {
+        let now = clock();
+        let mut core = self.lock();
+        for (header, body) in answers {
+            core.answer(header, body, now);
+        }
+    }
+
+    /// Sends the answer of a request that was in work, unless the caller has cancelled it. With the
+    /// flag for a stream it stays in work.
+    pub(crate) async fn answer(&self, ticket: Ticket, header: Header, body: &[u8]) {
+        let (duty, others, kick) = {
+            let mut core = self.lock();
+            let (wanted, kick) = match header.flags.contains(Flags::STREAM) {
+                true => (core.work.is_wanted(ticket), None),
+                false => core.finish(ticket),
+            };
+            if wanted {
+                core.answer(header, body, clock());
+            }
+            (wanted && core.claim_duty(), !core.work.is_empty(), kick)
+        };
+        kick.into_iter().for_each(Waker::wake);
+        if duty {
+            let duty = FlushDuty(self);
+            if others {
+                // Other answers are on their way: let them gather and leave in one write.
+                yield_once().await;
+            }
+            drop(duty);
+        }
+    }
+
+    /// A request goes on in a task of its own. `None` once the channel is closed: nobody would hear
+    /// the answer. Requests that want none are never refused.
+    pub(crate) fn start_work(&self, id: u64, oneway: bool) -> Option<Ticket> {
+        let mut core = self.lock();
+        if !oneway && matches!(core.state, State::Closed(_)) {
+            return None;
+        }
+        Some(core.work.start(id, oneway))
+    }
+
+    /// `abort` ends the task of a request when the caller cancels it or the connection ends.
+    pub(crate) fn set_abort(&self, ticket: Ticket, abort: AbortHandle) {
+        let late = self.lock().work.set_abort(ticket, abort);
+        late.into_iter().for_each(|abort| abort.abort());
+    }
+
+    /// More is in work than there should be. Reading goes on at the limit only while there are
+    /// streams, whose items and credit come the same way.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.lock().work.len() > self.limits.max_in_work
+    }
+
+    /// A request is no longer in work and gets no answer.
+    pub(crate) fn finish_work(&self, ticket: Ticket) {
+        let (_, kick) = self.lock().finish(ticket);
+        kick.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Core {
+    /// Writes an answer; one that can't be written becomes an error answer that can.
+    fn answer(&mut self, header: Header, body: &[u8], now: Instant) {
+        if matches!(self.state, State::Closed(_)) {
+            return;
+        }
+        let Err(error) = self.write(Frame::new(header, body), now) else { return };
+        let (header, body) = error_answer(header.id, &error.maybe_executed());
+        let frame = Frame { header, body: Body::Owned(body.into()) };
+        if let Err(error) = self.write(frame, now) {
+            tracing::warn!(%error, "an answer could not be written");
+        }
+    }
+
+    /// Whether the answer is still wanted, and the driver if it waited for room.
+    fn finish(&mut self, ticket: Ticket) -> (bool, Option<Waker>) {
+        let was_full = self.work.len() >= self.work.resume_below();
+        let wanted = self.work.finish(ticket);
+        let resumes = was_full && self.work.len() < self.work.resume_below();
+        let kick = if resumes || self.work.is_empty() { self.driver.take() } else { None };
+        (wanted, kick)
+    }
+}
+
+/// Lets the other tasks that are ready run first.
+pub(crate) async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if yielded {
+            return std::task::Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}

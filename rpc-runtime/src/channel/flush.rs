@@ -1,0 +1,104 @@
+//! How bytes leave; the rules are in the documentation of [`channel`](super).
+
+use std::io;
+use std::task::Waker;
+
+use super::{Channel, clock, connection_lost, wake_all};
+use crate::buffer;
+
+/// The promise to flush a channel; kept when it is dropped.
+pub(super) struct FlushDuty<'c>(pub(super) &'c Channel);
+
+impl Drop for FlushDuty<'_> {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
+
+/// What the operating system did not take.
+#[derive(Default)]
+pub(super) struct Rest {
+    pub(super) buffer: Vec<u8>,
+    /// Where it begins.
+    pub(super) at: usize,
+}
+
+impl Rest {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.at..).unwrap_or_default()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+}
+
+impl Channel {
+    /// Writes all that has gathered. Never waits; what does not fit is left to the driver.
+    pub(crate) fn flush(&self) {
+        let mut buffer = {
+            let mut core = self.lock();
+            core.duty = false;
+            if core.writing || !core.pipeline.has_output() {
+                // The driver may be waiting for the last promise to be kept before it closes.
+                let kick = core.driver_if_needed();
+                drop(core);
+                kick.into_iter().for_each(Waker::wake);
+                return;
+            }
+            core.writing = true;
+            let spare = std::mem::take(&mut core.spare);
+            core.pipeline.take_output(spare)
+        };
+        let mut wakers = Vec::new();
+        loop {
+            let (written, result) = self.write_some(&buffer);
+            let mut core = self.lock();
+            core.written(written, clock(), &mut wakers);
+            match result {
+                Ok(true) => {}
+                Ok(false) => {
+                    core.rest = Rest { buffer, at: written };
+                    wakers.extend(core.driver.take());
+                    break;
+                }
+                Err(error) => {
+                    drop(core);
+                    self.close(connection_lost(&error));
+                    break;
+                }
+            }
+            buffer.clear();
+            // With a promise outstanding, what has gathered since leaves when that is kept.
+            if core.duty || !core.pipeline.has_output() {
+                core.writing = false;
+                if buffer.capacity() <= buffer::MAX_KEPT {
+                    core.spare = buffer;
+                }
+                wakers.extend(core.driver_if_needed());
+                break;
+            }
+            buffer = core.pipeline.take_output(buffer);
+        }
+        wake_all(wakers);
+    }
+
+    /// Writes until all is written (`true`) or no more fits (`false`). Says how much was written.
+    pub(super) fn write_some(&self, bytes: &[u8]) -> (usize, io::Result<bool>) {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..)
+            && !rest.is_empty()
+        {
+            match self.writer.try_write(rest) {
+                Ok(0) => return (at, Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => at += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return (at, Ok(false));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (at, Err(error)),
+            }
+        }
+        (at, Ok(true))
+    }
+}
