@@ -379,30 +379,20 @@ impl Channel {
         self.writer.shutdown();
     }
 
-    /// Appends a frame. The caller has the duty to flush it if this says so; `later`
-    /// if a user's code comes before that.
-    fn append(&self, frame: Frame<'_>, later: bool) -> Result<bool, RpcError> {
+    /// Appends a frame. The caller has the duty to flush it if this says so.
+    fn append(&self, frame: Frame<'_>) -> Result<bool, RpcError> {
         let mut core = self.lock();
         if let State::Closed(cause) = &core.state {
             return Err(cause.clone());
         }
         core.fits(frame.body.as_slice().len())?;
-        let now = clock();
-        core.write(frame, now)?;
-        let duty = core.claim_duty();
-        let mut kick = None;
-        if duty && later {
-            core.duty_due.get_or_insert(now + DUTY_GRACE);
-            kick = core.driver_if_needed();
-        }
-        drop(core);
-        kick.into_iter().for_each(Waker::wake);
-        Ok(duty)
+        core.write(frame, clock())?;
+        Ok(core.claim_duty())
     }
 
     /// Sends a frame whose loss nobody waits for.
     fn send_now(&self, frame: Frame<'_>) {
-        if let Ok(true) = self.append(frame, false) {
+        if let Ok(true) = self.append(frame) {
             drop(FlushDuty(self));
         }
     }

@@ -19,38 +19,32 @@ pub(crate) trait Source: Send {
     ) -> Poll<Option<Result<(), RpcError>>>;
 }
 
-/// Items that are appended before they leave together.
-const MAX_GATHERED: usize = 64;
-
 /// Sends the items of `source`, as fast as the receiver and the connection take them.
 pub(crate) async fn pump(mut out: OutgoingStream, mut source: Box<dyn Source>, encoding: Encoding) {
-    let mut item = Vec::new();
-    let mut gathered = 0;
     let error = loop {
         let next = poll_fn(|cx| {
-            item.clear();
             let next = match out.poll_ready(cx) {
-                Poll::Ready(Ok(())) => poll_source(&mut *source, cx, encoding, &mut item),
+                Poll::Ready(Ok(())) => poll_source(&mut *source, cx, encoding, out.next_item()),
                 Poll::Ready(Err(cause)) => Poll::Ready(Some(Err(cause))),
                 Poll::Pending => Poll::Pending,
             };
-            if next.is_pending() {
-                out.flush();
+            match next {
+                Poll::Pending => match out.flush() {
+                    Ok(()) => Poll::Pending,
+                    Err(error) => Poll::Ready(Some(Err(error))),
+                },
+                ready => ready,
             }
-            next
         });
         match next.await {
             Some(Ok(())) => {}
             Some(Err(error)) => break Some(error),
             None => break None,
         }
-        if let Err(error) = out.append(&item) {
-            break Some(error);
-        }
-        gathered += 1;
-        if gathered == MAX_GATHERED {
-            gathered = 0;
-            out.flush();
+        if out.gathered() {
+            if let Err(error) = out.flush() {
+                break Some(error);
+            }
             tokio::task::yield_now().await;
         }
     };

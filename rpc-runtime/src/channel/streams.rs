@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::{Channel, State};
+use super::{Channel, State, clock};
+use crate::buffer;
 use crate::error::RpcError;
 use crate::protocol::{Body, Flags, Frame, HEADER_LEN, Header, Kind};
 use crate::status::Status;
@@ -18,6 +19,9 @@ use crate::status::Status;
 /// Bytes that may be under way unasked. A sender may send while it has any credit left, so one item
 /// of the payload limit can be on top.
 pub(crate) const WINDOW: usize = 256 << 10;
+
+/// Items that gather before they leave together.
+const MAX_GATHERED: usize = 64;
 
 /// What an item costs: its header, too, so that empty ones are not for free.
 fn cost(item: usize) -> usize {
@@ -283,8 +287,11 @@ pub(crate) struct OutgoingStream {
     channel: Arc<Channel>,
     id: u64,
     outgoing: Arc<Outgoing>,
-    /// Items were appended with the promise to flush them.
-    owes_flush: bool,
+    /// Items that have gathered, one behind the other. They are not in the channel's output with the
+    /// promise to flush it: before the next one a user's code runs, and may take its time.
+    items: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
     ended: bool,
 }
 
@@ -310,19 +317,32 @@ impl OutgoingStream {
         Poll::Pending
     }
 
-    /// Appends an item. It leaves with the next [`flush`](Self::flush), at the latest.
-    pub(crate) fn append(&mut self, item: &[u8]) -> Result<(), RpcError> {
-        let header = Header { id: self.id, ..Header::new(Kind::StreamData) };
-        self.owes_flush |= self.channel.append(Frame::new(header, item), true)?;
-        locked(&self.outgoing.0).bytes -= i64::try_from(cost(item.len())).unwrap_or(i64::MAX);
-        Ok(())
+    /// Where the next item is to be appended.
+    pub(crate) fn next_item(&mut self) -> &mut Vec<u8> {
+        self.items.truncate(self.ends.last().copied().unwrap_or(0));
+        &mut self.items
     }
 
-    /// Sees to it that the items leave.
-    pub(crate) fn flush(&mut self) {
-        if std::mem::take(&mut self.owes_flush) {
-            self.channel.flush();
+    /// Another item is whole. Says whether it is time to [`flush`](Self::flush).
+    pub(crate) fn gathered(&mut self) -> bool {
+        let item = self.items.len() - self.ends.last().copied().unwrap_or(0);
+        self.ends.push(self.items.len());
+        locked(&self.outgoing.0).bytes -= i64::try_from(cost(item)).unwrap_or(i64::MAX);
+        self.ends.len() >= MAX_GATHERED || self.items.len() >= buffer::MAX_KEPT
+    }
+
+    /// Sends the items that have gathered.
+    pub(crate) fn flush(&mut self) -> Result<(), RpcError> {
+        if self.ends.is_empty() {
+            return Ok(());
         }
+        let result = self.channel.send_items(self.id, &self.items, &self.ends);
+        self.ends.clear();
+        self.items.clear();
+        if self.items.capacity() > buffer::MAX_KEPT {
+            self.items = Vec::new();
+        }
+        result
     }
 
     /// Ends the stream, with an error if it has one.
@@ -334,6 +354,8 @@ impl OutgoingStream {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        let failed = self.flush().err();
+        let error = error.or(failed.as_ref());
         let open = self.channel.lock().streams.forget_outgoing(self.id, &self.outgoing);
         if open {
             let (header, body) = match error {
@@ -342,7 +364,6 @@ impl OutgoingStream {
             };
             self.channel.send_now(Frame::new(Header { kind: Kind::StreamEnd, ..header }, &body));
         }
-        self.flush();
     }
 }
 
@@ -377,6 +398,29 @@ impl Channel {
         Some(IncomingStream { channel: Arc::clone(self), id, incoming, ended: false })
     }
 
+    /// Sends items of the stream `id`, which end at `ends`.
+    fn send_items(&self, id: u64, items: &[u8], ends: &[usize]) -> Result<(), RpcError> {
+        let header = Header { id, ..Header::new(Kind::StreamData) };
+        let now = clock();
+        let mut core = self.lock();
+        if let State::Closed(cause) = &core.state {
+            return Err(cause.clone());
+        }
+        let mut start = 0;
+        let result = ends.iter().try_for_each(|&end| {
+            let item = items.get(start..end).unwrap_or_default();
+            start = end;
+            core.fits(item.len())?;
+            core.write(Frame::new(header, item), now)
+        });
+        let duty = core.claim_duty();
+        drop(core);
+        if duty {
+            self.flush();
+        }
+        result
+    }
+
     /// Lets items follow the request or answer `id`, which must be appended already.
     pub(crate) fn outgoing_stream(self: &Arc<Self>, id: u64) -> OutgoingStream {
         let credit = Credit { bytes: WINDOW as i64, stopped: None, waker: None };
@@ -392,6 +436,13 @@ impl Channel {
         let driver = core.driver.take();
         drop(core);
         replaced.into_iter().chain(driver).for_each(Waker::wake);
-        OutgoingStream { channel: Arc::clone(self), id, outgoing, owes_flush: false, ended: false }
+        OutgoingStream {
+            channel: Arc::clone(self),
+            id,
+            outgoing,
+            items: Vec::new(),
+            ends: Vec::new(),
+            ended: false,
+        }
     }
 }
