@@ -324,6 +324,7 @@ fn golden_payloads_are_what_the_types_of_the_runtime_encode_to() {
     service.name = "HelloService".to_owned();
     service.version = "1.0.0".to_owned();
     provider.services.push(service);
+    provider.max_requests = 1_024;
     let error = |status, message| named(&RpcError::new(status, message));
     let caused = RpcError::internal("the value cannot be encoded as MessagePack")
         .with_source(&std::io::Error::other("no such key"));

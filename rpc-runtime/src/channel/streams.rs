@@ -436,13 +436,6 @@ impl Channel {
         let driver = core.driver.take();
         drop(core);
         replaced.into_iter().chain(driver).for_each(Waker::wake);
-        OutgoingStream {
-            channel: Arc::clone(self),
-            id,
-            outgoing,
-            items: Vec::new(),
-            ends: Vec::new(),
-            ended: false,
-        }
+        OutgoingStream { channel: Arc::clone(self), id, outgoing, items: Vec::new(), ends: Vec::new(), ended: false }
     }
 }
