@@ -9,7 +9,9 @@ use std::time::Instant;
 use tokio::task::AbortHandle;
 
 use super::tail::going_away;
-use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, Source, State, clock, pump};
+use super::{
+    Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, Source, State, clock, pump, wake_all,
+};
 use crate::error::RpcError;
 use crate::in_flight::{Completion, Removed};
 use crate::protocol::payload::Encoding;
@@ -161,7 +163,9 @@ impl Call<'_> {
             Ok(()) => CallError::Failed(timed_out(false)),
             Err(error) => error,
         };
-        core.in_flight.remove(self.id);
+        let (_, wakers) = core.give_up(self.id);
+        drop(core);
+        wake_all(wakers);
         Poll::Ready(Err(refused))
     }
 
@@ -177,11 +181,14 @@ impl Call<'_> {
         let header = Header { id, deadline_ms, ..self.request.header };
         let written = core.write(Frame::new(header, self.request.body), now);
         let alone = core.in_flight.sent() == 1;
-        if self.is_oneway() || written.is_err() {
-            core.in_flight.remove(self.id);
-        }
         if let Err(error) = written {
+            let (_, wakers) = core.give_up(self.id);
+            drop(core);
+            wake_all(wakers);
             return Poll::Ready(Err(CallError::Failed(error.unexecuted())));
+        }
+        if self.is_oneway() {
+            core.in_flight.remove(self.id);
         }
         let owed = match core.claim_duty() {
             false => Owed::Nothing,
@@ -252,6 +259,18 @@ impl Call<'_> {
 }
 
 impl Core {
+    /// A call does not go on. Its room is the next one's, and the connection may be waiting for its
+    /// last call.
+    fn give_up(&mut self, id: u64) -> (Removed, Vec<Waker>) {
+        let mut wakers = Vec::new();
+        let removed = self.in_flight.remove(id);
+        self.admit(&mut wakers);
+        if self.is_ending() {
+            wakers.extend(self.driver.take());
+        }
+        (removed, wakers)
+    }
+
     /// Whether a new call with a payload of `bytes` bytes may be sent here.
     fn accepts(&self, bytes: usize) -> Result<(), CallError> {
         let refused = match &self.state {
@@ -288,13 +307,8 @@ impl Drop for Call<'_> {
         if matches!(self.stage, Stage::Start | Stage::Done) {
             return;
         }
-        let mut wakers = Vec::new();
         let mut core = self.channel.lock();
-        let removed = core.in_flight.remove(self.id);
-        core.admit(&mut wakers);
-        if core.is_ending() {
-            wakers.extend(core.driver.take());
-        }
+        let (removed, wakers) = core.give_up(self.id);
         let mut claimed = false;
         if removed == Removed::Sent && !matches!(core.state, State::Closed(_)) {
             let cancel = Header { id: self.id, ..Header::new(Kind::Cancel) };
@@ -302,7 +316,7 @@ impl Drop for Call<'_> {
             claimed = core.write(Frame::bare(cancel), clock()).is_ok() && core.claim_duty();
         }
         drop(core);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(wakers);
         if claimed {
             drop(FlushDuty(self.channel));
         }
