@@ -200,9 +200,12 @@ impl Call<'_> {
                 Owed::FlushLater
             }
         };
-        let kick = core.driver_if_needed();
+        let mut wakers = Vec::new();
+        let upload = self.upload.take();
+        let upload = upload.map(|source| (source, core.open_outgoing(self.id, &mut wakers)));
+        wakers.extend(core.driver_if_needed());
         drop(core);
-        kick.into_iter().for_each(Waker::wake);
+        wake_all(wakers);
         self.stage = Stage::Sent(match owed {
             Owed::Nothing => None,
             Owed::FlushNow => {
@@ -214,8 +217,8 @@ impl Call<'_> {
                 Some(FlushDuty(self.channel))
             }
         });
-        if let Some(source) = self.upload.take() {
-            let items = self.channel.outgoing_stream(self.id);
+        if let Some((source, outgoing)) = upload {
+            let items = self.channel.sending(self.id, outgoing);
             let encoding = Encoding::of(self.request.header.flags);
             let task = tokio::spawn(pump(items, source, encoding));
             self.uploading = Some(AbortOnDrop(Some(task.abort_handle())));

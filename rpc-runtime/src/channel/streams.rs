@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::{Channel, State, clock};
+use super::{Channel, Core, State, Ticket, clock, wake_all};
 use crate::buffer;
 use crate::error::RpcError;
 use crate::protocol::{Body, Flags, Frame, HEADER_LEN, Header, Kind};
@@ -109,8 +109,7 @@ impl Streams {
     /// The peer no longer wants the items of call `id`.
     pub(super) fn cancel_outgoing(&mut self, id: u64, wakers: &mut Vec<Waker>) {
         if let Some(outgoing) = self.outgoing.remove(&id) {
-            let gone = RpcError::new(Status::Cancelled, "the receiver has gone");
-            wakers.extend(outgoing.stop(gone));
+            wakers.extend(outgoing.stop(receiver_gone()));
         }
     }
 
@@ -133,6 +132,10 @@ impl Streams {
             wakers.extend(outgoing.stop(cause.clone()));
         }
     }
+}
+
+fn receiver_gone() -> RpcError {
+    RpcError::new(Status::Cancelled, "the receiver has gone")
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -259,7 +262,7 @@ impl Drop for IncomingStream {
 }
 
 /// The credit of the sending end.
-struct Outgoing(Mutex<Credit>);
+pub(super) struct Outgoing(Mutex<Credit>);
 
 struct Credit {
     bytes: i64,
@@ -268,6 +271,15 @@ struct Credit {
 }
 
 impl Outgoing {
+    fn open() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Credit { bytes: WINDOW as i64, stopped: None, waker: None })))
+    }
+
+    /// One whose items nobody wants.
+    fn stopped(cause: RpcError) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Credit { bytes: 0, stopped: Some(cause), waker: None })))
+    }
+
     fn grant(&self, bytes: u32) -> Option<Waker> {
         let mut credit = locked(&self.0);
         credit.bytes = credit.bytes.saturating_add(i64::from(bytes));
@@ -384,7 +396,7 @@ impl Channel {
     }
 
     pub(super) fn take_incoming(self: &Arc<Self>, id: u64) -> Option<IncomingStream> {
-        let incoming = {
+        let (incoming, kick) = {
             let mut core = self.lock();
             let incoming = Arc::clone(core.streams.incoming.get(&id)?);
             let mut received = locked(&incoming.0);
@@ -393,8 +405,10 @@ impl Channel {
                 core.streams.incoming.remove(&id);
             }
             drop(received);
-            incoming
+            // The connection may be waiting for its last stream.
+            (incoming, core.driver_if_needed())
         };
+        kick.into_iter().for_each(Waker::wake);
         Some(IncomingStream { channel: Arc::clone(self), id, incoming, ended: false })
     }
 
@@ -421,21 +435,42 @@ impl Channel {
         result
     }
 
-    /// Lets items follow the request or answer `id`, which must be appended already.
-    pub(crate) fn outgoing_stream(self: &Arc<Self>, id: u64) -> OutgoingStream {
-        let credit = Credit { bytes: WINDOW as i64, stopped: None, waker: None };
-        let outgoing = Arc::new(Outgoing(Mutex::new(credit)));
+    /// Lets items follow the answer of a request in work, which must be appended already. If the
+    /// caller has cancelled it meanwhile, none are wanted.
+    pub(crate) fn outgoing_stream(self: &Arc<Self>, id: u64, ticket: Ticket) -> OutgoingStream {
+        let mut wakers = Vec::new();
         let mut core = self.lock();
-        let replaced = match &core.state {
-            State::Closed(cause) => outgoing.stop(cause.clone()),
-            _ => core.streams.outgoing.insert(id, Arc::clone(&outgoing)).and_then(|replaced| {
-                replaced.stop(RpcError::protocol("the id of an open stream was used again"))
-            }),
+        let outgoing = if core.work.is_wanted(ticket) {
+            core.open_outgoing(id, &mut wakers)
+        } else {
+            Outgoing::stopped(receiver_gone())
         };
-        // It may have stopped reading, and now there is a stream whose credit is to be read.
-        let driver = core.driver.take();
         drop(core);
-        replaced.into_iter().chain(driver).for_each(Waker::wake);
-        OutgoingStream { channel: Arc::clone(self), id, outgoing, items: Vec::new(), ends: Vec::new(), ended: false }
+        wake_all(wakers);
+        self.sending(id, outgoing)
+    }
+
+    /// The sending end of a stream that was opened for call `id`.
+    pub(super) fn sending(self: &Arc<Self>, id: u64, outgoing: Arc<Outgoing>) -> OutgoingStream {
+        let channel = Arc::clone(self);
+        OutgoingStream { channel, id, outgoing, items: Vec::new(), ends: Vec::new(), ended: false }
+    }
+}
+
+impl Core {
+    /// Lets items follow the request or answer `id`. Under the same lock as that is appended, or
+    /// the peer's cancel could come before there is anything to cancel.
+    pub(super) fn open_outgoing(&mut self, id: u64, wakers: &mut Vec<Waker>) -> Arc<Outgoing> {
+        if let State::Closed(cause) = &self.state {
+            return Outgoing::stopped(cause.clone());
+        }
+        let outgoing = Outgoing::open();
+        if let Some(replaced) = self.streams.outgoing.insert(id, Arc::clone(&outgoing)) {
+            let error = RpcError::protocol("the id of an open stream was used again");
+            wakers.extend(replaced.stop(error));
+        }
+        // It may have stopped reading, and now there is a stream whose credit is to be read.
+        wakers.extend(self.driver.take());
+        outgoing
     }
 }

@@ -43,7 +43,7 @@ impl Late {
 
     /// Sends the items of a result that is a stream; its answer is on the way.
     pub(super) async fn send_items(self, source: Box<dyn Source>, encoding: Encoding) {
-        let items = self.channel.outgoing_stream(self.request.id);
+        let items = self.channel.outgoing_stream(self.request.id, self.ticket);
         pump(items, source, encoding).await;
     }
 }
