@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::context::ChannelContext;
 use super::handler::{ChannelHandler, Flow};
-use super::{Cursor, Entry, Pipeline, Tail, guarded};
+use super::traverse::{Cursor, guarded};
+use super::{Entry, Pipeline, Tail};
 use crate::error::RpcError;
 
 /// A change of the pipeline, made with [`Pipeline::change`](super::Pipeline::change), from within a

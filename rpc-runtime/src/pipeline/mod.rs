@@ -17,9 +17,9 @@ mod change;
 mod context;
 mod embedded;
 mod handler;
+mod traverse;
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 pub use change::Change;
@@ -28,6 +28,7 @@ pub use embedded::EmbeddedChannel;
 pub use handler::{ChannelHandler, Flow, Handled};
 
 use self::context::Op;
+use self::traverse::Cursor;
 use crate::error::RpcError;
 use crate::protocol::{Codec, Decoded, Frame, Header};
 
@@ -68,57 +69,11 @@ impl Default for Watermarks {
     }
 }
 
-/// Handlers may ask for writes from within writes, and so on, this deep.
-const MAX_NESTING: usize = 64;
-
 struct Entry {
     name: String,
     /// Tells a handler from another one that was later given the same name.
     serial: u64,
     handler: Box<dyn ChannelHandler>,
-}
-
-/// Where a traversal stands while handlers around it come and go: the next inbound handler is at
-/// `inbound`, the next outbound one right before `outbound`.
-#[derive(Clone, Copy, PartialEq)]
-struct Cursor {
-    inbound: usize,
-    outbound: usize,
-}
-
-impl Cursor {
-    fn at(index: usize) -> Self {
-        Self { inbound: index + 1, outbound: index }
-    }
-
-    /// Both directions lead from a handler at `index` that was replaced to its replacement.
-    fn replaced_at(index: usize) -> Self {
-        Self { inbound: index, outbound: index + 1 }
-    }
-
-    fn replaced(&mut self, at: usize) {
-        if *self == Self::at(at) {
-            *self = Self::replaced_at(at);
-        }
-    }
-
-    fn inserted(&mut self, at: usize) {
-        if at < self.inbound {
-            self.inbound += 1;
-        }
-        if at <= self.outbound {
-            self.outbound += 1;
-        }
-    }
-
-    fn removed(&mut self, at: usize) {
-        if at < self.inbound {
-            self.inbound -= 1;
-        }
-        if at < self.outbound {
-            self.outbound -= 1;
-        }
-    }
 }
 
 /// The handlers of one connection, and the bytes they want written.
@@ -334,235 +289,4 @@ impl Pipeline {
     pub fn has_output(&self) -> bool {
         !self.out.is_empty()
     }
-
-    // ---- traversal -------------------------------------------------------------------------
-
-    /// Calls one handler, then does what it asked for. The cursor says where the traversal that
-    /// called it goes on.
-    #[inline]
-    fn call<'a>(
-        &mut self,
-        at: usize,
-        now: Instant,
-        tail: &mut dyn Tail<'a>,
-        call: impl FnOnce(&mut dyn ChannelHandler, &mut ChannelContext<'_>) -> Handled,
-    ) -> (Handled, Cursor) {
-        let Some(entry) = self.entries.get_mut(at) else { return (Ok(Flow::Next), Cursor::at(at)) };
-        let mut ctx = ChannelContext {
-            now,
-            name: &entry.name,
-            writable: self.writable,
-            pending_bytes: self.pending_bytes,
-            ops: &mut self.ops,
-        };
-        let handled = guarded(&mut self.closing, &mut *entry.handler, &mut ctx, call);
-        if self.ops.is_empty() {
-            return (handled, Cursor::at(at));
-        }
-        (handled, self.run_ops(Cursor::at(at), now, tail))
-    }
-
-    /// Shows an inbound event to the handlers from index `from` on.
-    #[inline]
-    fn inbound<'a>(
-        &mut self,
-        from: usize,
-        now: Instant,
-        tail: &mut dyn Tail<'a>,
-        mut event: impl FnMut(&mut dyn ChannelHandler, &mut ChannelContext<'_>) -> Handled,
-    ) -> Flow {
-        let mut at = from;
-        while let Some(entry) = self.entries.get(at) {
-            let serial = entry.serial;
-            match self.call(at, now, tail, &mut event) {
-                (Ok(Flow::Next), cursor) => at = cursor.inbound,
-                (Ok(Flow::Stop), _) => return Flow::Stop,
-                (Err(error), cursor) => {
-                    self.failed(serial, cursor, &error, now, tail);
-                    return Flow::Stop;
-                }
-            }
-        }
-        Flow::Next
-    }
-
-    /// The handler `serial` failed, and stood at `cursor` then. It is the first to hear of it, if it
-    /// is still there.
-    #[cold]
-    fn failed<'a>(
-        &mut self,
-        serial: u64,
-        cursor: Cursor,
-        error: &RpcError,
-        now: Instant,
-        tail: &mut dyn Tail<'a>,
-    ) {
-        let own = self.entries.iter().position(|entry| entry.serial == serial);
-        self.exception(own.unwrap_or(cursor.inbound), error, now, tail);
-    }
-
-    #[inline]
-    fn fire_read<'a>(
-        &mut self,
-        from: usize,
-        mut frame: Frame<'a>,
-        now: Instant,
-        tail: &mut dyn Tail<'a>,
-    ) {
-        let flow =
-            self.inbound(from, now, tail, |handler, ctx| handler.channel_read(ctx, &mut frame));
-        if flow == Flow::Next {
-            tail.read(frame);
-        }
-    }
-
-    fn fire_user_event<'a>(
-        &mut self,
-        from: usize,
-        event: Box<dyn Any + Send>,
-        now: Instant,
-        tail: &mut dyn Tail<'a>,
-    ) {
-        if self.inbound(from, now, tail, |handler, ctx| handler.user_event(ctx, &*event))
-            == Flow::Next
-        {
-            tail.user_event(event);
-        }
-    }
-
-    fn writability_changed<'a>(&mut self, writable: bool, now: Instant, tail: &mut dyn Tail<'a>) {
-        self.writable = writable;
-        self.inbound(0, now, tail, |handler, ctx| {
-            // A handler may write so much on hearing `true` that all have heard `false` since.
-            let stale = ctx.writable != writable;
-            if stale { Ok(Flow::Stop) } else { handler.writability_changed(ctx, writable) }
-        });
-    }
-
-    fn exception<'a>(
-        &mut self,
-        from: usize,
-        error: &RpcError,
-        now: Instant,
-        tail: &mut dyn Tail<'a>,
-    ) {
-        let flow =
-            self.inbound(from, now, tail, |handler, ctx| Ok(handler.exception_caught(ctx, error)));
-        if flow == Flow::Next {
-            self.closing.get_or_insert_with(|| error.clone());
-        }
-    }
-
-    /// Shows `frame` to the handlers before index `before`, last to first, and encodes it.
-    #[inline]
-    fn write_before<'a>(
-        &mut self,
-        mut before: usize,
-        frame: &mut Frame<'_>,
-        now: Instant,
-        tail: &mut dyn Tail<'a>,
-    ) -> Result<(), RpcError> {
-        while let Some(at) = before.checked_sub(1) {
-            let (handled, cursor) =
-                self.call(at, now, tail, |handler, ctx| handler.write(ctx, frame));
-            if handled? == Flow::Stop {
-                return Ok(());
-            }
-            before = cursor.outbound;
-        }
-        let start = self.out.len();
-        self.codec.encode(frame, &mut self.out)?;
-        self.pending_bytes += self.out.len() - start;
-        if self.writable && self.pending_bytes > self.watermarks.high {
-            self.writability_changed(false, now, tail);
-        }
-        Ok(())
-    }
-
-    /// Does what a handler asked for, in order. `cursor` is where that handler stands; returned is
-    /// where it stood in the end.
-    #[cold]
-    fn run_ops<'a>(&mut self, cursor: Cursor, now: Instant, tail: &mut dyn Tail<'a>) -> Cursor {
-        let mut ops = std::mem::take(&mut self.ops);
-        if self.cursors.len() >= MAX_NESTING {
-            self.runaway = true;
-            self.closing.get_or_insert_with(|| {
-                RpcError::internal("pipeline handlers answer one another without end")
-            });
-            return cursor;
-        }
-        let depth = self.cursors.len();
-        self.while_at(cursor, |pipeline| {
-            for op in ops.drain(..) {
-                // Or two answers to each answer would be 2^64 of them, however deep the limit.
-                if pipeline.runaway {
-                    break;
-                }
-                let here = pipeline.cursors.get(depth).copied().unwrap_or(cursor);
-                pipeline.run_op(op, here, now, tail);
-            }
-            // Keeps the allocation for the next time.
-            if pipeline.ops.capacity() == 0 {
-                pipeline.ops = ops;
-            }
-        })
-    }
-
-    /// Does something while a traversal waits at `cursor`; returned is where that stands then.
-    fn while_at(&mut self, cursor: Cursor, act: impl FnOnce(&mut Self)) -> Cursor {
-        self.cursors.push(cursor);
-        act(self);
-        let cursor = self.cursors.pop().unwrap_or(cursor);
-        if self.cursors.is_empty() {
-            self.runaway = false;
-        }
-        cursor
-    }
-
-    fn run_op<'a>(&mut self, op: Op, here: Cursor, now: Instant, tail: &mut dyn Tail<'a>) {
-        match op {
-            Op::Write(frame) => self.write_for_handler(here.outbound, frame, now, tail),
-            Op::ChannelWrite(frame) => self.write_for_handler(self.entries.len(), frame, now, tail),
-            Op::FireRead(frame) => self.fire_read(here.inbound, frame, now, tail),
-            Op::FireUserEvent(event) => self.fire_user_event(here.inbound, event, now, tail),
-            Op::FireException(error) => self.exception(here.inbound, &error, now, tail),
-            Op::Close(cause) => self.close(cause, now, tail),
-            Op::AutoRead(auto_read) => self.auto_read = auto_read,
-            Op::Change(change) => {
-                if let Err(error) = self.change(change, now, tail) {
-                    // The handler itself, or what now stands in its place.
-                    self.exception(here.inbound.min(here.outbound), &error, now, tail);
-                }
-            }
-        }
-    }
-
-    fn write_for_handler<'a>(
-        &mut self,
-        before: usize,
-        mut frame: Frame<'static>,
-        now: Instant,
-        tail: &mut dyn Tail<'a>,
-    ) {
-        if let Err(error) = self.write_before(before, &mut frame, now, tail) {
-            tail.write_failed(&frame.header, error);
-        }
-    }
-}
-
-/// Calls a handler. It runs under the channel's lock, in whatever task has that, so its panic must
-/// not go further: it becomes an error, and the channel is closed.
-#[inline]
-fn guarded(
-    closing: &mut Option<RpcError>,
-    handler: &mut dyn ChannelHandler,
-    ctx: &mut ChannelContext<'_>,
-    call: impl FnOnce(&mut dyn ChannelHandler, &mut ChannelContext<'_>) -> Handled,
-) -> Handled {
-    let result = catch_unwind(AssertUnwindSafe(|| call(handler, ctx)));
-    result.unwrap_or_else(|_| {
-        let error = RpcError::internal(format!("the pipeline's handler `{}` panicked", ctx.name()));
-        closing.get_or_insert_with(|| error.clone());
-        Err(error)
-    })
 }
