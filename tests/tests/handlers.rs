@@ -1,0 +1,192 @@
+//! Users' handlers in the pipelines of live connections: timers, panics, read control.
+#![allow(missing_docs)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rpc_runtime::pipeline::{Change, ChannelContext, ChannelHandler, Flow, Handled, Watermarks};
+use rpc_runtime::protocol::{Frame, Kind};
+use rpc_runtime::{ChannelHandle, Client, Server};
+use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider, serve};
+use rpc_tests::waiting::{soon, until};
+use rpc_tests::wire::{self, RawPeer};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn channel(probe: &ProbeClient) -> ChannelHandle {
+    AsRef::<Client>::as_ref(probe).channels().remove(0)
+}
+
+async fn stub(server: &Server) -> ProbeClient {
+    ProbeClient::connect(server.local_uri()).await.unwrap().with_timeout(5 * SECOND)
+}
+
+/// Ticks a few times, at the interval it is told.
+struct Ticker {
+    ticks: Arc<AtomicUsize>,
+    next: Option<Instant>,
+    left: usize,
+}
+
+impl ChannelHandler for Ticker {
+    fn handler_added(&mut self, ctx: &mut ChannelContext<'_>) {
+        self.next = Some(ctx.now() + SECOND / 100);
+    }
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.next
+    }
+    fn handle_timeout(&mut self, ctx: &mut ChannelContext<'_>) -> Handled {
+        self.ticks.fetch_add(1, Ordering::SeqCst);
+        self.left -= 1;
+        self.next = (self.left > 0).then_some(ctx.now() + SECOND / 100);
+        Ok(Flow::Next)
+    }
+}
+
+#[tokio::test]
+async fn a_timer_of_a_handler_added_to_an_idle_connection_runs() {
+    let (server, _) = serve("tcp://127.0.0.1:0").await;
+    let probe = stub(&server).await;
+    probe.add(1, 2).await.unwrap();
+    let ticks = Arc::<AtomicUsize>::default();
+    let ticker = Ticker { ticks: Arc::clone(&ticks), next: None, left: 3 };
+    channel(&probe).change(Change::add_last("ticker", ticker)).unwrap();
+    until("it ticks", || ticks.load(Ordering::SeqCst) == 3).await;
+}
+
+/// Is always due, and never done.
+struct Overdue(Arc<AtomicUsize>, Option<Instant>);
+
+impl ChannelHandler for Overdue {
+    fn handler_added(&mut self, ctx: &mut ChannelContext<'_>) {
+        self.1 = Some(ctx.now());
+    }
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.1
+    }
+    fn handle_timeout(&mut self, _: &mut ChannelContext<'_>) -> Handled {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(Flow::Next)
+    }
+}
+
+#[tokio::test]
+async fn a_timer_that_stays_due_does_not_take_a_whole_core() {
+    let (server, _) = serve("tcp://127.0.0.1:0").await;
+    let probe = stub(&server).await;
+    let runs = Arc::<AtomicUsize>::default();
+    let overdue = Overdue(Arc::clone(&runs), None);
+    channel(&probe).change(Change::add_last("overdue", overdue)).unwrap();
+    let started = Instant::now();
+    until("it runs", || runs.load(Ordering::SeqCst) > 20).await;
+    let took = started.elapsed();
+    assert!(took > SECOND / 20, "more than 20 runs in {took:?}");
+    assert_eq!(soon("a call", probe.add(1, 2)).await, Ok(3));
+}
+
+struct PanicsOnRequests;
+
+impl ChannelHandler for PanicsOnRequests {
+    fn write(&mut self, _: &mut ChannelContext<'_>, frame: &mut Frame<'_>) -> Handled {
+        assert!(frame.header.kind != Kind::Request, "on purpose");
+        Ok(Flow::Next)
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_ends_its_connection_and_not_its_callers() {
+    let (server, seen) = serve("tcp://127.0.0.1:0").await;
+    let probe = stub(&server).await;
+    let other = probe.clone();
+    let waiting = tokio::spawn(async move { other.wait().await });
+    until("a call is in work", || seen.waiting() == 1).await;
+    let handle = channel(&probe);
+    handle.change(Change::add_last("panics", PanicsOnRequests)).unwrap();
+    let error = soon("the call", probe.add(1, 2)).await.unwrap_err();
+    assert!(error.is_internal() && error.to_string().contains("`panics` panicked"), "{error}");
+    let error = soon("the call under way", waiting).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("`panics` panicked"), "{error}");
+    // The next connection is a new one.
+    assert_eq!(soon("the next call", probe.add(1, 2)).await, Ok(3));
+}
+
+#[tokio::test]
+async fn a_panic_in_setting_up_one_connection_does_not_end_the_accepting() {
+    let count = Arc::<AtomicUsize>::default();
+    let number = Arc::clone(&count);
+    let builder = Server::builder().provide(ProbeServer::new(Provider::new("probe")));
+    let builder = builder.pipeline(move || {
+        assert!(number.fetch_add(1, Ordering::SeqCst) > 0, "on purpose, the first time");
+        Vec::new()
+    });
+    let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
+    let probe = stub(&server).await;
+    until("the first connection has failed", || count.load(Ordering::SeqCst) > 0).await;
+    let answer = async {
+        loop {
+            if let Ok(sum) = probe.add(1, 2).await {
+                break sum;
+            }
+            tokio::time::sleep(SECOND / 100).await;
+        }
+    };
+    assert_eq!(soon("a call", answer).await, 3);
+}
+
+struct Pause;
+
+impl ChannelHandler for Pause {
+    fn handler_added(&mut self, ctx: &mut ChannelContext<'_>) {
+        ctx.set_auto_read(false);
+    }
+    fn handler_removed(&mut self, ctx: &mut ChannelContext<'_>) {
+        ctx.set_auto_read(true);
+    }
+}
+
+#[tokio::test]
+async fn reading_that_a_handler_has_paused_goes_on_when_it_says_so() {
+    let (server, _) = serve("tcp://127.0.0.1:0").await;
+    let probe = stub(&server).await;
+    let handle = channel(&probe);
+    handle.change(Change::add_last("pause", Pause)).unwrap();
+    // An answer that was on its way when reading stopped may still come through; the next does not.
+    let short = probe.with_timeout(SECOND / 5);
+    let _ = short.add(1, 2).await;
+    assert!(short.add(1, 2).await.unwrap_err().is_timeout());
+    handle.change(Change::remove("pause")).unwrap();
+    assert_eq!(soon("a call", probe.add(1, 2)).await, Ok(3));
+}
+
+#[tokio::test]
+async fn a_low_watermark_of_zero_means_once_all_is_written() {
+    let watermarks = Watermarks { high: 1_000, low: 0 };
+    let builder = Server::builder().provide(ProbeServer::new(Provider::new("probe")));
+    let server = builder.watermarks(watermarks).bind("tcp://127.0.0.1:0").await.unwrap();
+    let client =
+        Client::builder().watermarks(watermarks).connect(server.local_uri()).await.unwrap();
+    let probe = ProbeClient::new(client);
+    for _ in 0..20 {
+        let calls = (0..50).map(|n| probe.add(n, 1));
+        for sum in soon("the calls", futures::future::join_all(calls)).await {
+            sum.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_away_while_too_much_is_in_work_is_noticed() {
+    let provider = Provider::new("probe");
+    let seen = provider.seen();
+    let builder = Server::builder().provide(ProbeServer::new(provider)).max_in_work(2);
+    let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
+    let mut peer = RawPeer::connect(server.local_uri()).await;
+    for id in 1..=10 {
+        peer.send(&wire::request(id, "wait", &[0_u8; 0])).await;
+    }
+    until("more is in work than may be", || seen.waiting() > 2).await;
+    drop(peer);
+    until("what was in work is given up", || seen.waiting() == 0).await;
+    until("the connection is gone", || server.channels().is_empty()).await;
+}
