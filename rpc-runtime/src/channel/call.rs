@@ -163,7 +163,8 @@ impl Call<'_> {
             Ok(()) => CallError::Failed(timed_out(false)),
             Err(error) => error,
         };
-        let (_, wakers) = core.give_up(self.id);
+        let (_, mut wakers) = core.give_up(self.id);
+        wakers.extend(core.driver_if_needed());
         drop(core);
         wake_all(wakers);
         Poll::Ready(Err(refused))
@@ -182,7 +183,9 @@ impl Call<'_> {
         let written = core.write(Frame::new(header, self.request.body), now);
         let alone = core.in_flight.sent() == 1;
         if let Err(error) = written {
-            let (_, wakers) = core.give_up(self.id);
+            let (_, mut wakers) = core.give_up(self.id);
+            // What made it fail may concern the whole connection.
+            wakers.extend(core.driver_if_needed());
             drop(core);
             wake_all(wakers);
             return Poll::Ready(Err(CallError::Failed(error.unexecuted())));
@@ -268,9 +271,6 @@ impl Core {
         let mut wakers = Vec::new();
         let removed = self.in_flight.remove(id);
         self.admit(&mut wakers);
-        if self.is_ending() {
-            wakers.extend(self.driver.take());
-        }
         (removed, wakers)
     }
 
@@ -311,13 +311,14 @@ impl Drop for Call<'_> {
             return;
         }
         let mut core = self.channel.lock();
-        let (removed, wakers) = core.give_up(self.id);
+        let (removed, mut wakers) = core.give_up(self.id);
         let mut claimed = false;
         if removed == Removed::Sent && !matches!(core.state, State::Closed(_)) {
             let cancel = Header { id: self.id, ..Header::new(Kind::Cancel) };
             // Not being able to tell the peer costs it some work, nothing else.
             claimed = core.write(Frame::bare(cancel), clock()).is_ok() && core.claim_duty();
         }
+        wakers.extend(core.driver_if_needed());
         drop(core);
         wake_all(wakers);
         if claimed {

@@ -385,9 +385,14 @@ impl Channel {
         if let State::Closed(cause) = &core.state {
             return Err(cause.clone());
         }
-        core.fits(frame.body.as_slice().len())?;
-        core.write(frame, clock())?;
-        Ok(core.claim_duty())
+        let fits = core.fits(frame.body.as_slice().len());
+        let written = fits.and_then(|()| core.write(frame, clock()));
+        // What made it fail may concern the whole connection.
+        let kick = if written.is_err() { core.driver_if_needed() } else { None };
+        let duty = written.is_ok() && core.claim_duty();
+        drop(core);
+        kick.into_iter().for_each(Waker::wake);
+        written.map(|()| duty)
     }
 
     /// Sends a frame whose loss nobody waits for.
