@@ -7,18 +7,15 @@
 //! It registers its waker before it looks at anything that others may change, so no change is
 //! missed.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
-
 use super::flush::Rest;
-use super::tail::{ChannelTail, Reading};
+use super::input::{self, Input, take_read_buffer};
+use super::tail::ChannelTail;
 use super::{Channel, Core, DUTY_GRACE, LEAVING, State, clock, connection_lost, wake_all};
 use crate::error::RpcError;
 use crate::protocol::Frame;
@@ -35,13 +32,6 @@ pub(crate) trait RequestHandler: Send + 'static {
     fn limits_reading(&self) -> bool;
 }
 
-/// Bytes asked of the socket at a time.
-const READ_BYTES: usize = 64 << 10;
-/// A remainder smaller than this is copied rather than keeping a whole read buffer.
-const SMALL: usize = 4 << 10;
-/// A payload's buffer grows to at most twice what has arrived, beyond this: a length that was only
-/// announced takes no memory.
-const TRUSTED_BYTES: usize = 1 << 20;
 /// Requests handled before another look at whether the answers still find room.
 const MAX_REQUESTS: usize = 128;
 /// How often an end that reads no more looks whether its peer is still there.
@@ -56,27 +46,6 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 /// are not lost to a reset.
 const LINGER: Duration = Duration::from_millis(500);
 
-thread_local! {
-    /// Read buffers. A connection has one only while it has bytes in it.
-    static READ_BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-}
-
-fn take_read_buffer() -> BytesMut {
-    READ_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(READ_BYTES))
-}
-
-fn give_read_buffer(mut buffer: BytesMut) {
-    buffer.clear();
-    if !buffer.try_reclaim(READ_BYTES) || buffer.capacity() > 2 * READ_BYTES {
-        return;
-    }
-    READ_BUFFERS.with_borrow_mut(|buffers| {
-        if buffers.len() < 4 {
-            buffers.push(buffer);
-        }
-    });
-}
-
 /// Runs a connection until it ends. If the task is dropped or a handler panics, it ends as well.
 pub(crate) async fn run(
     channel: Arc<Channel>,
@@ -88,9 +57,7 @@ pub(crate) async fn run(
         channel,
         reader,
         handler,
-        input: BytesMut::new(),
-        needed: 0,
-        has_frames: false,
+        input: Input::default(),
         unread: false,
         rest: Rest::default(),
         sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -123,12 +90,7 @@ struct Driver<H> {
     channel: Arc<Channel>,
     reader: Box<dyn Reader>,
     handler: H,
-    /// What was read and not yet consumed.
-    input: BytesMut,
-    /// Bytes of `input` before there can be another frame in it.
-    needed: usize,
-    /// `input` may have whole frames: reading stopped because too much was in work.
-    has_frames: bool,
+    input: Input,
     /// Reading has stopped since all was read.
     unread: bool,
     /// What the operating system did not take. While not empty, the channel's `writing` is set.
@@ -154,7 +116,7 @@ impl<H: RequestHandler> Driver<H> {
             match self.look(cx) {
                 Turn::End(cause) => return Poll::Ready(cause),
                 Turn::Wait => {}
-                Turn::Read => match self.poll_input(cx) {
+                Turn::Read => match self.input.poll_fill(&mut *self.reader, cx) {
                     Poll::Ready(Ok(true)) => {
                         self.batch(cx);
                         continue;
@@ -172,7 +134,7 @@ impl<H: RequestHandler> Driver<H> {
                     Poll::Pending => {}
                 },
             }
-            match self.poll_rest(cx) {
+            match self.channel.poll_rest(&mut self.rest, cx) {
                 Poll::Ready(Ok(true)) => continue,
                 Poll::Ready(Ok(false)) | Poll::Pending => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(connection_lost(&error)),
@@ -209,7 +171,9 @@ impl<H: RequestHandler> Driver<H> {
                 if core.is_flushed() || close_by <= now { Turn::End(cause) } else { Turn::Wait }
             }
             // What came while nothing was read may be requests.
-            None if core.may_end(now) && !(may_read && (self.unread || self.has_frames)) => {
+            None if core.may_end(now)
+                && !(may_read && (self.unread || self.input.has_frames())) =>
+            {
                 Turn::End(RpcError::unavailable("the provider was shut down"))
             }
             None if may_read => Turn::Read,
@@ -268,49 +232,27 @@ impl<H: RequestHandler> Driver<H> {
         turn
     }
 
-    /// More input, if there is: `Ok(false)` at its end.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.has_frames {
-            return Poll::Ready(Ok(true));
-        }
-        let mut input = std::mem::take(&mut self.input);
-        if input.len() < SMALL {
-            // The small remainder moves into a large buffer, which goes back when there is nothing
-            // to read: an idle connection has no buffer.
-            let mut large = take_read_buffer();
-            large.extend_from_slice(&input);
-            input = large;
-        }
-        let missing = self.needed.saturating_sub(input.len());
-        if missing > input.capacity() - input.len() || input.len() == input.capacity() {
-            let trusted = TRUSTED_BYTES.max(input.len());
-            input.reserve(missing.clamp(READ_BYTES, trusted));
-        }
-        let read = self.reader.poll_read(cx, &mut input);
-        match read {
-            Poll::Pending => self.keep(input, 0),
-            Poll::Ready(_) => self.input = input,
-        }
-        read.map_ok(|bytes| bytes > 0)
-    }
-
     /// Runs the input through the pipeline, then hands on what came out of it.
     fn batch(&mut self, cx: &mut Context<'_>) {
-        if self.input.len() < self.needed {
+        if !self.input.is_enough() {
             self.channel.stay();
             return;
         }
-        let input = std::mem::take(&mut self.input);
+        let input = self.input.take();
         let mut requests = Vec::new();
-        let consumed = self.through_pipeline(&input, &mut requests);
+        let rest = self.through_pipeline(&input, &mut requests);
         if !requests.is_empty() {
             self.handler.handle(&self.channel, requests, cx);
             self.channel.flush_unless_promised();
         }
-        self.keep(input, consumed);
+        self.input.put_back(input, rest);
     }
 
-    fn through_pipeline<'a>(&mut self, input: &'a [u8], requests: &mut Vec<Frame<'a>>) -> usize {
+    fn through_pipeline<'a>(
+        &mut self,
+        input: &'a [u8],
+        requests: &mut Vec<Frame<'a>>,
+    ) -> input::Rest {
         let now = clock();
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
@@ -326,9 +268,9 @@ impl<H: RequestHandler> Driver<H> {
             pipeline.read_complete(now, tail);
             consumed
         });
-        self.has_frames = requests.len() >= room && consumed < input.len();
+        let has_frames = requests.len() >= room && consumed < input.len();
         let left = input.get(consumed..).unwrap_or_default();
-        self.needed = if self.has_frames { 0 } else { core.pipeline.needed(left) };
+        let needed = if has_frames { 0 } else { core.pipeline.needed(left) };
         core.admit(&mut wakers);
         if !requests.is_empty() || !left.is_empty() {
             core.stay(now);
@@ -340,20 +282,7 @@ impl<H: RequestHandler> Driver<H> {
         if flush {
             self.channel.flush();
         }
-        consumed
-    }
-
-    /// Keeps what was not consumed, in no more memory than it needs.
-    fn keep(&mut self, mut input: BytesMut, consumed: usize) {
-        input.advance(consumed.min(input.len()));
-        if input.is_empty() {
-            give_read_buffer(input);
-        } else if input.len() < SMALL && self.needed <= READ_BYTES {
-            self.input = BytesMut::from(&*input);
-            give_read_buffer(input);
-        } else {
-            self.input = input;
-        }
+        input::Rest { consumed, needed, has_frames }
     }
 
     /// Hands on frames that handlers sent to the tail while nothing was being read.
@@ -373,35 +302,6 @@ impl<H: RequestHandler> Driver<H> {
             self.handler.handle(&self.channel, requests, cx);
             self.channel.flush_unless_promised();
         }
-    }
-
-    /// Writes what was left over: `Ok(true)` if it made progress.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(Ok(false));
-        }
-        match self.channel.writer.poll_write_ready(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(ready) => ready?,
-        }
-        let (written, result) = self.channel.write_some(self.rest.bytes());
-        result?;
-        self.rest.at += written;
-        let mut wakers = Vec::new();
-        let mut core = self.channel.lock();
-        core.written(written, clock(), &mut wakers);
-        if self.rest.is_empty() {
-            let mut empty = std::mem::take(&mut self.rest).buffer;
-            empty.clear();
-            if core.pipeline.has_output() {
-                self.rest = Rest { buffer: core.pipeline.take_output(empty), at: 0 };
-            } else {
-                core.writing = false;
-            }
-        }
-        drop(core);
-        wake_all(wakers);
-        Poll::Ready(Ok(true))
     }
 
     /// Takes in and drops what the peer still sends, for a short while.
@@ -461,45 +361,6 @@ impl Core {
         }
         self.admit(wakers);
         std::mem::take(&mut self.inbox)
-    }
-
-    /// Runs the pipeline with a tail that takes in what comes out of it.
-    fn reading<'a, R>(
-        &mut self,
-        wakers: &mut Vec<std::task::Waker>,
-        requests: &mut Vec<Frame<'a>>,
-        room: usize,
-        run: impl FnOnce(&mut crate::pipeline::Pipeline, &mut ChannelTail<'_, 'a>) -> R,
-    ) -> R {
-        let Self { pipeline, in_flight, work, streams, state, peer_hello, peer_error, .. } = self;
-        let mut tail = ChannelTail::Reading(Reading {
-            in_flight,
-            work,
-            streams,
-            state,
-            peer_hello,
-            peer_error,
-            wakers,
-            requests,
-            replies: Vec::new(),
-            room,
-            fatal: None,
-        });
-        let result = run(pipeline, &mut tail);
-        let ChannelTail::Reading(Reading { replies, fatal, .. }) = tail else { return result };
-        let mut aside = ChannelTail::aside(&mut self.inbox);
-        let now = clock();
-        // A peer that does not read what it is told is told no more.
-        if pipeline.is_writable() || fatal.is_some() {
-            for reply in replies {
-                // Losing one costs the peer some work, nothing else.
-                let _ = pipeline.write(reply, now, &mut aside);
-            }
-        }
-        if let Some(cause) = fatal {
-            pipeline.close(cause, now, &mut aside);
-        }
-        result
     }
 }
 

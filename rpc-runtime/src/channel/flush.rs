@@ -1,7 +1,7 @@
 //! How bytes leave; the rules are in the documentation of [`channel`](super).
 
 use std::io;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use super::{Channel, clock, connection_lost, wake_all};
 use crate::buffer;
@@ -100,5 +100,38 @@ impl Channel {
             }
         }
         (at, Ok(true))
+    }
+
+    /// Writes what was left over: `Ok(true)` if it made progress.
+    pub(super) fn poll_rest(
+        &self,
+        rest: &mut Rest,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        if rest.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        match self.writer.poll_write_ready(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(ready) => ready?,
+        }
+        let (written, result) = self.write_some(rest.bytes());
+        result?;
+        rest.at += written;
+        let mut wakers = Vec::new();
+        let mut core = self.lock();
+        core.written(written, clock(), &mut wakers);
+        if rest.is_empty() {
+            let mut empty = std::mem::take(rest).buffer;
+            empty.clear();
+            if core.pipeline.has_output() {
+                *rest = Rest { buffer: core.pipeline.take_output(empty), at: 0 };
+            } else {
+                core.writing = false;
+            }
+        }
+        drop(core);
+        wake_all(wakers);
+        Poll::Ready(Ok(true))
     }
 }

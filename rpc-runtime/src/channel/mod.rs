@@ -20,6 +20,7 @@ mod call;
 pub(crate) mod driver;
 mod flush;
 mod handle;
+mod input;
 mod pump;
 mod streams;
 mod tail;

@@ -2,12 +2,12 @@
 
 use std::task::Waker;
 
-use super::State;
 use super::streams::{Streams, Unwanted};
 use super::work::Work;
+use super::{Core, State, clock};
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
-use crate::pipeline::Tail;
+use crate::pipeline::{Pipeline, Tail};
 use crate::protocol::{Body, Flags, Frame, Header, Hello, Kind, error_frame, payload};
 use crate::status::Status;
 
@@ -196,4 +196,45 @@ pub(crate) fn read_error(header: &Header, body: &[u8]) -> RpcError {
         }
     };
     if header.flags.contains(Flags::UNEXECUTED) { error.unexecuted() } else { error }
+}
+
+impl Core {
+    /// Runs the pipeline with a tail that takes in what comes out of it.
+    pub(super) fn reading<'a, R>(
+        &mut self,
+        wakers: &mut Vec<Waker>,
+        requests: &mut Vec<Frame<'a>>,
+        room: usize,
+        run: impl FnOnce(&mut Pipeline, &mut ChannelTail<'_, 'a>) -> R,
+    ) -> R {
+        let Self { pipeline, in_flight, work, streams, state, peer_hello, peer_error, .. } = self;
+        let mut tail = ChannelTail::Reading(Reading {
+            in_flight,
+            work,
+            streams,
+            state,
+            peer_hello,
+            peer_error,
+            wakers,
+            requests,
+            replies: Vec::new(),
+            room,
+            fatal: None,
+        });
+        let result = run(pipeline, &mut tail);
+        let ChannelTail::Reading(Reading { replies, fatal, .. }) = tail else { return result };
+        let mut aside = ChannelTail::aside(&mut self.inbox);
+        let now = clock();
+        // A peer that does not read what it is told is told no more.
+        if pipeline.is_writable() || fatal.is_some() {
+            for reply in replies {
+                // Losing one costs the peer some work, nothing else.
+                let _ = pipeline.write(reply, now, &mut aside);
+            }
+        }
+        if let Some(cause) = fatal {
+            pipeline.close(cause, now, &mut aside);
+        }
+        result
+    }
 }

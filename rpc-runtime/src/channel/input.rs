@@ -1,0 +1,118 @@
+//! What was read from a connection and not yet consumed, in no more memory than it needs.
+
+use std::cell::RefCell;
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+
+use crate::transport::Reader;
+
+/// Bytes asked of the socket at a time.
+const READ_BYTES: usize = 64 << 10;
+/// A remainder smaller than this is copied rather than keeping a whole read buffer.
+const SMALL: usize = 4 << 10;
+/// A payload's buffer grows to at most twice what has arrived, beyond this: a length that was only
+/// announced takes no memory.
+const TRUSTED_BYTES: usize = 1 << 20;
+thread_local! {
+    /// Read buffers. A connection has one only while it has bytes in it.
+    static READ_BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(super) fn take_read_buffer() -> BytesMut {
+    READ_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(READ_BYTES))
+}
+
+fn give_read_buffer(mut buffer: BytesMut) {
+    buffer.clear();
+    if !buffer.try_reclaim(READ_BYTES) || buffer.capacity() > 2 * READ_BYTES {
+        return;
+    }
+    READ_BUFFERS.with_borrow_mut(|buffers| {
+        if buffers.len() < 4 {
+            buffers.push(buffer);
+        }
+    });
+}
+
+/// The input of one connection. It has a large buffer only while bytes are in it.
+#[derive(Default)]
+pub(super) struct Input {
+    bytes: BytesMut,
+    /// Bytes there must be before there can be another frame.
+    needed: usize,
+    /// There may be whole frames: reading stopped because too much was in work.
+    has_frames: bool,
+}
+
+impl Input {
+    /// There may be a frame that was not looked at.
+    pub(super) fn has_frames(&self) -> bool {
+        self.has_frames
+    }
+
+    /// There are enough bytes for another frame.
+    pub(super) fn is_enough(&self) -> bool {
+        self.bytes.len() >= self.needed
+    }
+
+    /// More input, if there is: `Ok(false)` at its end.
+    pub(super) fn poll_fill(
+        &mut self,
+        reader: &mut dyn Reader,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        if self.has_frames {
+            return Poll::Ready(Ok(true));
+        }
+        if self.bytes.len() < SMALL {
+            // The small remainder moves into a large buffer, which goes back when there is nothing
+            // to read: an idle connection has no buffer.
+            let mut large = take_read_buffer();
+            large.extend_from_slice(&self.bytes);
+            self.bytes = large;
+        }
+        let missing = self.needed.saturating_sub(self.bytes.len());
+        let room = self.bytes.capacity() - self.bytes.len();
+        if missing > room || room == 0 {
+            let trusted = TRUSTED_BYTES.max(self.bytes.len());
+            self.bytes.reserve(missing.clamp(READ_BYTES, trusted));
+        }
+        let read = reader.poll_read(cx, &mut self.bytes);
+        if read.is_pending() {
+            self.shrink();
+        }
+        read.map_ok(|bytes| bytes > 0)
+    }
+
+    /// The bytes, to be given back with [`put_back`](Self::put_back).
+    pub(super) fn take(&mut self) -> BytesMut {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Takes back what was not consumed.
+    pub(super) fn put_back(&mut self, mut bytes: BytesMut, rest: Rest) {
+        bytes.advance(rest.consumed.min(bytes.len()));
+        self.bytes = bytes;
+        self.needed = rest.needed;
+        self.has_frames = rest.has_frames;
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        if self.bytes.is_empty() {
+            give_read_buffer(std::mem::take(&mut self.bytes));
+        } else if self.bytes.len() < SMALL && self.needed <= READ_BYTES {
+            let small = BytesMut::from(&*self.bytes);
+            give_read_buffer(std::mem::replace(&mut self.bytes, small));
+        }
+    }
+}
+
+/// What is left of the input.
+pub(super) struct Rest {
+    pub(super) consumed: usize,
+    pub(super) needed: usize,
+    pub(super) has_frames: bool,
+}
