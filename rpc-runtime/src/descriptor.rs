@@ -120,7 +120,8 @@ pub enum Dispatch {
     /// microseconds at a time.
     Spawn,
     /// On tokio's pool for blocking work. For methods that block the thread. Once such a call has
-    /// begun, it goes on to its end, even if its caller has given up.
+    /// begun, it goes on to its end, even if its caller has given up; a stream that it returns holds
+    /// its thread until that ends.
     Blocking,
 }
 

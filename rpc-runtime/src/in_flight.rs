@@ -62,6 +62,8 @@ struct Slot {
     body: Vec<u8>,
 }
 
+/// Calls that may be sent to a peer that has not said how many it takes.
+const BEFORE_HELLO: usize = 64;
 /// Ids of calls that are gone may be this many in the queue, and as many as those of live ones.
 const MAX_STALE: usize = 64;
 /// A slot does not keep a larger buffer than this.
@@ -76,13 +78,17 @@ pub(crate) struct InFlight {
     admitted: usize,
     admitted_bytes: usize,
     sent: usize,
+    /// How many may be sent at a time as far as this end goes,
     max: usize,
+    /// and how many with the peer's word.
+    limit: usize,
     /// No deadline is before this one.
     earliest: Option<Instant>,
 }
 
 impl InFlight {
-    /// At most `max` calls are sent and unanswered at a time.
+    /// At most `max` calls are sent and unanswered at a time, fewer until the peer has said how many
+    /// it takes.
     pub(crate) fn new(max: usize) -> Self {
         Self {
             slots: Vec::new(),
@@ -93,13 +99,14 @@ impl InFlight {
             admitted_bytes: 0,
             sent: 0,
             max,
+            limit: max.min(BEFORE_HELLO),
             earliest: None,
         }
     }
 
-    /// At most `max` from now on, if that is less.
-    pub(crate) fn restrict(&mut self, max: usize) {
-        self.max = self.max.min(max);
+    /// The peer takes `requests` at a time, or has not said how many.
+    pub(crate) fn greeted(&mut self, requests: Option<usize>) {
+        self.limit = requests.map_or(self.max, |requests| requests.min(self.max));
     }
 
     /// Calls that are sent and unanswered.
@@ -114,7 +121,7 @@ impl InFlight {
 
     /// Whether a new call may be sent at once, as far as other calls go.
     pub(crate) fn has_room(&self) -> bool {
-        self.queued == 0 && self.sent + self.admitted < self.max
+        self.queued == 0 && self.sent + self.admitted < self.limit
     }
 
     /// No deadline is before this one.
@@ -149,7 +156,7 @@ impl InFlight {
     /// written already, above `high` none is let through.
     pub(crate) fn admit(&mut self, pending_bytes: usize, high: usize, wakers: &mut Vec<Waker>) {
         while self.queued > 0
-            && self.sent + self.admitted < self.max
+            && self.sent + self.admitted < self.limit
             && pending_bytes.saturating_add(self.admitted_bytes) <= high
         {
             let Some(id) = self.queue.pop_front() else { return };
@@ -236,8 +243,9 @@ impl InFlight {
                 known.clone_from(waker);
                 return None;
             }
+            State::Free { .. } | State::Admitted { .. } => return None,
             State::Ended(Completion::Answered(_)) => std::mem::swap(&mut slot.body, buffer),
-            State::Free { .. } | State::Admitted { .. } | State::Ended(_) => {}
+            State::Ended(_) => {}
         }
         match self.release(id) {
             Some(State::Ended(completion)) => Some(completion),

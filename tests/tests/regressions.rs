@@ -720,6 +720,7 @@ async fn calls_that_are_dropped_while_too_much_is_in_work_make_room_for_the_next
     let server = Server::builder().provide(ProbeServer::new(provider)).max_in_work(IN_WORK);
     let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
     let probe = stub(&server).await.with_timeout(60 * SECOND);
+    probe.add(1, 2).await.unwrap();
     let calls: Vec<_> = (0..3 * IN_WORK)
         .map(|_| {
             let probe = probe.clone();

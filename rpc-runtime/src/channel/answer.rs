@@ -90,7 +90,7 @@ impl Core {
     /// Whether the answer is still wanted, and the driver if it waited for room.
     fn finish(&mut self, ticket: Ticket) -> (bool, Option<Waker>) {
         let was_full = self.work.len() >= self.work.resume_below();
-        let wanted = self.work.finish(ticket);
+        let Some(wanted) = self.work.finish(ticket) else { return (false, None) };
         let resumes = was_full && self.work.len() < self.work.resume_below();
         let kick = if resumes || self.work.is_empty() { self.driver.take() } else { None };
         (wanted, kick)

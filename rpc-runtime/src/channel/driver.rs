@@ -186,7 +186,9 @@ impl<H: RequestHandler> Driver<H> {
                 if due <= now {
                     self.closed_check = Some(now + CLOSED_CHECK);
                     if self.reader.is_closed(cx) {
-                        return Turn::End(RpcError::unavailable("the peer closed the connection"));
+                        // Nobody waits for answers. What was sent before is read when there is
+                        // room for it, and then the end.
+                        core.work.cancel_all();
                     }
                 }
             }

@@ -124,6 +124,9 @@ impl Channel {
         if rest.is_empty() {
             let mut empty = std::mem::take(rest).buffer;
             empty.clear();
+            if empty.capacity() > buffer::MAX_KEPT {
+                empty = Vec::new();
+            }
             if core.pipeline.has_output() {
                 *rest = Rest { buffer: core.pipeline.take_output(empty), at: 0 };
             } else {

@@ -142,9 +142,8 @@ impl<'a> Reading<'_, 'a> {
             Kind::Hello if self.peer_hello.is_some() => {}
             Kind::Hello => match Hello::decode(frame.body.as_slice()) {
                 Ok(hello) => {
-                    if hello.max_requests > 0 {
-                        self.in_flight.restrict(hello.max_requests as usize);
-                    }
+                    let requests = (hello.max_requests > 0).then_some(hello.max_requests as usize);
+                    self.in_flight.greeted(requests);
                     *self.peer_hello = Some(hello);
                 }
                 Err(error) => {

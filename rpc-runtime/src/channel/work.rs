@@ -76,14 +76,20 @@ impl Work {
         self.running.get(&ticket.serial).is_some_and(|running| running.wanted)
     }
 
-    /// It has ended. Says whether the answer is still wanted.
-    pub(super) fn finish(&mut self, ticket: Ticket) -> bool {
+    /// It has ended. Says whether the answer is still wanted; `None` if it had ended before.
+    pub(super) fn finish(&mut self, ticket: Ticket) -> Option<bool> {
         if let Some(id) = ticket.id
             && self.by_id.get(&id) == Some(&ticket.serial)
         {
             self.by_id.remove(&id);
         }
-        self.running.remove(&ticket.serial).is_some_and(|running| running.wanted)
+        self.running.remove(&ticket.serial).map(|running| running.wanted)
+    }
+
+    /// Nobody hears the answers of what is in work now.
+    pub(super) fn cancel_all(&mut self) {
+        let ids: Vec<u64> = self.by_id.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.cancel(id));
     }
 
     /// The caller no longer waits for `id`.
