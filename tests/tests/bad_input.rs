@@ -465,14 +465,14 @@ async fn a_timeout_without_end_counts_as_the_longest_there_is() {
         .unwrap();
     assert_eq!(ProbeClient::new(client).sleep(20).await, Ok(20));
 
-    let idle = Server::builder().provide(provider()).drain_budget(Duration::MAX);
+    let idle = Server::builder().provide(provider()).drain_timeout(Duration::MAX);
     let idle = idle.bind("tcp://127.0.0.1:0").await.unwrap();
     soon("shutdown", idle.shutdown()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_zero_do_not_stop_everything() {
-    let server = Server::builder().provide(provider()).max_in_work(0);
+    let server = Server::builder().provide(provider()).max_concurrent_requests(0);
     let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
     let client = Client::builder().max_in_flight(0).connect(server.local_uri()).await.unwrap();
     let probe = ProbeClient::new(client);

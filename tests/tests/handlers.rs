@@ -179,7 +179,7 @@ async fn a_low_watermark_of_zero_means_once_all_is_written() {
 async fn a_peer_that_goes_away_while_too_much_is_in_work_is_noticed() {
     let provider = Provider::new("probe");
     let seen = provider.seen();
-    let builder = Server::builder().provide(ProbeServer::new(provider)).max_in_work(2);
+    let builder = Server::builder().provide(ProbeServer::new(provider)).max_concurrent_requests(2);
     let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
     let mut peer = RawPeer::connect(server.local_uri()).await;
     for id in 1..=10 {

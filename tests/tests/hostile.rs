@@ -514,7 +514,7 @@ async fn a_peer_that_never_reads_its_answers_is_no_longer_read_itself() {
     for dispatch in [Dispatch::Inline, Dispatch::Spawn] {
         let max = Arc::<AtomicUsize>::default();
         let scene = scene_with(|server| {
-            server.pipeline(gauge(&max)).max_in_work(IN_WORK).dispatch(dispatch)
+            server.pipeline(gauge(&max)).max_concurrent_requests(IN_WORK).dispatch(dispatch)
         })
         .await;
         let mut attacker = scene.attacker().await;
@@ -544,7 +544,7 @@ async fn pings_that_are_never_read_do_not_fill_the_servers_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_reads_late_gets_every_answer() {
-    let scene = scene_with(|server| server.max_in_work(16)).await;
+    let scene = scene_with(|server| server.max_concurrent_requests(16)).await;
     let mut attacker = scene.attacker().await;
     let count = 500;
     let requests: Vec<u8> = (0..count).flat_map(|id| request(id, "make", &(100_000,))).collect();
@@ -610,7 +610,7 @@ async fn a_shutdown_does_not_wait_for_connections_that_say_nothing_or_half_a_fra
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_keeps_asking_cannot_hold_up_a_shutdown_for_longer_than_the_budget() {
-    let scene = scene_with(|server| server.drain_budget(2 * SECOND)).await;
+    let scene = scene_with(|server| server.drain_timeout(2 * SECOND)).await;
     let mut attacker = scene.attacker().await;
     scene.bystander.finish().await;
     let asking = tokio::spawn(async move {
@@ -1122,7 +1122,7 @@ async fn endless_credit_of_a_peer_that_reads_nothing_does_not_fill_the_memory() 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_with_streams_do_not_get_around_the_limit_of_work() {
     const IN_WORK: usize = 4;
-    let (scene, source) = flows(|server| server.max_in_work(IN_WORK)).await;
+    let (scene, source) = flows(|server| server.max_concurrent_requests(IN_WORK)).await;
     let mut attacker = scene.attacker().await;
     let requests: Vec<u8> =
         (1..=100).flat_map(|id| flow_request(id, "take_late", Flags::STREAM)).collect();

@@ -185,7 +185,7 @@ async fn a_source_that_blocks_does_not_hold_up_the_frames_of_others() {
 #[tokio::test]
 async fn requests_that_wait_behind_a_full_house_are_served_before_a_shutdown_ends() {
     let server = Server::builder().provide(ProbeServer::new(Provider::new("probe")));
-    let server = server.max_in_work(1).bind("tcp://127.0.0.1:0").await.unwrap();
+    let server = server.max_concurrent_requests(1).bind("tcp://127.0.0.1:0").await.unwrap();
     let mut peer = RawPeer::connect(server.local_uri()).await;
     let requests: Vec<u8> = (1..=3).flat_map(|id| wire::request(id, "sleep", &[1_200])).collect();
     peer.send(&requests).await;

@@ -574,7 +574,7 @@ async fn defect_15_a_rolling_restart_loses_no_call() {
 async fn defect_15_what_is_not_done_within_the_budget_is_cut_off_and_told() {
     let provider = Provider::new("probe");
     let seen = provider.seen();
-    let server = Server::builder().provide(ProbeServer::new(provider)).drain_budget(SECOND / 2);
+    let server = Server::builder().provide(ProbeServer::new(provider)).drain_timeout(SECOND / 2);
     let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
     let probe = stub(&server).await.with_timeout(30 * SECOND);
     let call = tokio::spawn(async move { probe.wait().await });
@@ -697,7 +697,8 @@ async fn cancels_and_pings_are_heard_while_too_much_is_in_work() {
     const IN_WORK: usize = 4;
     let provider = Provider::new("probe");
     let seen = provider.seen();
-    let server = Server::builder().provide(ProbeServer::new(provider)).max_in_work(IN_WORK);
+    let server =
+        Server::builder().provide(ProbeServer::new(provider)).max_concurrent_requests(IN_WORK);
     let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
     let mut peer = RawPeer::connect(server.local_uri()).await;
     for id in 1..=IN_WORK as u64 {
@@ -717,7 +718,8 @@ async fn calls_that_are_dropped_while_too_much_is_in_work_make_room_for_the_next
     const IN_WORK: usize = 4;
     let provider = Provider::new("probe");
     let seen = provider.seen();
-    let server = Server::builder().provide(ProbeServer::new(provider)).max_in_work(IN_WORK);
+    let server =
+        Server::builder().provide(ProbeServer::new(provider)).max_concurrent_requests(IN_WORK);
     let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
     let probe = stub(&server).await.with_timeout(60 * SECOND);
     probe.add(1, 2).await.unwrap();

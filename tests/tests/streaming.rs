@@ -251,7 +251,7 @@ async fn items_of_any_size_and_many_streams_at_once_do_not_mix() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_streams_than_may_be_in_work_do_not_wait_for_each_other() {
     let plain = Plain::default();
-    let builder = Server::builder().provide(NumbersServer::new(plain)).max_in_work(4);
+    let builder = Server::builder().provide(NumbersServer::new(plain)).max_concurrent_requests(4);
     let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
     let numbers = NumbersClient::connect(server.local_uri()).await.unwrap();
     let calls: Vec<_> = (0..32)
@@ -321,7 +321,7 @@ async fn a_stream_outside_of_a_call_is_refused_and_so_is_a_second_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn items_over_the_receivers_limit_end_that_stream_and_nothing_else() {
     let plain = Plain::default();
-    let builder = Server::builder().provide(NumbersServer::new(plain)).max_in_work(2);
+    let builder = Server::builder().provide(NumbersServer::new(plain)).max_concurrent_requests(2);
     let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
     let client = Client::builder().max_payload(1_024).connect(server.local_uri()).await.unwrap();
     let numbers = NumbersClient::new(client);
@@ -355,7 +355,8 @@ async fn a_stream_that_is_the_answer_to_a_call_long_given_up_is_stopped() {
     }
     let plain = Plain::default();
     let open = Arc::clone(&plain.open);
-    let builder = Server::builder().provide(LateServer::new(Slow(plain))).max_in_work(1);
+    let builder =
+        Server::builder().provide(LateServer::new(Slow(plain))).max_concurrent_requests(1);
     let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
     let late = LateClient::connect(server.local_uri()).await.unwrap();
     for _ in 0..3 {

@@ -97,7 +97,7 @@ async fn tight(uri: &str, dispatch: Dispatch) -> (Server, ProbeClient, Arc<Seen>
         .provide(ProbeServer::new(provider))
         .dispatch(dispatch)
         .watermarks(watermarks)
-        .max_in_work(4);
+        .max_concurrent_requests(4);
     let server = server.bind(uri).await.unwrap();
     let client = Client::builder()
         .watermarks(watermarks)

@@ -63,7 +63,7 @@ impl Channel {
     /// More is in work than there should be. Reading goes on at the limit only while there are
     /// streams, whose items and credit come the same way.
     pub(crate) fn is_overloaded(&self) -> bool {
-        self.lock().work.len() > self.limits.max_in_work
+        self.lock().work.len() > self.limits.max_concurrent_requests
     }
 
     /// A request is no longer in work and gets no answer.

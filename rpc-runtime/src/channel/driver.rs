@@ -163,8 +163,8 @@ impl<H: RequestHandler> Driver<H> {
             self.rest = std::mem::take(&mut core.rest);
         }
         let inbox = core.run_timers(now, &mut wakers);
-        let may_read =
-            core.may_read(self.channel.limits.max_in_work, self.handler.limits_reading());
+        let may_read = core
+            .may_read(self.channel.limits.max_concurrent_requests, self.handler.limits_reading());
         let turn = match core.pipeline.closing().cloned() {
             Some(cause) => {
                 let close_by = *self.close_by.get_or_insert(now + LAST_WRITES);
@@ -258,8 +258,12 @@ impl<H: RequestHandler> Driver<H> {
         let now = clock();
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
-        let free =
-            self.channel.limits.max_in_work.saturating_add(1).saturating_sub(core.work.len());
+        let free = self
+            .channel
+            .limits
+            .max_concurrent_requests
+            .saturating_add(1)
+            .saturating_sub(core.work.len());
         let room = match core.streams.is_empty() {
             true => free.min(MAX_REQUESTS),
             false => MAX_REQUESTS,
@@ -340,12 +344,12 @@ impl Core {
     }
 
     /// Whether more may be read now.
-    fn may_read(&mut self, max_in_work: usize, limited: bool) -> bool {
+    fn may_read(&mut self, max_concurrent_requests: usize, limited: bool) -> bool {
         // At the limit, a client that keeps to it is still read: it may cancel. Beyond it, not; but
         // requests in work may wait for items or credit of streams, which come the same way.
-        let full = limited && self.work.len() > max_in_work && self.streams.is_empty();
+        let full = limited && self.work.len() > max_concurrent_requests && self.streams.is_empty();
         // Half of it must be done before reading goes on, or it would stop again at once.
-        self.work.set_resume_below(if full { max_in_work.div_ceil(2) } else { 0 });
+        self.work.set_resume_below(if full { max_concurrent_requests.div_ceil(2) } else { 0 });
         self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
     }
 

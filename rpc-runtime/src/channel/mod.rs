@@ -57,7 +57,7 @@ pub(crate) struct ChannelLimits {
     /// Calls that may be sent and unanswered; more wait for their turn.
     pub(crate) max_in_flight: usize,
     /// Requests that may be in work; at the limit no more are read.
-    pub(crate) max_in_work: usize,
+    pub(crate) max_concurrent_requests: usize,
 }
 
 impl Default for ChannelLimits {
@@ -66,7 +66,7 @@ impl Default for ChannelLimits {
             max_payload: DEFAULT_MAX_PAYLOAD,
             watermarks: Watermarks::default(),
             max_in_flight: 16_384,
-            max_in_work: 1_024,
+            max_concurrent_requests: 1_024,
         }
     }
 }

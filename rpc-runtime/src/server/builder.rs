@@ -20,8 +20,8 @@ use crate::service::Service;
 use crate::transport;
 use crate::uri::Uri;
 
-/// Longest drain budget; far enough from where a point in time overflows.
-const MAX_DRAIN_BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest drain timeout; far enough from where a point in time overflows.
+const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Settings of a [`Server`]; each has a default that is safe in production.
 #[must_use]
@@ -32,7 +32,7 @@ pub struct ServerBuilder {
     weight: u32,
     metadata: Vec<(String, String)>,
     dispatch: Dispatch,
-    drain_budget: Duration,
+    drain_timeout: Duration,
     limits: ChannelLimits,
     initializer: Option<Initializer>,
 }
@@ -46,7 +46,7 @@ impl Default for ServerBuilder {
             weight: 100,
             metadata: Vec::new(),
             dispatch: Dispatch::Inline,
-            drain_budget: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(10),
             limits: ChannelLimits::default(),
             initializer: None,
         }
@@ -107,8 +107,8 @@ impl ServerBuilder {
 
     /// How long [`Server::shutdown`] lets requests in work go on. Default 10 s, Dubbo's. Longer than
     /// a day counts as a day.
-    pub fn drain_budget(mut self, budget: Duration) -> Self {
-        self.drain_budget = budget.min(MAX_DRAIN_BUDGET);
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout.min(MAX_DRAIN_TIMEOUT);
         self
     }
 
@@ -122,8 +122,8 @@ impl ServerBuilder {
     /// Requests of one connection that may be in work in tasks of their own. Clients are told, and
     /// let further calls wait; from a client that sends more all the same, nothing is read until
     /// half are done. Default 1,024; at least 1.
-    pub fn max_in_work(mut self, requests: usize) -> Self {
-        self.limits.max_in_work = requests.max(1);
+    pub fn max_concurrent_requests(mut self, requests: usize) -> Self {
+        self.limits.max_concurrent_requests = requests.max(1);
         self
     }
 
@@ -156,7 +156,7 @@ impl ServerBuilder {
 
         let hello = Hello {
             max_payload: u32::try_from(self.limits.max_payload).unwrap_or(u32::MAX),
-            max_requests: u32::try_from(self.limits.max_in_work).unwrap_or(u32::MAX),
+            max_requests: u32::try_from(self.limits.max_concurrent_requests).unwrap_or(u32::MAX),
             services: self
                 .services
                 .iter()
@@ -185,7 +185,7 @@ impl ServerBuilder {
         };
         let mut server = Server {
             local_uri: local_uri.to_string(),
-            drain_budget: self.drain_budget,
+            drain_timeout: self.drain_timeout,
             leases: Vec::new(),
             accepting: tokio::spawn(acceptor.run(listener, stopped)),
             stop,

@@ -38,7 +38,7 @@ use crate::error::RpcError;
 #[derive(Debug)]
 pub struct Server {
     local_uri: String,
-    drain_budget: Duration,
+    drain_timeout: Duration,
     leases: Vec<Lease>,
     accepting: JoinHandle<()>,
     /// Set to `true` once: tells the accept loop to stop.
@@ -76,15 +76,15 @@ impl Server {
 
     /// Ends the server without losing a call: every client is told to send no more, the
     /// registrations are taken back, requests in work are finished and their answers written, then
-    /// the connections are closed. What is not done within the budget
-    /// ([`ServerBuilder::drain_budget`], 10 s by default) is cut off.
+    /// the connections are closed. What is not done within the timeout
+    /// ([`ServerBuilder::drain_timeout`], 10 s by default) is cut off.
     ///
     /// Dropping the future ends the server at once.
     ///
     /// # Errors
     /// A registration could not be taken back. The server is down all the same.
     pub async fn shutdown(mut self) -> Result<(), RpcError> {
-        let until = tokio::time::Instant::now() + self.drain_budget;
+        let until = tokio::time::Instant::now() + self.drain_timeout;
         tracing::info!(uri = self.local_uri, "shutting down");
         self.connections.drain();
         let mut result = Ok(());
@@ -111,7 +111,7 @@ impl Server {
                 self.connections.close_all("the server was shut down before the call was done");
             tracing::warn!(
                 connections = left,
-                "the drain budget is used up; connections were cut off"
+                "the drain timeout has passed; connections were cut off"
             );
         }
         tracing::info!(uri = self.local_uri, "shut down");
