@@ -11,8 +11,11 @@ use crate::protocol::{Body, Flags, Frame, Header, error_answer};
 impl Channel {
     /// Appends answers that are ready, all under one lock. They leave with the next flush, which is
     /// the caller's to see to.
-    pub(crate) fn append_answers<'b>(&self, answers: impl Iterator<Item = (Header, &'b [u8])>) {
-        let now = clock();
+    pub(crate) fn append_answers<'b>(
+        &self,
+        answers: impl Iterator<Item = (Header, &'b [u8])>,
+        now: Instant,
+    ) {
         let mut core = self.lock();
         for (header, body) in answers {
             core.answer(header, body, now);
@@ -58,12 +61,6 @@ impl Channel {
     pub(crate) fn set_abort(&self, ticket: Ticket, abort: AbortHandle) {
         let late = self.lock().work.set_abort(ticket, abort);
         late.into_iter().for_each(|abort| abort.abort());
-    }
-
-    /// More is in work than there should be. Reading goes on at the limit only while there are
-    /// streams, whose items and credit come the same way.
-    pub(crate) fn is_overloaded(&self) -> bool {
-        self.lock().work.len() > self.limits.max_concurrent_requests
     }
 
     /// A request is no longer in work and gets no answer.

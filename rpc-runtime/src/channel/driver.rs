@@ -18,14 +18,24 @@ use super::input::{self, Input, take_read_buffer};
 use super::tail::ChannelTail;
 use super::{Channel, Core, DUTY_GRACE, LEAVING, State, clock, connection_lost, wake_all};
 use crate::error::RpcError;
+use crate::pipeline::Tail;
 use crate::protocol::Frame;
 use crate::transport::Reader;
 
+/// The requests that came together.
+pub(crate) struct Batch<'a> {
+    pub(crate) requests: Vec<Frame<'a>>,
+    /// When they came.
+    pub(crate) now: Instant,
+    /// More is in work than there should be. Reading goes on then only while there are streams,
+    /// whose items and credit come the same way.
+    pub(crate) overloaded: bool,
+}
+
 /// Takes the requests of a connection, outside of the lock.
 pub(crate) trait RequestHandler: Send + 'static {
-    /// The requests of one read batch. Answers that are ready at once are appended; the driver
-    /// flushes them.
-    fn handle(&mut self, channel: &Arc<Channel>, requests: Vec<Frame<'_>>, cx: &mut Context<'_>);
+    /// Answers that are ready at once are appended; the driver flushes them.
+    fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, cx: &mut Context<'_>);
 
     /// Whether reading stops while too much is in work or waits to be written. An end that only
     /// calls must go on reading, or two congested ends would wait for each other.
@@ -241,35 +251,27 @@ impl<H: RequestHandler> Driver<H> {
             return;
         }
         let input = self.input.take();
-        let mut requests = Vec::new();
-        let rest = self.through_pipeline(&input, &mut requests);
-        if !requests.is_empty() {
-            self.handler.handle(&self.channel, requests, cx);
-            self.channel.flush_unless_promised();
-        }
+        let (batch, rest) = self.through_pipeline(&input);
+        self.hand_on(batch, cx);
         self.input.put_back(input, rest);
     }
 
-    fn through_pipeline<'a>(
-        &mut self,
-        input: &'a [u8],
-        requests: &mut Vec<Frame<'a>>,
-    ) -> input::Rest {
+    fn hand_on(&mut self, batch: Batch<'_>, cx: &mut Context<'_>) {
+        if !batch.requests.is_empty() {
+            self.handler.handle(&self.channel, batch, cx);
+            self.channel.flush_unless_promised();
+        }
+    }
+
+    fn through_pipeline<'a>(&mut self, input: &'a [u8]) -> (Batch<'a>, input::Rest) {
         let now = clock();
+        let mut requests = Vec::new();
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
-        let free = self
-            .channel
-            .limits
-            .max_concurrent_requests
-            .saturating_add(1)
-            .saturating_sub(core.work.len());
-        let room = match core.streams.is_empty() {
-            true => free.min(MAX_REQUESTS),
-            false => MAX_REQUESTS,
-        };
+        let overloaded = core.work.len() > self.channel.limits.max_concurrent_requests;
+        let room = core.room(self.channel.limits.max_concurrent_requests);
         let had_output = core.pipeline.pending_bytes();
-        let consumed = core.reading(&mut wakers, requests, room, |pipeline, tail| {
+        let consumed = core.reading(now, &mut wakers, &mut requests, room, |pipeline, tail| {
             let consumed = pipeline.read(input, now, tail);
             pipeline.read_complete(now, tail);
             consumed
@@ -288,26 +290,23 @@ impl<H: RequestHandler> Driver<H> {
         if flush {
             self.channel.flush();
         }
-        input::Rest { consumed, needed, has_frames }
+        (Batch { requests, now, overloaded }, input::Rest { consumed, needed, has_frames })
     }
 
     /// Hands on frames that handlers sent to the tail while nothing was being read.
     fn deliver(&mut self, inbox: Vec<Frame<'static>>, cx: &mut Context<'_>) {
+        let now = clock();
         let mut wakers = Vec::new();
         let mut requests = Vec::new();
         let mut core = self.channel.lock();
-        core.reading(&mut wakers, &mut requests, usize::MAX, |_, tail| {
-            for frame in inbox {
-                crate::pipeline::Tail::read(tail, frame);
-            }
+        let overloaded = core.work.len() > self.channel.limits.max_concurrent_requests;
+        core.reading(now, &mut wakers, &mut requests, usize::MAX, |_, tail| {
+            inbox.into_iter().for_each(|frame| tail.read(frame));
         });
         core.admit(&mut wakers);
         drop(core);
         wake_all(wakers);
-        if !requests.is_empty() {
-            self.handler.handle(&self.channel, requests, cx);
-            self.channel.flush_unless_promised();
-        }
+        self.hand_on(Batch { requests, now, overloaded }, cx);
     }
 
     /// Takes in and drops what the peer still sends, for a short while.
@@ -329,6 +328,15 @@ impl<H: RequestHandler> Driver<H> {
 }
 
 impl Core {
+    /// How many more requests may be taken now.
+    fn room(&self, max_concurrent_requests: usize) -> usize {
+        if !self.streams.is_empty() {
+            return MAX_REQUESTS;
+        }
+        let free = max_concurrent_requests.saturating_add(1).saturating_sub(self.work.len());
+        free.min(MAX_REQUESTS)
+    }
+
     /// Whether an end that was announced can come now.
     fn may_end(&self, now: Instant) -> bool {
         let may =

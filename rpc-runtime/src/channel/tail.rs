@@ -1,10 +1,11 @@
 //! Where frames end up that came through the pipeline.
 
 use std::task::Waker;
+use std::time::Instant;
 
 use super::streams::{Streams, Unwanted};
 use super::work::Work;
-use super::{Core, State, clock};
+use super::{Core, State};
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
 use crate::pipeline::{Pipeline, Tail};
@@ -201,6 +202,7 @@ impl Core {
     /// Runs the pipeline with a tail that takes in what comes out of it.
     pub(super) fn reading<'a, R>(
         &mut self,
+        now: Instant,
         wakers: &mut Vec<Waker>,
         requests: &mut Vec<Frame<'a>>,
         room: usize,
@@ -223,7 +225,6 @@ impl Core {
         let result = run(pipeline, &mut tail);
         let ChannelTail::Reading(Reading { replies, fatal, .. }) = tail else { return result };
         let mut aside = ChannelTail::aside(&mut self.inbox);
-        let now = clock();
         // A peer that does not read what it is told is told no more.
         if pipeline.is_writable() || fatal.is_some() {
             for reply in replies {

@@ -4,27 +4,27 @@ use std::sync::Arc;
 use std::task::Context;
 
 use crate::channel::Channel;
-use crate::channel::driver::RequestHandler;
+use crate::channel::driver::{Batch, RequestHandler};
 use crate::error::RpcError;
-use crate::protocol::{Frame, Kind, error_answer};
+use crate::protocol::{Kind, error_answer};
 use crate::status::Status;
 
 /// The request handler of an end that provides nothing.
 pub(super) struct NoServices;
 
 impl RequestHandler for NoServices {
-    fn handle(&mut self, channel: &Arc<Channel>, requests: Vec<Frame<'_>>, _: &mut Context<'_>) {
+    fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) {
         if !channel.is_writable() {
             // This end never stops reading, so it would keep all the answers that are not read.
             channel.fail(RpcError::protocol("the peer asks and does not read the answers"));
             return;
         }
         let error = RpcError::new(Status::NotFound, "this end provides no services").unexecuted();
-        for request in requests {
+        for request in batch.requests {
             drop(channel.incoming_stream(&request.header));
             if request.header.kind == Kind::Request {
                 let (header, body) = error_answer(request.header.id, &error);
-                channel.append_answers(std::iter::once((header, &*body)));
+                channel.append_answers(std::iter::once((header, &*body)), batch.now);
             }
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::dispatcher::{Dispatcher, Route};
 use super::late::{self, Late, answer_header, caught};
 use crate::buffer;
-use crate::channel::driver::RequestHandler;
+use crate::channel::driver::{Batch, RequestHandler};
 use crate::channel::{Channel, clock};
 use crate::context::Context;
 use crate::descriptor::Dispatch;
@@ -166,7 +166,7 @@ impl Requests {
         self.answers.push((header, start..self.bodies.len()));
         if let Some(source) = finished.stream {
             // Its items may come only after the answer.
-            self.append_answers(channel);
+            self.append_answers(channel, clock());
             let encoding = Encoding::of(request.flags);
             self.spawn(channel, request, Dispatch::Spawn, |late| late.send_items(source, encoding));
         }
@@ -207,30 +207,24 @@ impl Requests {
         channel.set_abort(ticket, task);
     }
 
-    fn append_answers(&mut self, channel: &Channel) {
+    fn append_answers(&mut self, channel: &Channel, now: Instant) {
         let Self { answers, bodies, .. } = self;
         if answers.is_empty() {
             return;
         }
         let body = |range| bodies.get(range).unwrap_or_default();
-        channel.append_answers(answers.drain(..).map(|(header, range)| (header, body(range))));
+        channel.append_answers(answers.drain(..).map(|(header, range)| (header, body(range))), now);
         bodies.clear();
     }
 }
 
 impl RequestHandler for Requests {
-    fn handle(
-        &mut self,
-        channel: &Arc<Channel>,
-        requests: Vec<Frame<'_>>,
-        cx: &mut task::Context<'_>,
-    ) {
+    fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, cx: &mut task::Context<'_>) {
         self.bodies = buffer::take();
-        let overloaded = channel.is_overloaded();
-        let mut before = clock();
+        let mut before = batch.now;
         let mut in_place = true;
-        for frame in &requests {
-            if overloaded {
+        for frame in &batch.requests {
+            if batch.overloaded {
                 let full = "too many requests of this connection are in work";
                 let error = RpcError::new(Status::Overloaded, full).unexecuted();
                 drop(channel.incoming_stream(&frame.header));
@@ -246,12 +240,12 @@ impl RequestHandler for Requests {
                 in_place = false;
             }
             if slow || self.answers.len() >= MAX_GATHERED {
-                self.append_answers(channel);
+                self.append_answers(channel, after);
                 channel.flush();
             }
             before = after;
         }
-        self.append_answers(channel);
+        self.append_answers(channel, before);
         buffer::give(std::mem::take(&mut self.bodies));
     }
 
