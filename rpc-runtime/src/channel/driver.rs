@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::core::State;
 use super::flush::Rest;
 use super::input::{self, Input, take_read_buffer};
-use super::tail::ChannelTail;
-use super::{Channel, Core, DUTY_GRACE, LEAVING, State, clock, connection_lost, wake_all};
+use super::{Channel, DUTY_GRACE, clock, connection_lost, wake_all};
 use crate::error::RpcError;
 use crate::pipeline::Tail;
 use crate::protocol::Frame;
@@ -43,7 +43,7 @@ pub(crate) trait RequestHandler: Send + 'static {
 }
 
 /// Requests handled before another look at whether the answers still find room.
-const MAX_REQUESTS: usize = 128;
+pub(super) const MAX_REQUESTS: usize = 128;
 /// How often an end that reads no more looks whether its peer is still there.
 const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Batches handled before other tasks get their turn.
@@ -324,57 +324,6 @@ impl<H: RequestHandler> Driver<H> {
             }
         });
         let _ = tokio::time::timeout(LINGER, drain).await;
-    }
-}
-
-impl Core {
-    /// How many more requests may be taken now.
-    fn room(&self, max_concurrent_requests: usize) -> usize {
-        if !self.streams.is_empty() {
-            return MAX_REQUESTS;
-        }
-        let free = max_concurrent_requests.saturating_add(1).saturating_sub(self.work.len());
-        free.min(MAX_REQUESTS)
-    }
-
-    /// Whether an end that was announced can come now.
-    fn may_end(&self, now: Instant) -> bool {
-        let may =
-            self.state == State::Draining || self.leaving.is_some_and(|leaving| leaving <= now);
-        may && self.is_idle()
-    }
-
-    /// A request has arrived, or some of one: others may be on their way.
-    fn stay(&mut self, now: Instant) {
-        if self.leaving.is_some() {
-            self.leaving = now.checked_add(LEAVING);
-        }
-    }
-
-    /// Whether more may be read now.
-    fn may_read(&mut self, max_concurrent_requests: usize, limited: bool) -> bool {
-        // At the limit, a client that keeps to it is still read: it may cancel. Beyond it, not; but
-        // requests in work may wait for items or credit of streams, which come the same way.
-        let full = limited && self.work.len() > max_concurrent_requests && self.streams.is_empty();
-        // Half of it must be done before reading goes on, or it would stop again at once.
-        self.work.set_resume_below(if full { max_concurrent_requests.div_ceil(2) } else { 0 });
-        self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
-    }
-
-    /// Runs the deadlines and timers that are due. Returns the frames that handlers sent to the
-    /// tail in the meantime.
-    fn run_timers(
-        &mut self,
-        now: Instant,
-        wakers: &mut Vec<std::task::Waker>,
-    ) -> Vec<Frame<'static>> {
-        self.in_flight.expire(now, wakers);
-        if self.pipeline.poll_timeout().is_some_and(|due| due <= now) {
-            let Self { pipeline, inbox, .. } = self;
-            pipeline.handle_timeout(now, &mut ChannelTail::aside(inbox));
-        }
-        self.admit(wakers);
-        std::mem::take(&mut self.inbox)
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod answer;
 mod call;
+mod core;
 pub(crate) mod driver;
 mod flush;
 mod handle;
@@ -37,6 +38,7 @@ pub(crate) use streams::{IncomingStream, OutgoingStream};
 pub(crate) use tail::read_error;
 pub(crate) use work::Ticket;
 
+use self::core::{Core, State};
 use self::flush::{FlushDuty, Rest};
 use self::streams::Streams;
 use self::tail::ChannelTail;
@@ -89,131 +91,12 @@ pub(crate) fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    /// The peer is about to close: what is in flight goes on, nothing new is sent.
-    Draining,
-    Closed(RpcError),
-}
-
 /// One connection.
 pub(crate) struct Channel {
     core: Mutex<Core>,
     writer: Box<dyn Writer>,
     peer: Arc<str>,
     limits: ChannelLimits,
-}
-
-struct Core {
-    pipeline: Pipeline,
-    in_flight: InFlight,
-    work: Work,
-    streams: Streams,
-    /// Streams that wait until the channel is writable again.
-    await_room: Vec<Waker>,
-    state: State,
-    /// Somebody has promised to flush.
-    duty: bool,
-    /// When the driver sees whether a caller has kept its promise.
-    duty_due: Option<Instant>,
-    /// Somebody writes, and looks again before it stops.
-    writing: bool,
-    /// What the operating system did not take; for the driver to write.
-    rest: Rest,
-    /// An empty buffer, kept for its allocation.
-    spare: Vec<u8>,
-    driver: Option<Waker>,
-    /// The driver has stopped reading because a handler asked for it.
-    paused: bool,
-    /// When the driver wakes by itself.
-    armed: Option<Instant>,
-    /// Frames that handlers sent to the tail while nothing was being read.
-    inbox: Vec<Frame<'static>>,
-    peer_hello: Option<Hello>,
-    /// Why the peer is about to close, if it said so.
-    peer_error: Option<RpcError>,
-    watermarks: Watermarks,
-    /// Set once this end has said that it is about to close: when it may, if nothing is under way.
-    leaving: Option<Instant>,
-}
-
-impl Core {
-    /// Writes a frame, starting at the pipeline's tail.
-    fn write(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), RpcError> {
-        let Self { pipeline, inbox, .. } = self;
-        pipeline.write(frame, now, &mut ChannelTail::aside(inbox))
-    }
-
-    /// Takes on the duty to flush, unless somebody has it.
-    fn claim_duty(&mut self) -> bool {
-        !std::mem::replace(&mut self.duty, true)
-    }
-
-    fn is_writable(&self) -> bool {
-        self.pipeline.is_writable()
-    }
-
-    /// `bytes` bytes have left; calls that waited for room may go on.
-    fn written(&mut self, bytes: usize, now: Instant, wakers: &mut Vec<Waker>) {
-        let Self { pipeline, inbox, .. } = self;
-        let was_writable = pipeline.is_writable();
-        pipeline.written(bytes, now, &mut ChannelTail::aside(inbox));
-        if !was_writable && pipeline.is_writable() {
-            // It may have stopped reading.
-            wakers.extend(self.driver.take());
-            wakers.append(&mut self.await_room);
-        }
-        self.admit(wakers);
-    }
-
-    /// Wakes `waker` when the channel is writable again, or closed.
-    fn await_room(&mut self, waker: &Waker) {
-        if !self.await_room.iter().any(|known| known.will_wake(waker)) {
-            self.await_room.push(waker.clone());
-        }
-    }
-
-    fn admit(&mut self, wakers: &mut Vec<Waker>) {
-        if self.is_writable() && self.state == State::Open {
-            self.in_flight.admit(self.pipeline.pending_bytes(), self.watermarks.high, wakers);
-        }
-    }
-
-    /// The driver, if there is something for it that it does not know of.
-    fn driver_if_needed(&mut self) -> Option<Waker> {
-        let earlier = |at: Option<Instant>| match (at, self.armed) {
-            (Some(at), Some(armed)) => at < armed,
-            (at, None) => at.is_some(),
-            (None, _) => false,
-        };
-        let needed = earlier(self.in_flight.earliest())
-            || earlier(self.duty_due)
-            || earlier(self.pipeline.poll_timeout())
-            || (self.paused && self.pipeline.auto_read())
-            || !self.inbox.is_empty()
-            || self.pipeline.closing().is_some()
-            || self.is_ending();
-        if needed { self.driver.take() } else { None }
-    }
-
-    /// One of the ends has said that it is about to close.
-    fn is_ending(&self) -> bool {
-        self.state == State::Draining || self.leaving.is_some()
-    }
-
-    /// Neither calls of ours nor requests of the peer are under way, and all is written.
-    fn is_idle(&self) -> bool {
-        self.work.is_empty()
-            && self.in_flight.is_idle()
-            && self.streams.is_empty()
-            && self.is_flushed()
-    }
-
-    /// Nothing is left to be written, nor will be by somebody who promised.
-    fn is_flushed(&self) -> bool {
-        !self.pipeline.has_output() && !self.writing && !self.duty
-    }
 }
 
 fn wake_all(wakers: Vec<Waker>) {

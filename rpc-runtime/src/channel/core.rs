@@ -1,0 +1,183 @@
+//! What is behind a channel's lock, and what that state allows.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use super::LEAVING;
+use super::driver::MAX_REQUESTS;
+use super::flush::Rest;
+use super::streams::Streams;
+use super::tail::ChannelTail;
+use super::work::Work;
+use crate::error::RpcError;
+use crate::in_flight::InFlight;
+use crate::pipeline::{Pipeline, Watermarks};
+use crate::protocol::{Frame, Hello};
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Open,
+    /// The peer is about to close: what is in flight goes on, nothing new is sent.
+    Draining,
+    Closed(RpcError),
+}
+
+pub(super) struct Core {
+    pub(super) pipeline: Pipeline,
+    pub(super) in_flight: InFlight,
+    pub(super) work: Work,
+    pub(super) streams: Streams,
+    /// Streams that wait until the channel is writable again.
+    pub(super) await_room: Vec<Waker>,
+    pub(super) state: State,
+    /// Somebody has promised to flush.
+    pub(super) duty: bool,
+    /// When the driver sees whether a caller has kept its promise.
+    pub(super) duty_due: Option<Instant>,
+    /// Somebody writes, and looks again before it stops.
+    pub(super) writing: bool,
+    /// What the operating system did not take; for the driver to write.
+    pub(super) rest: Rest,
+    /// An empty buffer, kept for its allocation.
+    pub(super) spare: Vec<u8>,
+    pub(super) driver: Option<Waker>,
+    /// The driver has stopped reading because a handler asked for it.
+    pub(super) paused: bool,
+    /// When the driver wakes by itself.
+    pub(super) armed: Option<Instant>,
+    /// Frames that handlers sent to the tail while nothing was being read.
+    pub(super) inbox: Vec<Frame<'static>>,
+    pub(super) peer_hello: Option<Hello>,
+    /// Why the peer is about to close, if it said so.
+    pub(super) peer_error: Option<RpcError>,
+    pub(super) watermarks: Watermarks,
+    /// Set once this end has said that it is about to close: when it may, if nothing is under way.
+    pub(super) leaving: Option<Instant>,
+}
+
+impl Core {
+    /// Writes a frame, starting at the pipeline's tail.
+    pub(super) fn write(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), RpcError> {
+        let Self { pipeline, inbox, .. } = self;
+        pipeline.write(frame, now, &mut ChannelTail::aside(inbox))
+    }
+
+    /// Takes on the duty to flush, unless somebody has it.
+    pub(super) fn claim_duty(&mut self) -> bool {
+        !std::mem::replace(&mut self.duty, true)
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.pipeline.is_writable()
+    }
+
+    /// `bytes` bytes have left; calls that waited for room may go on.
+    pub(super) fn written(&mut self, bytes: usize, now: Instant, wakers: &mut Vec<Waker>) {
+        let Self { pipeline, inbox, .. } = self;
+        let was_writable = pipeline.is_writable();
+        pipeline.written(bytes, now, &mut ChannelTail::aside(inbox));
+        if !was_writable && pipeline.is_writable() {
+            // It may have stopped reading.
+            wakers.extend(self.driver.take());
+            wakers.append(&mut self.await_room);
+        }
+        self.admit(wakers);
+    }
+
+    /// Wakes `waker` when the channel is writable again, or closed.
+    pub(super) fn await_room(&mut self, waker: &Waker) {
+        if !self.await_room.iter().any(|known| known.will_wake(waker)) {
+            self.await_room.push(waker.clone());
+        }
+    }
+
+    pub(super) fn admit(&mut self, wakers: &mut Vec<Waker>) {
+        if self.is_writable() && self.state == State::Open {
+            self.in_flight.admit(self.pipeline.pending_bytes(), self.watermarks.high, wakers);
+        }
+    }
+
+    /// The driver, if there is something for it that it does not know of.
+    pub(super) fn driver_if_needed(&mut self) -> Option<Waker> {
+        let earlier = |at: Option<Instant>| match (at, self.armed) {
+            (Some(at), Some(armed)) => at < armed,
+            (at, None) => at.is_some(),
+            (None, _) => false,
+        };
+        let needed = earlier(self.in_flight.earliest())
+            || earlier(self.duty_due)
+            || earlier(self.pipeline.poll_timeout())
+            || (self.paused && self.pipeline.auto_read())
+            || !self.inbox.is_empty()
+            || self.pipeline.closing().is_some()
+            || self.is_ending();
+        if needed { self.driver.take() } else { None }
+    }
+
+    /// One of the ends has said that it is about to close.
+    pub(super) fn is_ending(&self) -> bool {
+        self.state == State::Draining || self.leaving.is_some()
+    }
+
+    /// Neither calls of ours nor requests of the peer are under way, and all is written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.work.is_empty()
+            && self.in_flight.is_idle()
+            && self.streams.is_empty()
+            && self.is_flushed()
+    }
+
+    /// Nothing is left to be written, nor will be by somebody who promised.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.pipeline.has_output() && !self.writing && !self.duty
+    }
+
+    /// How many more requests may be taken now.
+    pub(super) fn room(&self, max_concurrent_requests: usize) -> usize {
+        if !self.streams.is_empty() {
+            return MAX_REQUESTS;
+        }
+        let free = max_concurrent_requests.saturating_add(1).saturating_sub(self.work.len());
+        free.min(MAX_REQUESTS)
+    }
+
+    /// Whether an end that was announced can come now.
+    pub(super) fn may_end(&self, now: Instant) -> bool {
+        let may =
+            self.state == State::Draining || self.leaving.is_some_and(|leaving| leaving <= now);
+        may && self.is_idle()
+    }
+
+    /// A request has arrived, or some of one: others may be on their way.
+    pub(super) fn stay(&mut self, now: Instant) {
+        if self.leaving.is_some() {
+            self.leaving = now.checked_add(LEAVING);
+        }
+    }
+
+    /// Whether more may be read now.
+    pub(super) fn may_read(&mut self, max_concurrent_requests: usize, limited: bool) -> bool {
+        // At the limit, a client that keeps to it is still read: it may cancel. Beyond it, not; but
+        // requests in work may wait for items or credit of streams, which come the same way.
+        let full = limited && self.work.len() > max_concurrent_requests && self.streams.is_empty();
+        // Half of it must be done before reading goes on, or it would stop again at once.
+        self.work.set_resume_below(if full { max_concurrent_requests.div_ceil(2) } else { 0 });
+        self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
+    }
+
+    /// Runs the deadlines and timers that are due. Returns the frames that handlers sent to the
+    /// tail in the meantime.
+    pub(super) fn run_timers(
+        &mut self,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) -> Vec<Frame<'static>> {
+        self.in_flight.expire(now, wakers);
+        if self.pipeline.poll_timeout().is_some_and(|due| due <= now) {
+            let Self { pipeline, inbox, .. } = self;
+            pipeline.handle_timeout(now, &mut ChannelTail::aside(inbox));
+        }
+        self.admit(wakers);
+        std::mem::take(&mut self.inbox)
+    }
+}
