@@ -16,7 +16,9 @@ use proc_macro::TokenStream;
 /// trait by calling; `HelloServiceServer`, which serves any implementation; and
 /// `HELLO_SERVICE_DESCRIPTOR`, which tells what the service offers.
 ///
-/// ```ignore
+/// ```no_run
+/// use rpc_runtime::{Server, rpc_service};
+///
 /// #[rpc_service]
 /// pub trait HelloService {
 ///     /// Greets `name`.
@@ -31,11 +33,15 @@ use proc_macro::TokenStream;
 ///     }
 /// }
 ///
+/// # async fn programs() -> rpc_runtime::Result<()> {
 /// // in the provider
-/// let server = Server::builder().provide(HelloServiceServer::new(Hello));
+/// let provider = Server::builder().provide(HelloServiceServer::new(Hello));
+/// let server = provider.bind("tcp://127.0.0.1:9000").await?;
 /// // in the consumer
 /// let hello = HelloServiceClient::connect("tcp://127.0.0.1:9000").await?;
 /// println!("{}", hello.hello("world".into()).await?);
+/// # server.shutdown().await
+/// # }
 /// ```
 ///
 /// # Methods
@@ -45,6 +51,8 @@ use proc_macro::TokenStream;
 /// `rpc_runtime::Result<T>`, or one with the service's own error type, which the caller gets back
 /// as the provider returned it. A method with a body is a local helper: it runs where it is
 /// called, on a stub as on a provider, and may have any signature.
+///
+/// Many values travel as a `rpc_runtime::Streaming<T>`: as an argument, as the result, or both.
 ///
 /// The types of a generic trait must be serde types wherever they travel, so the bounds stand on
 /// the trait: `trait Store<V: Serialize + DeserializeOwned + Send + 'static>`.
