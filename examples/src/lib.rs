@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::process;
+use std::time::Duration;
 
 use rpc_runtime::{Server, rpc_service};
 use tracing_subscriber::EnvFilter;
@@ -65,6 +66,22 @@ pub async fn consume(registry: &str, name: &str) -> anyhow::Result<()> {
     let hello = HelloServiceClient::discover(registry).await?;
     println!("{}", hello.hello(name.to_owned()).await?);
     Ok(())
+}
+
+/// Greets again and again, to see what happens when providers come and go.
+///
+/// # Errors
+/// The registry cannot be used. A call that fails is shown, and the next one made.
+pub async fn consume_for_ever(registry: &str, name: &str, pause: Duration) -> anyhow::Result<()> {
+    let registry = rpc_registry::connect(registry).await?;
+    let hello = HelloServiceClient::discover(registry).await?;
+    loop {
+        match hello.hello(name.to_owned()).await {
+            Ok(greeting) => println!("{greeting}"),
+            Err(error) => println!("{error:?}"),
+        }
+        tokio::time::sleep(pause).await;
+    }
 }
 
 /// Lets people look inside: `RUST_LOG=rpc_runtime=debug`, say. Silent without `RUST_LOG`.

@@ -52,6 +52,9 @@ use proc_macro::TokenStream;
 /// as the provider returned it. A method with a body is a local helper: it runs where it is
 /// called, on a stub as on a provider, and may have any signature.
 ///
+/// The trait is not `dyn` compatible, since its methods return futures of their own types: code that
+/// takes any implementation is generic, over `impl HelloService`.
+///
 /// Many values travel as a `rpc_runtime::Streaming<T>`: as an argument, as the result, or both.
 ///
 /// The types of a generic trait must be serde types wherever they travel, so the bounds stand on
@@ -76,7 +79,9 @@ use proc_macro::TokenStream;
 /// | `idempotent` | running it twice does no harm, so it may be retried |
 /// | `oneway` | the caller does not wait for an answer; the result is `Result<()>` |
 /// | `timeout = "200ms"` | default timeout of the method; `ms`, `s` or `m`, at most 24 hours |
-/// | `inline`, `spawn`, `blocking` | where the provider runs it |
+/// | `inline` | it does little between awaits: it begins where its request is read (the default) |
+/// | `spawn` | it computes for more than a few hundred microseconds: a task of its own |
+/// | `blocking` | it blocks its thread: a thread of tokio's pool for that |
 ///
 /// `#[rpc(default)]` before an argument: a caller with an older contract may leave it out, and the
 /// provider gets `Default::default()`. An `Option` needs no such mark.

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
+use crate::error::RpcError;
+
 /// Text that travels with a call, by key: tenant, trace id, locale.
 pub(crate) type Metadata = BTreeMap<String, String>;
 
@@ -127,6 +129,13 @@ impl<F: Future> Future for Scope<F> {
         let this = self.project();
         this.context.enter(|| this.future.poll(cx))
     }
+}
+
+/// Connections live in tasks of a tokio runtime.
+pub(crate) fn check_runtime() -> Result<(), RpcError> {
+    let missing =
+        |_| RpcError::invalid("there is no tokio runtime here: call it from `#[tokio::main]`, say");
+    tokio::runtime::Handle::try_current().map(drop).map_err(missing)
 }
 
 #[cfg(test)]

@@ -270,7 +270,8 @@ impl RpcError {
     }
 
     /// A second try can do no harm: the provider surely did not run the method, or the contract
-    /// marks it `idempotent`.
+    /// marks it `idempotent`. Whether it promises anything is another question: what is
+    /// [too large](Self::is_too_large) stays so.
     pub fn is_safe_to_retry(&self) -> bool {
         self.0.unexecuted || self.0.idempotent
     }
@@ -301,8 +302,20 @@ impl fmt::Display for RpcError {
 /// One line that can be read, since this is what `main` prints of an error that it returns.
 impl fmt::Debug for RpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let retry = if self.is_safe_to_retry() { "safe" } else { "not known to be safe" };
-        write!(f, "RpcError({}: {self}; a retry is {retry})", self.status())
+        write!(f, "RpcError({}: {self}", self.status())?;
+        // Where a second try could come to something else.
+        if matches!(
+            self.status(),
+            Status::Timeout
+                | Status::Unavailable
+                | Status::Overloaded
+                | Status::Cancelled
+                | Status::Internal
+        ) {
+            let safe = if self.is_safe_to_retry() { "safe" } else { "not known to be safe" };
+            write!(f, "; a retry is {safe}")?;
+        }
+        f.write_str(")")
     }
 }
 

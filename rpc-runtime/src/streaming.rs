@@ -133,7 +133,10 @@ impl<T> Stream for Received<T> {
 
 struct Items<I>(I);
 
-impl<I: Iterator + Unpin> Stream for Items<I> {
+/// The iterator is only ever used by reference, nothing is pinned in it.
+impl<I> Unpin for Items<I> {}
+
+impl<I: Iterator> Stream for Items<I> {
     type Item = Result<I::Item, RpcError>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -151,7 +154,7 @@ impl<T> Streaming<T> {
     pub fn from_items<I>(items: I) -> Self
     where
         I: IntoIterator<Item = T>,
-        I::IntoIter: Send + Unpin + 'static,
+        I::IntoIter: Send + 'static,
         T: 'static,
     {
         Self::from_stream(Items(items.into_iter()))

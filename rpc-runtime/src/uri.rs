@@ -20,9 +20,14 @@ impl Uri {
         };
         let (scheme, rest) =
             text.split_once(':').ok_or_else(|| invalid("it must begin with a scheme"))?;
-        if scheme.is_empty()
-            || !scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'+')
-        {
+        let is_port = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !scheme.is_empty() && is_port(rest) {
+            return Err(RpcError::invalid(format!(
+                "`{text}` is no address of a provider: did you mean tcp://{text}?"
+            )));
+        }
+        let of_scheme = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'+';
+        if scheme.is_empty() || !scheme.bytes().all(of_scheme) {
             return Err(invalid("its scheme must be lower-case letters"));
         }
         if rest.is_empty() {
@@ -65,6 +70,10 @@ mod tests {
             let error = Uri::parse(bad).unwrap_err();
             assert!(error.is_invalid() && error.message().contains(&format!("`{bad}`")), "{error}");
             assert!(error.message().contains("tcp://127.0.0.1:9000"), "{error}");
+        }
+        for bad in ["127.0.0.1:9000", "localhost:9000"] {
+            let error = Uri::parse(bad).unwrap_err();
+            assert!(error.message().contains(&format!("did you mean tcp://{bad}?")), "{error}");
         }
         let uri = Uri::parse("tcp://[::1]:80").unwrap();
         assert_eq!((uri.scheme(), uri.rest()), ("tcp", "[::1]:80"));

@@ -76,10 +76,12 @@ const _: () = {
             ::core::result::Result::Ok(Self::new(client))
         }
         /// The same stub with another timeout for each call.
+        #[must_use]
         pub fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
             Self::new(::rpc_runtime::Client::with_timeout(&self.__client, timeout))
         }
         /// The same stub with one more entry of metadata on each call.
+        #[must_use]
         pub fn with_metadata(
             &self,
             key: impl ::core::convert::Into<::std::string::String>,

@@ -289,7 +289,7 @@ async fn a_version_that_does_not_fit_is_reported_with_both_versions() {
 
     let by_name = NextProbeClient::discover(registry.clone()).await.unwrap();
     let error = refused("the call by name", by_name.add(1, 2)).await;
-    assert!(error.is_unavailable() && error.is_safe_to_retry(), "{error:?}");
+    assert!(error.is_not_found() && error.is_safe_to_retry(), "{error:?}");
     says(&error, &["version mismatch", "2.0.0", theirs, "memory:bad-input-versions"]);
 
     let blue = BlueProbeClient::discover(registry).await.unwrap();

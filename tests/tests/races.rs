@@ -334,3 +334,23 @@ async fn a_late_answer_with_a_stream_is_refused_so_that_its_sender_stops() {
     assert!(error.is_timeout(), "{error}");
     soon("the cancel", cancelled.recv()).await.unwrap();
 }
+
+#[test]
+fn a_call_ends_even_if_the_runtime_of_its_client_ended_before_the_connection_was_driven() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2).enable_all().build().unwrap()
+    };
+    let serving = runtime();
+    let (server, _) = serving.block_on(serve("tcp://127.0.0.1:0"));
+    let calling = runtime();
+    for _ in 0..50 {
+        let connecting = runtime();
+        let probe = connecting.block_on(ProbeClient::connect(server.local_uri())).unwrap();
+        connecting.shutdown_background();
+        // Its connection has no task any more; the call makes another one, or fails.
+        calling.block_on(async {
+            let _ = soon("the call", probe.with_timeout(SECOND).add(1, 2)).await;
+        });
+    }
+}

@@ -72,11 +72,13 @@ fn inherent(service: &Service) -> TokenStream {
             }
 
             /// The same stub with another timeout for each call.
+            #[must_use]
             #vis fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
                 Self::new(#runtime::Client::with_timeout(&self.__client, timeout))
             }
 
             /// The same stub with one more entry of metadata on each call.
+            #[must_use]
             #vis fn with_metadata(
                 &self,
                 key: impl ::core::convert::Into<::std::string::String>,

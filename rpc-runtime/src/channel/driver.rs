@@ -56,36 +56,40 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 /// are not lost to a reset.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Runs a connection until it ends. If the task is dropped or a handler panics, it ends as well.
-pub(crate) async fn run(
+/// Runs a connection until it ends. If the future is dropped, polled or not, or a handler panics, it
+/// ends as well.
+pub(crate) fn run(
     channel: Arc<Channel>,
     reader: Box<dyn Reader>,
     handler: impl RequestHandler,
-) {
+) -> impl Future<Output = ()> + Send {
+    // Made at once: the task of this future may be dropped before it is polled.
     let guard = CloseOnDrop(Arc::clone(&channel));
-    let mut driver = Driver {
-        channel,
-        reader,
-        handler,
-        input: Input::default(),
-        unread: false,
-        rest: Rest::default(),
-        sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        armed: None,
-        close_by: None,
-        closed_check: None,
-    };
-    driver.channel.flush();
-    let cause = poll_fn(|cx| driver.poll(cx)).await;
-    // Bytes that arrive at a socket that is closed destroy those that it has yet to send.
-    let spoke_last =
-        driver.rest.is_empty() && (cause.is_protocol() || driver.channel.lock().is_ending());
-    driver.channel.fail_calls(&cause);
-    if spoke_last {
-        driver.linger().await;
+    async move {
+        let mut driver = Driver {
+            channel,
+            reader,
+            handler,
+            input: Input::default(),
+            unread: false,
+            rest: Rest::default(),
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: None,
+            close_by: None,
+            closed_check: None,
+        };
+        driver.channel.flush();
+        let cause = poll_fn(|cx| driver.poll(cx)).await;
+        // Bytes that arrive at a socket that is closed destroy those that it has yet to send.
+        let spoke_last =
+            driver.rest.is_empty() && (cause.is_protocol() || driver.channel.lock().is_ending());
+        driver.channel.fail_calls(&cause);
+        if spoke_last {
+            driver.linger().await;
+        }
+        driver.channel.close(cause);
+        drop(guard);
     }
-    driver.channel.close(cause);
-    drop(guard);
 }
 
 struct CloseOnDrop(Arc<Channel>);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::endpoint::SinglePeer;
 use super::{Client, DEFAULT_TIMEOUT, Endpoint, EndpointSettings, Invoker};
 use crate::channel::{ChannelLimits, Initializer};
+use crate::context::check_runtime;
 use crate::error::RpcError;
 use crate::pipeline::{Change, Watermarks};
 use crate::protocol::payload::Encoding;
@@ -95,8 +96,9 @@ impl ClientBuilder {
     /// Connects to one provider. The connection is made again when it is lost and a call needs it.
     ///
     /// # Errors
-    /// The URI is invalid, or nobody answers there.
+    /// The URI is invalid, nobody answers there, or there is no tokio runtime.
     pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
+        check_runtime()?;
         let uri = Uri::parse(uri.as_ref())?;
         transport::check(&uri)?;
         let endpoint = Endpoint::new(uri, self.endpoint_settings());

@@ -161,8 +161,9 @@ impl Endpoint {
         let (channel, reader) = Channel::new(transport, self.settings.limits, &hello, initializer)?;
         let endpoint = Arc::downgrade(self);
         let driven = Arc::clone(&channel);
+        let driver = driver::run(Arc::clone(&driven), reader, NoServices);
         tokio::spawn(async move {
-            driver::run(Arc::clone(&driven), reader, NoServices).await;
+            driver.await;
             if let Some(endpoint) = endpoint.upgrade() {
                 endpoint.forget(&driven);
             }

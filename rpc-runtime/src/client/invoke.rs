@@ -210,9 +210,15 @@ fn not_found(channel: &Channel, method: &MethodDescriptor) -> RpcError {
     let services = channel.peer_hello().map(|hello| hello.services).unwrap_or_default();
     let same_name: Vec<&HelloService> =
         services.iter().filter(|service| service.name == wanted.name()).collect();
-    let fits = same_name.iter().any(|service| wanted.accepts(&service.version, &service.group));
-    let message = if fits {
-        format!("the provider has the service {wanted}, but no method `{}` in it", method.name())
+    let fitting = same_name.iter().find(|service| wanted.accepts(&service.version, &service.group));
+    let message = if let Some(service) = fitting {
+        format!(
+            "the provider has {} {}, which has no method `{}`; this end has version {}",
+            service.name,
+            service.version,
+            method.name(),
+            wanted.version()
+        )
     } else if same_name.is_empty() {
         let mut names: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
         names.sort_unstable();

@@ -25,6 +25,10 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A handle for calls: to one peer, or to all the providers of a service. Generated stubs wrap it.
 ///
+/// A client lives in the tokio runtime that it was connected in. That runtime must be running while
+/// calls are made, from wherever they are: the connection's task, which is there, keeps the
+/// deadlines too.
+///
 /// Cheap to clone; clones share the connections. The settings of a clone
 /// ([`with_timeout`](Self::with_timeout), …) are its own.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use crate::client::{Endpoint, EndpointSettings};
 use crate::descriptor::ServiceKey;
 use crate::error::RpcError;
+use crate::status::Status;
 use crate::uri::Uri;
 
 /// How long to wait before asking a registry again whose watch broke.
@@ -58,15 +59,15 @@ impl Directory {
     /// Why there is no provider.
     pub(super) fn nobody(&self) -> RpcError {
         let misfits = self.shared.listing().misfits.join(", ");
-        let message = if misfits.is_empty() {
-            format!("no provider of {} is registered", self.describe())
-        } else {
-            format!(
-                "version mismatch: no provider of {} is registered, only {misfits}",
-                self.describe()
-            )
-        };
-        RpcError::unavailable(message)
+        if misfits.is_empty() {
+            let message = format!("no provider of {} is registered", self.describe());
+            return RpcError::unavailable(message);
+        }
+        let message = format!(
+            "version mismatch: no provider of {} is registered, only {misfits}",
+            self.describe()
+        );
+        RpcError::new(Status::NotFound, message)
     }
 }
 

@@ -14,21 +14,24 @@ use self::directory::Directory;
 use self::load_balancer::{LoadBalancer, RoundRobin};
 use crate::channel::Channel;
 use crate::client::{Availability, Client, ClientBuilder, Endpoint, Invoker};
+use crate::context::check_runtime;
 use crate::descriptor::ServiceDescriptor;
 use crate::error::RpcError;
 
 impl ClientBuilder {
     /// Finds the providers of `service` in `registry`, and follows their coming and going.
     ///
-    /// Succeeds without any provider: calls fail as unavailable until there is one.
+    /// It does not wait for a provider: until there is one, calls fail at once as unavailable, and a
+    /// retry is safe.
     ///
     /// # Errors
-    /// The registry cannot be asked.
+    /// The registry cannot be asked, or there is no tokio runtime.
     pub async fn discover(
         self,
         registry: Arc<dyn Registry>,
         service: &'static ServiceDescriptor,
     ) -> Result<Client, RpcError> {
+        check_runtime()?;
         let directory = Directory::watch(registry, service.key(), self.endpoint_settings()).await?;
         Ok(self.client(Arc::new(Cluster { directory, balancer: Box::new(RoundRobin::default()) })))
     }

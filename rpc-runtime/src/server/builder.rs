@@ -12,6 +12,7 @@ use super::accept::Acceptor;
 use super::dispatcher::Dispatcher;
 use super::{Connections, Server};
 use crate::channel::{ChannelLimits, Initializer, MAX_CONTROL};
+use crate::context::check_runtime;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::pipeline::{Change, Watermarks};
@@ -145,10 +146,14 @@ impl ServerBuilder {
     /// Dropping the future leaves nothing behind.
     ///
     /// # Errors
-    /// The URI is invalid or its port in use, two services do not go together, or the registry
-    /// refuses the announcement.
+    /// The URI is invalid or its port in use, two services do not go together, the registry refuses
+    /// the announcement, or there is no tokio runtime.
     pub async fn bind(self, uri: impl AsRef<str>) -> Result<Server, RpcError> {
+        check_runtime()?;
         let uri = Uri::parse(uri.as_ref())?;
+        if self.services.is_empty() {
+            tracing::warn!(%uri, "nothing is provided: name services with `provide`");
+        }
         let dispatcher = Dispatcher::new(&self.services, self.dispatch)?;
         let listener = transport::listen(&uri).await?;
         let local_uri = listener.local_uri().clone();

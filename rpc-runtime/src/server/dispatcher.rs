@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use crate::descriptor::{Dispatch, MethodDescriptor};
 use crate::error::RpcError;
 use crate::service::Service;
 
+/// A method that holds the thread longer than this delays others noticeably.
+const WORTH_A_WARNING: Duration = Duration::from_millis(100);
 /// How many calls of a slow method are spawned before it is tried in place again.
 const SPAWN_AFTER_SLOW: u32 = 1_000;
 
@@ -88,10 +91,15 @@ impl Route {
         self.mode
     }
 
-    /// The last call held the thread.
-    pub(super) fn was_slow(&self) {
-        if self.spawn_next.swap(SPAWN_AFTER_SLOW, Ordering::Relaxed) == 0 {
-            tracing::debug!(method = %self.method, "holds the thread; spawned from now on");
+    /// The last call held the thread for so long.
+    pub(super) fn was_slow(&self, held: Duration) {
+        let was_known = self.spawn_next.swap(SPAWN_AFTER_SLOW, Ordering::Relaxed) > 0;
+        if !was_known && held > WORTH_A_WARNING {
+            tracing::warn!(
+                method = %self.method,
+                ?held,
+                "the method held its thread: mark it `blocking`, or `spawn` if it computes"
+            );
         }
     }
 }

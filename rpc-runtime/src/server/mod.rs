@@ -36,6 +36,7 @@ use crate::error::RpcError;
 /// # }
 /// ```
 #[derive(Debug)]
+#[must_use = "a server ends when it is dropped: keep it, and end it with `serve_until` or `shutdown`"]
 pub struct Server {
     local_uri: String,
     drain_timeout: Duration,
@@ -122,6 +123,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.accepting.abort();
+        if !*self.stop.borrow() {
+            tracing::warn!(uri = self.local_uri, "the server was dropped, and ended at once");
+        }
         self.connections.close_all("the server was dropped");
     }
 }

@@ -233,9 +233,10 @@ impl RequestHandler for Requests {
             }
             self.start(channel, frame, before, in_place, cx);
             let after = clock();
-            let slow = after.saturating_duration_since(before) > IN_PLACE_BUDGET;
+            let held = after.saturating_duration_since(before);
+            let slow = held > IN_PLACE_BUDGET;
             if slow && let Some(route) = self.dispatcher.route(frame.header.method) {
-                route.was_slow();
+                route.was_slow(held);
                 // The rest of the batch has waited long enough, and its answers, too.
                 in_place = false;
             }

@@ -56,8 +56,10 @@ pub(crate) enum Listener {
 const SCHEMES: &str = "tcp://host:port, memory:name";
 
 fn unknown_scheme(uri: &Uri) -> RpcError {
+    let registry = rpc_registry::supported_schemes().iter().any(|scheme| scheme == uri.scheme());
+    let hint = if registry { "; that is a registry, whose providers `discover` finds" } else { "" };
     RpcError::invalid(format!(
-        "there is no transport `{}` for {uri}; known are {SCHEMES}",
+        "there is no transport `{}` for {uri}; known are {SCHEMES}{hint}",
         uri.scheme()
     ))
 }

@@ -22,11 +22,18 @@ const BACKLOG: u32 = 1024;
 /// `host:port`, with the port checked to be there.
 pub(super) fn host_and_port(uri: &Uri) -> Result<&str, RpcError> {
     let address = uri.rest();
-    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
-    if port.and_then(|port| port.parse::<u16>().ok()).is_none() {
-        return Err(RpcError::invalid(format!(
-            "`{uri}` is no TCP address: it must be tcp://host:port"
-        )));
+    let wrong = |why: &str| {
+        RpcError::invalid(format!("`{uri}` is no TCP address: {why}; it must be tcp://host:port"))
+    };
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("it has no port"))?;
+    if host.is_empty() {
+        return Err(wrong("it has no host"));
+    }
+    if port.contains('/') {
+        return Err(wrong("nothing may follow the port"));
+    }
+    if port.parse::<u16>().is_err() {
+        return Err(wrong("its port is no number up to 65535"));
     }
     Ok(address)
 }
