@@ -88,8 +88,12 @@ impl Work {
 
     /// Nobody hears the answers of what is in work now.
     pub(super) fn cancel_all(&mut self) {
-        let ids: Vec<u64> = self.by_id.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.cancel(id));
+        // Not by id: a peer may have used one for many.
+        self.by_id.clear();
+        for running in self.running.values_mut().filter(|running| running.id.is_some()) {
+            running.wanted = false;
+            running.abort.take().into_iter().for_each(|abort| abort.abort());
+        }
     }
 
     /// The caller no longer waits for `id`.
