@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::dispatcher::{Dispatcher, Route};
 use super::late::{self, Late, answer_header, caught};
@@ -200,7 +200,19 @@ impl Requests {
         let future = run(late);
         let task = if mode == Dispatch::Blocking {
             let runtime = tokio::runtime::Handle::current();
-            tokio::task::spawn_blocking(move || runtime.block_on(future)).abort_handle()
+            let (mut wanted, unwanted) = oneshot::channel::<()>();
+            tokio::task::spawn_blocking(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        _ = unwanted => {}
+                        () = future => {}
+                    }
+                });
+            });
+            // What has begun on that pool cannot be aborted, and would keep its thread for as long
+            // as it awaits. So this stands for it: when it is aborted, the sender goes with it.
+            tokio::spawn(async move { wanted.closed().await }).abort_handle()
         } else {
             tokio::spawn(future).abort_handle()
         };
