@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -51,6 +52,7 @@ fn open(stream: TcpStream, peer: String) -> io::Result<Transport> {
     // Frames are gathered here; the kernel waiting for more would only delay them.
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
+    let writer = TcpWriter(Mutex::new(Some(writer)));
     Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), peer })
 }
 
@@ -72,22 +74,42 @@ impl Reader for OwnedReadHalf {
     }
 }
 
-impl Writer for OwnedWriteHalf {
+/// Gives its socket up when it is shut down: what still runs for the connection keeps the channel,
+/// and must not keep a file descriptor with it.
+struct TcpWriter(Mutex<Option<OwnedWriteHalf>>);
+
+impl TcpWriter {
+    fn locked(&self) -> MutexGuard<'_, Option<OwnedWriteHalf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writer for TcpWriter {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        OwnedWriteHalf::try_write(self, bytes)
+        match &*self.locked() {
+            Some(socket) => socket.try_write(bytes),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsRef::<TcpStream>::as_ref(self).poll_write_ready(cx)
+        match &*self.locked() {
+            Some(socket) => AsRef::<TcpStream>::as_ref(socket).poll_write_ready(cx),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 
     fn shutdown_write(&self) {
-        // Fails only when the connection is gone, and then it is shut down as well.
-        let _ = SockRef::from(AsRef::<TcpStream>::as_ref(self)).shutdown(Shutdown::Write);
+        if let Some(socket) = &*self.locked() {
+            // Fails only when the connection is gone, and then it is shut down as well.
+            let _ = SockRef::from(AsRef::<TcpStream>::as_ref(socket)).shutdown(Shutdown::Write);
+        }
     }
 
     fn shutdown(&self) {
-        let _ = SockRef::from(AsRef::<TcpStream>::as_ref(self)).shutdown(Shutdown::Both);
+        if let Some(socket) = self.locked().take() {
+            let _ = SockRef::from(AsRef::<TcpStream>::as_ref(&socket)).shutdown(Shutdown::Both);
+        }
     }
 }
 
