@@ -6,6 +6,9 @@ use super::payload;
 use crate::descriptor::ServiceDescriptor;
 use crate::error::RpcError;
 
+/// Services and features of a peer that are remembered; they are of use in messages only.
+const MAX_KEPT: usize = 1_024;
+
 /// What an end of a connection tells the other at the start. Unknown fields are skipped and missing
 /// ones take the defaults of a peer that can nothing, so that it can grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +63,13 @@ impl Hello {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, RpcError> {
-        payload::decode(bytes)
+        let mut hello: Self = payload::decode(bytes)?;
+        // It is kept as long as the connection, and a service may be a single byte on the wire.
+        hello.features.truncate(MAX_KEPT);
+        hello.features.shrink_to_fit();
+        hello.services.truncate(MAX_KEPT);
+        hello.services.shrink_to_fit();
+        Ok(hello)
     }
 }
 
