@@ -44,6 +44,9 @@ pub(crate) trait RequestHandler: Send + 'static {
 
 /// Requests handled before another look at whether the answers still find room.
 pub(super) const MAX_REQUESTS: usize = 128;
+/// As many are handled at first, and twice as many each time while the answers find room: a few
+/// small requests can ask for more than there is memory.
+const FIRST_REQUESTS: usize = 8;
 /// How often an end that reads no more looks whether its peer is still there.
 const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Batches handled before other tasks get their turn.
@@ -72,6 +75,7 @@ pub(crate) fn run(
             handler,
             input: Input::default(),
             unread: false,
+            pace: FIRST_REQUESTS,
             rest: Rest::default(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
@@ -105,6 +109,8 @@ struct Driver<H> {
     reader: Box<dyn Reader>,
     handler: H,
     input: Input,
+    /// Requests to be handled before another look at the room for answers.
+    pace: usize,
     /// Reading has stopped since all was read.
     unread: bool,
     /// What the operating system did not take. While not empty, the channel's `writing` is set.
@@ -194,6 +200,9 @@ impl<H: RequestHandler> Driver<H> {
             None => Turn::Wait,
         };
         self.unread |= matches!(turn, Turn::Wait);
+        if !core.is_writable() {
+            self.pace = 1;
+        }
         match turn {
             Turn::Wait => {
                 let due = *self.closed_check.get_or_insert(now + CLOSED_CHECK);
@@ -264,6 +273,7 @@ impl<H: RequestHandler> Driver<H> {
         if !batch.requests.is_empty() {
             self.handler.handle(&self.channel, batch, cx);
             self.channel.flush_unless_promised();
+            self.pace = self.pace.saturating_mul(2).min(MAX_REQUESTS);
         }
     }
 
@@ -273,7 +283,7 @@ impl<H: RequestHandler> Driver<H> {
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
         let overloaded = core.work.len() > self.channel.limits.max_concurrent_requests;
-        let room = core.room(self.channel.limits.max_concurrent_requests);
+        let room = core.room(self.channel.limits.max_concurrent_requests).min(self.pace);
         let had_output = core.pipeline.pending_bytes();
         let consumed = core.reading(now, &mut wakers, &mut requests, room, |pipeline, tail| {
             let consumed = pipeline.read(input, now, tail);

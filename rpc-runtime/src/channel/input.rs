@@ -14,7 +14,7 @@ const READ_BYTES: usize = 64 << 10;
 const SMALL: usize = 4 << 10;
 /// A payload's buffer grows to at most twice what has arrived, beyond this: a length that was only
 /// announced takes no memory.
-const TRUSTED_BYTES: usize = 1 << 20;
+const TRUSTED_BYTES: usize = 128 << 10;
 thread_local! {
     /// Read buffers. A connection has one only while it has bytes in it.
     static READ_BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
