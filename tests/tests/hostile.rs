@@ -531,6 +531,22 @@ async fn a_peer_that_never_reads_its_answers_is_no_longer_read_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_few_small_requests_for_large_answers_do_not_fill_the_memory() {
+    const ANSWER: usize = 4 << 20;
+    let max = Arc::<AtomicUsize>::default();
+    let scene = scene_with(|server| server.pipeline(gauge(&max))).await;
+    let mut attacker = scene.attacker().await;
+    let requests: Vec<u8> = (1..=128).flat_map(|id| request(id, "make", &(ANSWER,))).collect();
+    attacker.send(&requests).await;
+    until("it is congested", || max.load(Ordering::SeqCst) > ANSWER).await;
+    tokio::time::sleep(SECOND / 2).await;
+    let most = max.load(Ordering::SeqCst);
+    assert!(most < 10 * ANSWER, "{} MiB wait to be written", most >> 20);
+    drop(attacker);
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pings_that_are_never_read_do_not_fill_the_servers_memory() {
     let max = Arc::<AtomicUsize>::default();
     let scene = scene_with(|server| server.pipeline(gauge(&max))).await;
