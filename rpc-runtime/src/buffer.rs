@@ -1,4 +1,4 @@
-//! Byte buffers that are used again, so that a call in steady state allocates none.
+//! Byte buffers that are used again, so that in steady state a call needs no new one.
 
 use std::cell::RefCell;
 

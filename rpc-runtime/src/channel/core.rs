@@ -11,7 +11,7 @@ use super::tail::ChannelTail;
 use super::work::Work;
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
-use crate::pipeline::{Pipeline, Watermarks};
+use crate::pipeline::Pipeline;
 use crate::protocol::{Frame, Hello};
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +50,6 @@ pub(super) struct Core {
     pub(super) peer_hello: Option<Hello>,
     /// Why the peer is about to close, if it said so.
     pub(super) peer_error: Option<RpcError>,
-    pub(super) watermarks: Watermarks,
     /// Set once this end has said that it is about to close: when it may, if nothing is under way.
     pub(super) leaving: Option<Instant>,
 }
@@ -93,7 +92,8 @@ impl Core {
 
     pub(super) fn admit(&mut self, wakers: &mut Vec<Waker>) {
         if self.is_writable() && self.state == State::Open {
-            self.in_flight.admit(self.pipeline.pending_bytes(), self.watermarks.high, wakers);
+            let high = self.pipeline.watermarks().high;
+            self.in_flight.admit(self.pipeline.pending_bytes(), high, wakers);
         }
     }
 
@@ -132,6 +132,11 @@ impl Core {
         !self.pipeline.has_output() && !self.writing && !self.duty
     }
 
+    /// More is in work than a client was told it may have.
+    pub(super) fn is_overloaded(&self, max_concurrent_requests: usize) -> bool {
+        self.work.len() > max_concurrent_requests
+    }
+
     /// How many more requests may be taken now.
     pub(super) fn room(&self, max_concurrent_requests: usize) -> usize {
         if !self.streams.is_empty() {
@@ -159,7 +164,8 @@ impl Core {
     pub(super) fn may_read(&mut self, max_concurrent_requests: usize, limited: bool) -> bool {
         // At the limit, a client that keeps to it is still read: it may cancel. Beyond it, not; but
         // requests in work may wait for items or credit of streams, which come the same way.
-        let full = limited && self.work.len() > max_concurrent_requests && self.streams.is_empty();
+        let full =
+            limited && self.is_overloaded(max_concurrent_requests) && self.streams.is_empty();
         // Half of it must be done before reading goes on, or it would stop again at once.
         self.work.set_resume_below(if full { max_concurrent_requests.div_ceil(2) } else { 0 });
         self.pipeline.auto_read() && !full && (self.is_writable() || !limited)

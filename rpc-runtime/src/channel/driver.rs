@@ -282,7 +282,7 @@ impl<H: RequestHandler> Driver<H> {
         let mut requests = Vec::new();
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
-        let overloaded = core.work.len() > self.channel.limits.max_concurrent_requests;
+        let overloaded = core.is_overloaded(self.channel.limits.max_concurrent_requests);
         let room = core.room(self.channel.limits.max_concurrent_requests).min(self.pace);
         let had_output = core.pipeline.pending_bytes();
         let consumed = core.reading(now, &mut wakers, &mut requests, room, |pipeline, tail| {
@@ -313,7 +313,7 @@ impl<H: RequestHandler> Driver<H> {
         let mut wakers = Vec::new();
         let mut requests = Vec::new();
         let mut core = self.channel.lock();
-        let overloaded = core.work.len() > self.channel.limits.max_concurrent_requests;
+        let overloaded = core.is_overloaded(self.channel.limits.max_concurrent_requests);
         core.reading(now, &mut wakers, &mut requests, usize::MAX, |_, tail| {
             inbox.into_iter().for_each(|frame| tail.read(frame));
         });

@@ -58,7 +58,7 @@ pub(crate) struct ChannelLimits {
     pub(crate) watermarks: Watermarks,
     /// Calls that may be sent and unanswered; more wait for their turn.
     pub(crate) max_in_flight: usize,
-    /// Requests that may be in work; at the limit no more are read.
+    /// Requests that may be in work. Clients are told; from one with more, nothing is read.
     pub(crate) max_concurrent_requests: usize,
 }
 
@@ -135,7 +135,6 @@ impl Channel {
             inbox: Vec::new(),
             peer_hello: None,
             peer_error: None,
-            watermarks: limits.watermarks,
             leaving: None,
         };
         let mut changes = vec![

@@ -128,6 +128,11 @@ impl Pipeline {
         self.writable
     }
 
+    /// When it counts as congested.
+    pub fn watermarks(&self) -> Watermarks {
+        self.watermarks
+    }
+
     /// Bytes that are encoded and not yet taken by the operating system.
     pub fn pending_bytes(&self) -> usize {
         self.pending_bytes
