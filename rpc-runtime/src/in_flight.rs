@@ -62,8 +62,6 @@ struct Slot {
     body: Vec<u8>,
 }
 
-/// Calls that may be sent to a peer that has not said how many it takes.
-const BEFORE_HELLO: usize = 64;
 /// Ids of calls that are gone may be this many in the queue, and as many as those of live ones.
 const MAX_STALE: usize = 64;
 /// A slot does not keep a larger buffer than this.
@@ -87,8 +85,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// At most `max` calls are sent and unanswered at a time, fewer until the peer has said how many
-    /// it takes.
+    /// At most `max` calls are sent and unanswered at a time.
     pub(crate) fn new(max: usize) -> Self {
         Self {
             slots: Vec::new(),
@@ -99,7 +96,7 @@ impl InFlight {
             admitted_bytes: 0,
             sent: 0,
             max,
-            limit: max.min(BEFORE_HELLO),
+            limit: max,
             earliest: None,
         }
     }

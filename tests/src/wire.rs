@@ -2,9 +2,10 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rpc_runtime::RpcError;
-use rpc_runtime::protocol::{Flags, HEADER_LEN, Header, Kind};
+use rpc_runtime::protocol::{Flags, HEADER_LEN, Header, Hello, Kind};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -178,6 +179,11 @@ impl RawPeer {
     }
 }
 
+/// The hello of an end that provides nothing and has no limits.
+pub fn hello() -> Vec<u8> {
+    frame(Header::new(Kind::Hello), &arguments(&Hello::default()))
+}
+
 /// A server that does what a script says with each connection.
 #[derive(Debug)]
 pub struct RawServer {
@@ -186,8 +192,24 @@ pub struct RawServer {
 }
 
 impl RawServer {
-    /// Listens on a free port of the loopback address.
+    /// Listens on a free port of the loopback address, and greets.
     pub async fn start<F>(script: impl Fn(RawPeer) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let script = Arc::new(script);
+        Self::start_rude(move |mut peer| {
+            let script = Arc::clone(&script);
+            async move {
+                peer.try_send(&hello()).await;
+                script(peer).await;
+            }
+        })
+        .await
+    }
+
+    /// Listens on a free port of the loopback address, and says nothing but what the script does.
+    pub async fn start_rude<F>(script: impl Fn(RawPeer) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {

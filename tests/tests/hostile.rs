@@ -652,17 +652,57 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let server = RawServer::start(script).await;
-    let probe = ProbeClient::connect(server.uri()).await.unwrap().with_timeout(5 * SECOND);
     let started = Instant::now();
-    let error = soon("the call", probe.add(1, 2)).await.unwrap_err();
+    let call = async {
+        let probe = ProbeClient::connect(server.uri()).await.unwrap().with_timeout(5 * SECOND);
+        probe.add(1, 2).await
+    };
+    let error = soon("the call", call).await.unwrap_err();
     assert!(started.elapsed() < 4 * SECOND, "{:?}: {error}", started.elapsed());
     assert!(error.to_string().contains("e2e.Probe/add at tcp://127.0.0.1:"), "{error}");
     error
 }
 
+/// The error of connecting to a server that does as the script says, and says no hello by itself.
+async fn connecting_to<F>(script: impl Fn(RawPeer) -> F + Send + Sync + 'static) -> RpcError
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let server = RawServer::start_rude(script).await;
+    let client = Client::builder().connect_timeout(SECOND / 2);
+    let error = soon("connecting", client.connect(server.uri())).await.unwrap_err();
+    assert!(error.is_safe_to_retry(), "nothing was sent: {error:?}");
+    assert!(error.to_string().contains("tcp://127.0.0.1:"), "{error}");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_to_a_server_that_did_not_greet() {
+    let silent = connecting_to(|mut peer| async move { peer.drain().await }).await;
+    assert!(silent.is_unavailable() && silent.message().contains("no hello"), "{silent:?}");
+    let closes = connecting_to(|peer| async move { drop(peer) }).await;
+    assert!(closes.is_unavailable() && closes.message().contains("no hello"), "{closes:?}");
+
+    // The operating system has taken the connection, and then nobody does.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("tcp://{}", listener.local_addr().unwrap());
+    let attempt = tokio::spawn(Client::builder().connect(uri));
+    tokio::time::sleep(SECOND / 5).await;
+    drop(listener);
+    let error = soon("the attempt", attempt).await.unwrap().unwrap_err();
+    assert!(error.is_unavailable() && error.is_safe_to_retry(), "{error:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_speaks_another_protocol_is_found_out_at_once() {
     for junk in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"220 mail ready\r\n", &[0; 1000]] {
+        let error = connecting_to(move |mut peer| async move {
+            peer.send(junk).await;
+            peer.drain().await;
+        })
+        .await;
+        assert!(error.is_protocol() && error.message().contains("\"RP\""), "{error:?}");
+        // The same in the midst of things.
         let error = call_to(move |mut peer| async move {
             peer.requested().await;
             peer.send(junk).await;
@@ -675,10 +715,9 @@ async fn a_server_that_speaks_another_protocol_is_found_out_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_another_version_is_reported_with_both_versions() {
-    let error = call_to(|mut peer| async move {
+    let error = connecting_to(|mut peer| async move {
         let mut bytes = bare(Kind::Hello, 0);
         bytes[2] = 3;
-        peer.requested().await;
         peer.send(&bytes).await;
         peer.drain().await;
     })
@@ -820,7 +859,7 @@ async fn statuses_and_error_payloads_that_make_no_sense_are_errors_of_their_call
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_closes_after_accepting_is_unavailable_and_not_tried_for_ever() {
+async fn a_server_that_closes_after_its_hello_is_unavailable_and_not_tried_for_ever() {
     let accepted = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&accepted);
     let error = call_to(move |peer| {

@@ -48,6 +48,8 @@ pub(super) struct Core {
     /// Frames that handlers sent to the tail while nothing was being read.
     pub(super) inbox: Vec<Frame<'static>>,
     pub(super) peer_hello: Option<Hello>,
+    /// Who waits for the hello.
+    pub(super) await_hello: Option<Waker>,
     /// Why the peer is about to close, if it said so.
     pub(super) peer_error: Option<RpcError>,
     /// Set once this end has said that it is about to close: when it may, if nothing is under way.

@@ -27,8 +27,9 @@ mod streams;
 mod tail;
 mod work;
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 pub(crate) use call::{CallError, Reply, Request};
@@ -134,6 +135,7 @@ impl Channel {
             armed: None,
             inbox: Vec::new(),
             peer_hello: None,
+            await_hello: None,
             peer_error: None,
             leaving: None,
         };
@@ -166,6 +168,26 @@ impl Channel {
     /// What the peer said of itself, once it has.
     pub(crate) fn peer_hello(&self) -> Option<Hello> {
         self.lock().peer_hello.clone()
+    }
+
+    /// Waits until the peer has sent its hello. One task at a time may wait. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection ended first.
+    pub(crate) async fn greeted(&self) -> Result<(), RpcError> {
+        poll_fn(|cx| {
+            let mut core = self.lock();
+            if core.peer_hello.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            if let State::Closed(cause) = &core.state {
+                let why = format!("no hello came: {}", cause.message());
+                return Poll::Ready(Err(RpcError::new(cause.status(), why).with_source(cause)));
+            }
+            core.await_hello = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 
     /// Whether the bytes that wait to be written are under the high watermark.
@@ -250,6 +272,7 @@ impl Channel {
             core.in_flight.fail_all(&cause, &mut wakers);
             core.streams.fail_all(&cause, &mut wakers);
             wakers.append(&mut core.await_room);
+            wakers.extend(core.await_hello.take());
             let Core { pipeline, inbox, .. } = &mut *core;
             pipeline.channel_inactive(&cause, clock(), &mut ChannelTail::aside(inbox));
             core.state = State::Closed(cause);

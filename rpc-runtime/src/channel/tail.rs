@@ -26,6 +26,7 @@ pub(super) struct Reading<'c, 'a> {
     pub(super) streams: &'c mut Streams,
     pub(super) state: &'c mut State,
     pub(super) peer_hello: &'c mut Option<Hello>,
+    pub(super) await_hello: &'c mut Option<Waker>,
     pub(super) wakers: &'c mut Vec<Waker>,
     /// Requests, for the driver to hand on once the lock is released.
     pub(super) requests: &'c mut Vec<Frame<'a>>,
@@ -146,6 +147,7 @@ impl<'a> Reading<'_, 'a> {
                     let requests = (hello.max_requests > 0).then_some(hello.max_requests as usize);
                     self.in_flight.greeted(requests);
                     *self.peer_hello = Some(hello);
+                    self.wakers.extend(self.await_hello.take());
                 }
                 Err(error) => {
                     let error = RpcError::protocol("the hello is damaged").with_source(&error);
@@ -208,13 +210,24 @@ impl Core {
         room: usize,
         run: impl FnOnce(&mut Pipeline, &mut ChannelTail<'_, 'a>) -> R,
     ) -> R {
-        let Self { pipeline, in_flight, work, streams, state, peer_hello, peer_error, .. } = self;
+        let Self {
+            pipeline,
+            in_flight,
+            work,
+            streams,
+            state,
+            peer_hello,
+            await_hello,
+            peer_error,
+            ..
+        } = self;
         let mut tail = ChannelTail::Reading(Reading {
             in_flight,
             work,
             streams,
             state,
             peer_hello,
+            await_hello,
             peer_error,
             wakers,
             requests,

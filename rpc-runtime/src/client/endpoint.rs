@@ -12,7 +12,7 @@ use super::no_services::NoServices;
 use crate::channel::{Channel, ChannelLimits, Initializer, clock, driver};
 use crate::error::RpcError;
 use crate::protocol::Hello;
-use crate::transport;
+use crate::transport::{self, Transport};
 use crate::uri::Uri;
 
 /// What the links of a client have in common.
@@ -144,14 +144,25 @@ impl Endpoint {
         Look::Attempt(attempt)
     }
 
+    /// Connects, and waits for the provider's hello: an operating system takes connections for a
+    /// process that may never look at them, and nobody could say whether a call sent there was run.
     async fn connect(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
         let timeout = self.settings.connect_timeout;
-        let transport = tokio::time::timeout(timeout, transport::connect(&self.uri))
-            .await
-            .unwrap_or_else(|_| {
-                Err(RpcError::unavailable(format!("cannot connect: no answer within {timeout:?}")))
-            })
-            .map_err(|error| error.with_peer(&self.uri).unexecuted())?;
+        let mut missing = "cannot connect: no answer";
+        let attempt = async {
+            let transport = transport::connect(&self.uri).await?;
+            missing = "connected, but no hello came";
+            let link = CloseUnlessGreeted(Some(self.open(transport)?));
+            link.greeted().await
+        };
+        let outcome = tokio::time::timeout(timeout, attempt).await;
+        outcome
+            .unwrap_or_else(|_| Err(RpcError::unavailable(format!("{missing} within {timeout:?}"))))
+            .map_err(|error| error.with_peer(&self.uri).unexecuted())
+    }
+
+    /// Starts a channel over an open connection.
+    fn open(self: &Arc<Self>, transport: Transport) -> Result<Arc<Channel>, RpcError> {
         let hello = Hello {
             max_payload: u32::try_from(self.settings.limits.max_payload).unwrap_or(u32::MAX),
             ..Hello::default()
@@ -185,16 +196,9 @@ impl Endpoint {
     /// `channel` takes no more calls: the next call makes a new link, at once.
     pub(crate) fn forget(&self, channel: &Arc<Channel>) {
         let mut link = self.lock();
-        if !matches!(&link.state, State::Ready(known) if Arc::ptr_eq(known, channel)) {
-            return;
-        }
-        if channel.peer_hello().is_some() {
+        if matches!(&link.state, State::Ready(known) if Arc::ptr_eq(known, channel)) {
             link.failures = 0;
             link.state = State::Idle;
-        } else {
-            // Whoever accepts connections and ends them without a word is no provider.
-            let error = RpcError::unavailable("the peer closed the connection before its hello");
-            link.back_off(&self.uri, error.with_peer(&self.uri));
         }
     }
 }
@@ -239,6 +243,26 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(endpoint) = self.endpoint.take() {
             endpoint.settle(Err(given_up()));
+        }
+    }
+}
+
+/// A connection without a hello is of no use to anybody.
+struct CloseUnlessGreeted(Option<Arc<Channel>>);
+
+impl CloseUnlessGreeted {
+    async fn greeted(mut self) -> Result<Arc<Channel>, RpcError> {
+        if let Some(channel) = &self.0 {
+            channel.greeted().await?;
+        }
+        self.0.take().ok_or_else(given_up)
+    }
+}
+
+impl Drop for CloseUnlessGreeted {
+    fn drop(&mut self) {
+        if let Some(channel) = self.0.take() {
+            channel.close(RpcError::unavailable("the peer did not send its hello"));
         }
     }
 }

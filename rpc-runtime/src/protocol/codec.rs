@@ -50,6 +50,9 @@ pub trait Codec: Send + 'static {
     fn encode(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), RpcError>;
 }
 
+/// Magic and version.
+const CHECKED_FIRST: usize = 3;
+
 /// The codec of this crate's own protocol.
 #[derive(Debug)]
 pub struct FrameCodec {
@@ -90,7 +93,9 @@ impl Codec for FrameCodec {
             return Ok(Decoded::Discarded { consumed });
         }
         let Some(header) = Header::decode(input)? else {
-            return Ok(Decoded::Incomplete { needed: HEADER_LEN });
+            // A peer that speaks another protocol may never send as much as a header.
+            let needed = if input.len() < CHECKED_FIRST { CHECKED_FIRST } else { HEADER_LEN };
+            return Ok(Decoded::Incomplete { needed });
         };
         let length = header.length as usize;
         let limit = self.limit(header.kind);
