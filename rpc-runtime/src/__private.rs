@@ -7,7 +7,7 @@ pub use rpc_registry::Registry;
 
 pub use crate::client::{call, notify};
 pub use crate::protocol::payload::{Arguments, Defaulted, Wire};
-pub use crate::service::{Method, Oneway, Outcome, unary, unknown_method};
+pub use crate::service::{Method, Oneway, Outcome, fingerprint_of, unary, unknown_method};
 
 use crate::client::Client;
 use crate::descriptor::ServiceDescriptor;

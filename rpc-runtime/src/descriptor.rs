@@ -276,7 +276,7 @@ const fn method_id(service: ServiceKey, method: &str) -> u64 {
     fnv1a(hash, method.as_bytes(), method.len())
 }
 
-const fn fnv1a(mut hash: u64, bytes: &[u8], len: usize) -> u64 {
+pub(crate) const fn fnv1a(mut hash: u64, bytes: &[u8], len: usize) -> u64 {
     let mut at = 0;
     while at < len {
         hash ^= bytes[at] as u64;

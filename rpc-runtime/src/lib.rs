@@ -42,6 +42,7 @@
 //! | write a contract | [`rpc_service`] |
 //! | provide it | [`Server`], [`ServerBuilder`] |
 //! | call it | the generated `…Client`, [`Client`], [`ClientBuilder`] |
+//! | choose how values are written | [`Encoding`] |
 //! | know who calls and how long is left | [`Context`] |
 //! | know what went wrong and whether to retry | [`RpcError`] |
 //! | look into a connection, or extend it | [`pipeline`], [`handlers`], [`protocol`] |
@@ -68,6 +69,7 @@ pub mod pipeline;
 pub mod protocol;
 mod server;
 mod service;
+mod shape;
 mod status;
 mod streaming;
 mod transport;
@@ -79,13 +81,12 @@ mod uri;
 struct Readme;
 
 pub use channel::ChannelHandle;
-pub use client::{Client, ClientBuilder};
+pub use client::{Client, ClientBuilder, Encoding};
 pub use context::{Context, Scope};
 pub use descriptor::{
     ArgumentDescriptor, Dispatch, MethodDescriptor, ServiceDescriptor, ServiceKey,
 };
 pub use error::{Result, RpcError};
-pub use protocol::payload::Encoding;
 pub use rpc_macros::rpc_service;
 pub use server::{Server, ServerBuilder};
 pub use service::{BoxCall, Dispatched, Request, Service};

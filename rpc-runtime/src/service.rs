@@ -1,16 +1,20 @@
 //! [`Service`]: what the dispatcher of a generated server looks like from outside.
 
+use std::any::TypeId;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use crate::channel::{IncomingStream, Source};
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
-use crate::protocol::payload::{self, Arguments, Encoding, Wire};
+use crate::protocol::payload::{self, Arguments, Form, Wire};
+use crate::shape::{self, Shape};
 use crate::status::Status;
-use crate::streaming;
+use crate::streaming::{self, Collected};
 use pin_project_lite::pin_project;
 
 /// A service that a server can provide. `#[rpc_service]` implements it for the generated
@@ -18,6 +22,13 @@ use pin_project_lite::pin_project;
 pub trait Service: Send + Sync + 'static {
     /// What the contract looks like.
     fn descriptor(&self) -> &'static ServiceDescriptor;
+
+    /// The id of each method, and the fingerprint of what goes in and comes out: two ends that have
+    /// the same may write structs without field names. 0 stands for one that is not known, and a
+    /// method that is missing here counts as such.
+    fn fingerprints(&self) -> Vec<(u64, u64)> {
+        Vec::new()
+    }
 
     /// Decodes the arguments and makes the call's future. Nothing of the method runs yet.
     fn dispatch(&self, request: Request<'_>) -> Dispatched;
@@ -27,7 +38,7 @@ pub trait Service: Send + Sync + 'static {
 pub struct Request<'a> {
     pub(crate) method: &'static MethodDescriptor,
     pub(crate) arguments: &'a [u8],
-    pub(crate) encoding: Encoding,
+    pub(crate) form: Form,
     /// For an argument that is a stream.
     pub(crate) stream: Option<IncomingStream>,
 }
@@ -60,6 +71,8 @@ pub struct BoxCall(Pin<Box<dyn RunningCall>>);
 /// been appended to the buffer; the items of a stream are to follow.
 pub(crate) struct Finished {
     pub(crate) status: Status,
+    /// In which the value is written.
+    pub(crate) form: Form,
     pub(crate) stream: Option<Box<dyn Source>>,
 }
 
@@ -84,7 +97,7 @@ trait RunningCall: Send {
 
 pin_project! {
     struct Unary<F> {
-        encoding: Encoding,
+        form: Form,
         #[pin]
         future: F,
     }
@@ -103,13 +116,15 @@ where
     ) -> Poll<Result<Finished, RpcError>> {
         let this = self.project();
         let outcome = ready!(this.future.poll(cx)).into_result();
-        let (encoded, stream) = streaming::collect(|| match outcome {
-            Ok(value) => payload::encode(&value, *this.encoding, out).map(|()| Status::Ok),
+        let mut collected = Collected::default();
+        let encoded = streaming::collect(&mut collected, || match outcome {
+            Ok(value) => payload::encode(&value, *this.form, out).map(|form| (Status::Ok, form)),
             Err(error) => {
-                payload::encode(&error, *this.encoding, out).map(|()| Status::Application)
+                payload::encode(&error, *this.form, out).map(|form| (Status::Application, form))
             }
         });
-        Poll::Ready(encoded.map(|status| Finished { status, stream }))
+        let stream = collected.source;
+        Poll::Ready(encoded.map(|(status, form)| Finished { status, form, stream }))
     }
 }
 
@@ -127,6 +142,32 @@ pub trait Method {
     type Outcome: Outcome;
 }
 
+/// The fingerprint of the shapes of arguments and result; 0 if they cannot be traced whole.
+///
+/// Found out once in a process, which may take some milliseconds for a large type.
+pub(crate) fn fingerprint<M: Method>() -> u64 {
+    type Ok<M> = <<M as Method>::Outcome as Outcome>::Ok;
+    type Err<M> = <<M as Method>::Outcome as Outcome>::Err;
+    static KNOWN: Mutex<BTreeMap<TypeId, u64>> = Mutex::new(BTreeMap::new());
+
+    let types = TypeId::of::<(M::Arguments, Ok<M>, Err<M>)>();
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = known().get(&types) {
+        return *known;
+    }
+    // Not under the lock, since it runs a user's code.
+    let parts =
+        || Some(vec![M::Arguments::shape()?, shape::of::<Ok<M>>()?, shape::of::<Err<M>>()?]);
+    let fingerprint = parts().map_or(0, |parts| Shape::Tuple(parts).fingerprint());
+    known().insert(types, fingerprint);
+    fingerprint
+}
+
+/// A method's id and its fingerprint.
+pub fn fingerprint_of<M: Method>() -> (u64, u64) {
+    (M::DESCRIPTOR.id(), fingerprint::<M>())
+}
+
 /// A method without an answer.
 pub trait Oneway: Method<Outcome: Outcome<Ok = ()>> {}
 
@@ -138,10 +179,10 @@ where
     F: FnOnce(M::Arguments) -> Fut,
     Fut: Future<Output = M::Outcome> + Send + 'static,
 {
-    let Request { method, arguments, encoding, stream } = request;
+    let Request { method, arguments, form, stream } = request;
     let decode = || M::Arguments::decode(arguments, method.arguments());
     let arguments = streaming::offer(stream, decode).map_err(RpcError::unexecuted)?;
-    Ok(BoxCall(Box::pin(Unary { encoding, future: handler(arguments) })))
+    Ok(BoxCall(Box::pin(Unary { form, future: handler(arguments) })))
 }
 
 /// The answer to a method that the service does not have.

@@ -15,12 +15,14 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::mpsc;
 
 use crate::channel::{IncomingStream, Source};
 use crate::error::RpcError;
-use crate::protocol::payload::{self, Encoding, Wire};
+use crate::protocol::payload::{self, Form, Wire};
+use crate::shape::STREAM;
 
 /// Many values as one argument or one result of a remote method.
 ///
@@ -72,6 +74,8 @@ pub struct Streaming<T>(
 enum Inner<T> {
     Local(Pin<Box<dyn Stream<Item = Result<T, RpcError>> + Send>>),
     Remote(IncomingStream, PhantomData<fn() -> T>),
+    /// Stands for the items while the shape of a type is found out.
+    Traced(Box<T>),
 }
 
 impl<T> Inner<T> {
@@ -84,6 +88,7 @@ impl<T> Inner<T> {
             Self::Remote(stream, _) => stream
                 .poll_next(cx)
                 .map(|item| item.map(|item| item.and_then(|bytes| payload::decode(&bytes)))),
+            Self::Traced(_) => Poll::Ready(None),
         }
     }
 }
@@ -205,11 +210,11 @@ impl<T: Wire> Source for Inner<T> {
     fn poll_next_into(
         &mut self,
         cx: &mut Context<'_>,
-        encoding: Encoding,
+        form: Form,
         out: &mut Vec<u8>,
     ) -> Poll<Option<Result<(), RpcError>>> {
         self.poll_next(cx).map(|item| {
-            item.map(|item| item.and_then(|item| payload::encode(&item, encoding, out)))
+            item.map(|item| item.and_then(|item| payload::encode(&item, form, out).map(drop)))
         })
     }
 }
@@ -218,8 +223,17 @@ impl<T: Wire> Source for Inner<T> {
 enum Slot {
     /// No call is being encoded or decoded.
     Outside,
-    Outgoing(Option<Box<dyn Source>>),
+    Outgoing(Collected),
     Incoming(Option<Box<dyn Any>>),
+}
+
+/// The stream of a value that was encoded. The value may be encoded again, in another form, as long
+/// as it stays where it is.
+#[derive(Default)]
+pub(crate) struct Collected {
+    pub(crate) source: Option<Box<dyn Source>>,
+    /// The address of the [`Streaming`] that it came from.
+    from: usize,
 }
 
 thread_local! {
@@ -247,14 +261,14 @@ impl Drop for Restore {
     }
 }
 
-/// Runs `encode` and returns the stream, if one was serialized.
-pub(crate) fn collect<R>(encode: impl FnOnce() -> R) -> (R, Option<Box<dyn Source>>) {
-    let restore = Restore::enter(Slot::Outgoing(None));
+/// Runs `encode`; a stream that is serialized leaves its source in `collected`.
+pub(crate) fn collect<R>(collected: &mut Collected, encode: impl FnOnce() -> R) -> R {
+    let restore = Restore::enter(Slot::Outgoing(std::mem::take(collected)));
     let result = encode();
-    match restore.leave() {
-        Slot::Outgoing(source) => (result, source),
-        Slot::Outside | Slot::Incoming(_) => (result, None),
+    if let Slot::Outgoing(outgoing) = restore.leave() {
+        *collected = outgoing;
     }
+    result
 }
 
 /// Runs `decode`; a stream that is deserialized takes `stream`.
@@ -267,37 +281,68 @@ pub(crate) fn offer<R>(stream: Option<IncomingStream>, decode: impl FnOnce() -> 
     decode()
 }
 
-impl<T: Wire> Serialize for Streaming<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::Error;
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let inner = inner.ok_or_else(|| S::Error::custom("this stream was sent already"))?;
+impl<T: Wire> Streaming<T> {
+    /// Hands the source to the call that is being encoded.
+    fn leave(&self, inner: &mut Option<Inner<T>>) -> Result<(), &'static str> {
+        let from = std::ptr::from_ref(self).addr();
         SLOT.with_borrow_mut(|slot| match slot {
-            Slot::Outgoing(empty @ None) => {
-                *empty = Some(Box::new(inner));
+            Slot::Outgoing(collected) if collected.from == from => Ok(()),
+            Slot::Outgoing(Collected { source: Some(_), .. }) => {
+                Err("a call can have one stream in each direction, not more")
+            }
+            Slot::Outgoing(collected) => {
+                let source = inner.take().ok_or("this stream was sent already")?;
+                *collected = Collected { source: Some(Box::new(source)), from };
                 Ok(())
             }
-            Slot::Outgoing(Some(_)) => {
-                Err(S::Error::custom("a call can have one stream in each direction, not more"))
+            Slot::Outside | Slot::Incoming(_) => {
+                Err("a stream can only be an argument or a result of a remote method")
             }
-            Slot::Outside | Slot::Incoming(_) => Err(S::Error::custom(
-                "a stream can only be an argument or a result of a remote method",
-            )),
-        })?;
+        })
+    }
+}
+
+/// Nil on the wire.
+impl<T: Wire> Serialize for Streaming<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Inner::Traced(item)) = &*inner {
+            return serializer.serialize_newtype_struct(STREAM, item);
+        }
+        self.leave(&mut inner).map_err(serde::ser::Error::custom)?;
         serializer.serialize_unit()
     }
 }
 
-impl<'de, T> Deserialize<'de> for Streaming<T> {
+impl<'de, T: Wire> Deserialize<'de> for Streaming<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(STREAM, StreamVisitor(PhantomData))
+    }
+}
+
+struct StreamVisitor<T>(PhantomData<fn() -> T>);
+
+impl<'de, T: Wire> Visitor<'de> for StreamVisitor<T> {
+    type Value = Streaming<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a stream")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<Streaming<T>, D::Error> {
         use serde::de::Error;
-        <()>::deserialize(deserializer)?;
+        <()>::deserialize(d)?;
         let stream = SLOT.with_borrow_mut(|slot| match slot {
             Slot::Incoming(stream) => stream.take(),
             Slot::Outside | Slot::Outgoing(_) => None,
         });
         let stream = stream.and_then(|stream| stream.downcast::<IncomingStream>().ok());
         let stream = stream.ok_or_else(|| D::Error::custom("no stream came with this call"))?;
-        Ok(Self::of(Inner::Remote(*stream, PhantomData)))
+        Ok(Streaming::of(Inner::Remote(*stream, PhantomData)))
+    }
+
+    /// Only when the shape of a type is found out: an item in place of the stream.
+    fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Streaming<T>, D::Error> {
+        T::deserialize(d).map(|item| Streaming::of(Inner::Traced(Box::new(item))))
     }
 }

@@ -322,6 +322,7 @@ fn golden_payloads_are_what_the_types_of_the_runtime_encode_to() {
     let mut provider = consumer.clone();
     let mut service = HelloService::default();
     service.name = "HelloService".to_owned();
+    service.methods = vec![(0xd4d6_3530_0e53_7aab, 0x2479_9ff4_40c1_70b2)];
     service.version = "1.0.0".to_owned();
     provider.services.push(service);
     provider.max_requests = 1_024;

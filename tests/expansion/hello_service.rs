@@ -80,6 +80,11 @@ const _: () = {
         pub fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
             Self::new(::rpc_runtime::Client::with_timeout(&self.__client, timeout))
         }
+        /// The same stub, writing structs this way.
+        #[must_use]
+        pub fn with_encoding(&self, encoding: ::rpc_runtime::Encoding) -> Self {
+            Self::new(::rpc_runtime::Client::with_encoding(&self.__client, encoding))
+        }
         /// The same stub with one more entry of metadata on each call.
         #[must_use]
         pub fn with_metadata(
@@ -139,6 +144,13 @@ const _: () = {
     {
         fn descriptor(&self) -> &'static ::rpc_runtime::ServiceDescriptor {
             &HELLO_SERVICE_DESCRIPTOR
+        }
+        fn fingerprints(
+            &self,
+        ) -> ::std::vec::Vec<(::core::primitive::u64, ::core::primitive::u64)> {
+            ::core::convert::From::from([
+                ::rpc_runtime::__private::fingerprint_of::<__method_hello>(),
+            ])
         }
         fn dispatch(
             &self,

@@ -77,6 +77,12 @@ fn inherent(service: &Service) -> TokenStream {
                 Self::new(#runtime::Client::with_timeout(&self.__client, timeout))
             }
 
+            /// The same stub, writing structs this way.
+            #[must_use]
+            #vis fn with_encoding(&self, encoding: #runtime::Encoding) -> Self {
+                Self::new(#runtime::Client::with_encoding(&self.__client, encoding))
+            }
+
             /// The same stub with one more entry of metadata on each call.
             #[must_use]
             #vis fn with_metadata(

@@ -80,6 +80,11 @@ fn dispatch(service: &Service) -> TokenStream {
         let (cfgs, constant) = (&method.cfgs, method.constant());
         generated!(#(#cfgs)* const #constant: ::core::primitive::u64 = #holder::#constant.id();)
     });
+    let fingerprints = service.methods.iter().map(|method| {
+        let (cfgs, ty) = (&method.cfgs, method.type_name());
+        let (_, type_generics, _) = service.contract.generics.split_for_impl();
+        generated!(#(#cfgs)* #runtime::__private::fingerprint_of::<#ty #type_generics>())
+    });
     let arms = service.methods.iter().map(|method| arm(service, method));
     generated! {
         /// The method ids as constants, which a `match` can be made of.
@@ -96,6 +101,12 @@ fn dispatch(service: &Service) -> TokenStream {
         {
             fn descriptor(&self) -> &'static #runtime::ServiceDescriptor {
                 &#descriptor
+            }
+
+            fn fingerprints(
+                &self,
+            ) -> ::std::vec::Vec<(::core::primitive::u64, ::core::primitive::u64)> {
+                ::core::convert::From::from([#(#fingerprints),*])
             }
 
             fn dispatch(&self, request: #runtime::Request<'_>) -> #runtime::Dispatched {

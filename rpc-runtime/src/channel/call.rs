@@ -14,7 +14,7 @@ use super::{
 };
 use crate::error::RpcError;
 use crate::in_flight::{Completion, Removed};
-use crate::protocol::payload::Encoding;
+use crate::protocol::payload::Form;
 use crate::protocol::{Frame, Header, Kind};
 use crate::status::Status;
 
@@ -222,8 +222,8 @@ impl Call<'_> {
         });
         if let Some((source, outgoing)) = upload {
             let items = self.channel.sending(self.id, outgoing);
-            let encoding = Encoding::of(self.request.header.flags);
-            let task = tokio::spawn(pump(items, source, encoding));
+            let form = Form::of(self.request.header.flags);
+            let task = tokio::spawn(pump(items, source, form));
             self.uploading = Some(AbortOnDrop(Some(task.abort_handle())));
         }
         match self.stage {

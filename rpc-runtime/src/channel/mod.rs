@@ -28,7 +28,7 @@ mod tail;
 mod work;
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,9 @@ use crate::error::RpcError;
 use crate::handlers::{AnswerPings, RefuseUnknown};
 use crate::in_flight::InFlight;
 use crate::pipeline::{Change, Pipeline, Watermarks};
-use crate::protocol::{DEFAULT_MAX_PAYLOAD, Frame, FrameCodec, Header, Hello, Kind, error_frame};
+use crate::protocol::{
+    Agreement, DEFAULT_MAX_PAYLOAD, Frame, FrameCodec, Header, Hello, Kind, error_frame,
+};
 use crate::transport::{Transport, Writer};
 
 /// Limits of one connection. Both ends have the same kind.
@@ -98,6 +100,7 @@ pub(crate) struct Channel {
     writer: Box<dyn Writer>,
     peer: Arc<str>,
     limits: ChannelLimits,
+    agreement: OnceLock<Agreement>,
 }
 
 fn wake_all(wakers: Vec<Waker>) {
@@ -152,7 +155,8 @@ impl Channel {
         pipeline.channel_active(now, &mut tail);
         let body = hello.encode()?;
         pipeline.write(Frame::new(Header::new(Kind::Hello), &body), now, &mut tail)?;
-        Ok((Arc::new(Self { core: Mutex::new(core), writer, peer: peer.into(), limits }), reader))
+        let (core, agreement) = (Mutex::new(core), OnceLock::new());
+        Ok((Arc::new(Self { core, writer, peer: peer.into(), limits, agreement }), reader))
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -168,6 +172,13 @@ impl Channel {
     /// What the peer said of itself, once it has.
     pub(crate) fn peer_hello(&self) -> Option<Hello> {
         self.lock().peer_hello.clone()
+    }
+
+    /// What the two ends have in common. Once the peer has sent its hello.
+    #[inline]
+    pub(crate) fn agreement(&self) -> &Agreement {
+        let hello = || self.peer_hello().unwrap_or_default();
+        self.agreement.get_or_init(|| Agreement::new(&hello()))
     }
 
     /// Waits until the peer has sent its hello. One task at a time may wait. Cancel safe.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::OutgoingStream;
 use crate::error::RpcError;
-use crate::protocol::payload::Encoding;
+use crate::protocol::payload::Form;
 
 /// The items that an end is to send.
 pub(crate) trait Source: Send {
@@ -14,17 +14,17 @@ pub(crate) trait Source: Send {
     fn poll_next_into(
         &mut self,
         cx: &mut Context<'_>,
-        encoding: Encoding,
+        form: Form,
         out: &mut Vec<u8>,
     ) -> Poll<Option<Result<(), RpcError>>>;
 }
 
 /// Sends the items of `source`, as fast as the receiver and the connection take them.
-pub(crate) async fn pump(mut out: OutgoingStream, mut source: Box<dyn Source>, encoding: Encoding) {
+pub(crate) async fn pump(mut out: OutgoingStream, mut source: Box<dyn Source>, form: Form) {
     let error = loop {
         let next = poll_fn(|cx| {
             let next = match out.poll_ready(cx) {
-                Poll::Ready(Ok(())) => poll_source(&mut *source, cx, encoding, out.next_item()),
+                Poll::Ready(Ok(())) => poll_source(&mut *source, cx, form, out.next_item()),
                 Poll::Ready(Err(cause)) => Poll::Ready(Some(Err(cause))),
                 Poll::Pending => Poll::Pending,
             };
@@ -55,10 +55,10 @@ pub(crate) async fn pump(mut out: OutgoingStream, mut source: Box<dyn Source>, e
 fn poll_source(
     source: &mut dyn Source,
     cx: &mut Context<'_>,
-    encoding: Encoding,
+    form: Form,
     item: &mut Vec<u8>,
 ) -> Poll<Option<Result<(), RpcError>>> {
-    catch_unwind(AssertUnwindSafe(|| source.poll_next_into(cx, encoding, item))).unwrap_or_else(
-        |_| Poll::Ready(Some(Err(RpcError::internal("the stream's source panicked")))),
-    )
+    catch_unwind(AssertUnwindSafe(|| source.poll_next_into(cx, form, item))).unwrap_or_else(|_| {
+        Poll::Ready(Some(Err(RpcError::internal("the stream's source panicked"))))
+    })
 }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::SinglePeer;
-use super::{Client, DEFAULT_TIMEOUT, Endpoint, EndpointSettings, Invoker};
+use super::{Client, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker};
 use crate::channel::{ChannelLimits, Initializer};
 use crate::context::check_runtime;
 use crate::error::RpcError;
 use crate::pipeline::{Change, Watermarks};
-use crate::protocol::payload::Encoding;
 use crate::transport;
 use crate::uri::Uri;
 
@@ -61,7 +60,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How structs are written. Default [`Encoding::Named`].
+    /// How structs are written. Default [`Encoding::ByContract`].
     pub fn encoding(mut self, encoding: Encoding) -> Self {
         self.encoding = encoding;
         self

@@ -5,50 +5,65 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 use crate::buffer;
-use crate::channel::{CallError, Channel, Reply, Request, Source, clock, read_error};
+use crate::channel::{CallError, Channel, Reply, Request, clock, read_error};
 use crate::context::{Context, Metadata};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
-use crate::protocol::payload::{self, Arguments};
+use crate::protocol::payload::{self, Arguments, Form};
 use crate::protocol::{Flags, Header, HelloService, Kind};
-use crate::service::{Method, Oneway, Outcome};
+use crate::service::{Method, Oneway, Outcome, fingerprint};
 use crate::status::Status;
-use crate::streaming;
+use crate::streaming::{self, Collected};
 
 /// Channels that are tried when one turns out to be closed before anything was sent.
 const MAX_CHANNELS: usize = 4;
 
 /// Calls the method and waits for its answer.
 #[inline]
-pub async fn call<M: Method>(client: &Client, arguments: M::Arguments) -> M::Outcome {
-    let method = M::DESCRIPTOR;
-    let prepared = client.prepare(method, Kind::Request, &arguments);
-    drop(arguments);
-    let reply = match prepared {
-        Ok(call) => client.invoke(method, call).await,
-        Err(error) => Err(error),
-    };
+pub async fn call<M: Method>(client: &Client, mut arguments: M::Arguments) -> M::Outcome {
+    let reply = client.invoke(&Call::of::<M>(Kind::Request), &mut arguments).await;
     let outcome = reply.and_then(|mut reply| {
         let stream = reply.stream.take();
         let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply));
         buffer::give(reply.body);
         outcome
     });
-    outcome
-        .unwrap_or_else(|error| M::Outcome::from_result(Err(client.explain(method, error).into())))
+    outcome.unwrap_or_else(|error| {
+        M::Outcome::from_result(Err(client.explain(M::DESCRIPTOR, error).into()))
+    })
 }
 
 /// Calls a method that has no answer. Done when the request is handed to the connection.
 #[inline]
-pub async fn notify<M: Oneway>(client: &Client, arguments: M::Arguments) -> M::Outcome {
-    let method = M::DESCRIPTOR;
-    let prepared = client.prepare(method, Kind::Oneway, &arguments);
-    drop(arguments);
-    let result = match prepared {
-        Ok(call) => client.invoke(method, call).await.map(drop),
-        Err(error) => Err(error),
-    };
-    M::Outcome::from_result(result.map_err(|error| client.explain(method, error).into()))
+pub async fn notify<M: Oneway>(client: &Client, mut arguments: M::Arguments) -> M::Outcome {
+    let result = client.invoke(&Call::of::<M>(Kind::Oneway), &mut arguments).await.map(drop);
+    M::Outcome::from_result(result.map_err(|error| client.explain(M::DESCRIPTOR, error).into()))
+}
+
+/// What a call is for.
+struct Call {
+    method: &'static MethodDescriptor,
+    kind: Kind,
+    /// This end's, see [`fingerprint`].
+    fingerprint: fn() -> u64,
+}
+
+impl Call {
+    fn of<M: Method>(kind: Kind) -> Self {
+        Self { method: M::DESCRIPTOR, kind, fingerprint: fingerprint::<M> }
+    }
+}
+
+/// [`Arguments`] of any type. By `&mut`, since a future that holds `&` would have to be `Sync`.
+trait Encode: Send {
+    fn encode(&mut self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError>;
+}
+
+impl<A: Arguments> Encode for A {
+    #[inline]
+    fn encode(&mut self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError> {
+        Arguments::encode(self, form, out)
+    }
 }
 
 /// The contract's value or error; an `RpcError` is the framework's own.
@@ -63,47 +78,22 @@ fn decode<O: Outcome>(reply: &Reply) -> Result<O, RpcError> {
     })
 }
 
-/// A call that is ready to be sent.
+/// A call whose arguments are not encoded yet.
 struct Prepared {
     header: Header,
+    /// The metadata, if there is some.
     body: Vec<u8>,
-    /// For an argument that is a stream.
-    upload: Option<Box<dyn Source>>,
     deadline: Instant,
     now: Instant,
 }
 
 impl Client {
-    /// Encodes the arguments and settles the deadline. What the current context says is inherited.
-    #[inline]
-    fn prepare(
-        &self,
-        method: &'static MethodDescriptor,
-        kind: Kind,
-        arguments: &impl Arguments,
-    ) -> Result<Prepared, RpcError> {
-        let mut call = self.begin(method, kind)?;
-        let (encoded, upload) =
-            streaming::collect(|| arguments.encode(self.encoding, &mut call.body));
-        encoded.map_err(RpcError::unexecuted)?;
-        if upload.is_some() {
-            if kind == Kind::Oneway {
-                let error = RpcError::invalid("a oneway method cannot take a stream");
-                return Err(error);
-            }
-            call.header.flags = call.header.flags.with(Flags::STREAM);
-        }
-        call.upload = upload;
-        Ok(call)
-    }
-
-    /// All of [`prepare`](Self::prepare) that does not depend on the arguments' types.
+    /// Settles deadline and metadata. What the current context says is inherited.
     fn begin(&self, method: &'static MethodDescriptor, kind: Kind) -> Result<Prepared, RpcError> {
         let timeout = self.timeout.or(method.timeout()).unwrap_or(self.default_timeout);
         let now = clock();
         let mut deadline = deadline_after(now, timeout);
-        let mut header =
-            Header { method: method.id(), flags: self.encoding.flags(), ..Header::new(kind) };
+        let mut header = Header { method: method.id(), ..Header::new(kind) };
         let mut body = buffer::take();
         Context::with_current(|context| {
             if let Some(outer) = context.and_then(|context| context.deadline) {
@@ -122,16 +112,16 @@ impl Client {
             header.flags = header.flags.with(Flags::METADATA);
             payload::encode_metadata(metadata, &mut body)
         })?;
-        Ok(Prepared { header, body, upload: None, deadline, now })
+        Ok(Prepared { header, body, deadline, now })
     }
 
     /// Sends a call over a channel that takes it.
-    async fn invoke(
-        &self,
-        method: &'static MethodDescriptor,
-        call: Prepared,
-    ) -> Result<Reply, RpcError> {
-        let Prepared { header, mut body, mut upload, deadline, mut now } = call;
+    async fn invoke(&self, call: &Call, arguments: &mut dyn Encode) -> Result<Reply, RpcError> {
+        let method = call.method;
+        let Prepared { mut header, mut body, deadline, mut now } = self.begin(method, call.kind)?;
+        let metadata = (header.flags, body.len());
+        let mut written = None;
+        let mut upload = Collected::default();
         let mut result = Err(RpcError::unavailable("there is no connection").unexecuted());
         for _ in 0..MAX_CHANNELS {
             let channel = match self.invoker.ready() {
@@ -147,8 +137,22 @@ impl Client {
                     }
                 },
             };
+            let form = self.encoding.form(&channel, method.id(), call.fingerprint);
+            // What was encoded for another channel does here too, unless it is compact and this one
+            // must have it named.
+            if written.is_none() || (written, form) == (Some(Form::Compact), Form::Named) {
+                body.truncate(metadata.1);
+                match encode(arguments, form, &mut body, &mut upload, call.kind) {
+                    Ok(flags) => header.flags = metadata.0.with(flags),
+                    Err(error) => {
+                        result = Err(error.unexecuted());
+                        break;
+                    }
+                }
+                written = Some(Form::of(header.flags));
+            }
             let request = Request { header, body: &mut body, deadline, now };
-            match channel.call(request, &mut upload).await {
+            match channel.call(request, &mut upload.source).await {
                 Ok(reply) => {
                     result = match Status::from_wire(reply.header.status) {
                         Status::Ok | Status::Application => Ok(reply),
@@ -187,6 +191,22 @@ impl Client {
 
     fn explain(&self, method: &'static MethodDescriptor, error: RpcError) -> RpcError {
         error.with_method(method).with_idempotent(method.is_idempotent())
+    }
+}
+
+/// Encodes the arguments; a stream among them goes to `upload`. Returns the flags that say so.
+fn encode(
+    arguments: &mut dyn Encode,
+    form: Form,
+    body: &mut Vec<u8>,
+    upload: &mut Collected,
+    kind: Kind,
+) -> Result<Flags, RpcError> {
+    let written = streaming::collect(upload, || arguments.encode(form, body))?;
+    match (&upload.source, kind) {
+        (None, _) => Ok(written.flags()),
+        (Some(_), Kind::Oneway) => Err(RpcError::invalid("a oneway method cannot take a stream")),
+        (Some(_), _) => Ok(written.flags().with(Flags::STREAM)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Calling services: [`Client`].
 
 mod builder;
+mod encoding;
 mod endpoint;
 mod invoke;
 mod no_services;
@@ -12,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use builder::ClientBuilder;
+pub use encoding::Encoding;
 pub(crate) use endpoint::{Availability, Endpoint, EndpointSettings};
 pub use invoke::{call, notify};
 
 use crate::channel::{Channel, ChannelHandle};
 use crate::context::Metadata;
 use crate::error::RpcError;
-use crate::protocol::payload::Encoding;
 
 /// How long a call may take when neither the caller nor the contract says: 10 s.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,7 +70,7 @@ impl Client {
         self.invoker.open().into_iter().map(ChannelHandle::new).collect()
     }
 
-    /// The same client, writing structs this way. Default [`Encoding::Named`].
+    /// The same client, writing structs this way.
     #[must_use]
     pub fn with_encoding(&self, encoding: Encoding) -> Self {
         Self { encoding, ..self.clone() }

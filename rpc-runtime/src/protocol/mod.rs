@@ -2,14 +2,17 @@
 //!
 //! Nothing here does I/O or reads a clock.
 
+mod agreement;
 mod codec;
 mod frame;
 mod header;
 mod hello;
 pub(crate) mod payload;
+mod positional;
 
 use crate::error::RpcError;
 
+pub(crate) use agreement::Agreement;
 pub use codec::{Codec, Decoded, FrameCodec};
 pub use frame::{Body, Frame};
 pub use header::{Flags, HEADER_LEN, Header, Kind, MAGIC, VERSION};
@@ -23,7 +26,7 @@ pub(crate) fn error_answer(id: u64, error: &RpcError) -> (Header, Vec<u8>) {
     }
     let mut body = Vec::new();
     // Strings and numbers always encode; the status says enough without them.
-    let _ = payload::encode(error, payload::Encoding::Named, &mut body);
+    let _ = payload::encode(error, payload::Form::Named, &mut body);
     (header, body)
 }
 

@@ -8,24 +8,24 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, SeqAcces
 use serde::{Deserialize, Serialize};
 
 use super::header::Flags;
+use super::positional::Positional;
 use crate::context::Metadata;
 use crate::descriptor::ArgumentDescriptor;
 use crate::error::RpcError;
+use crate::shape::{self, Shape};
 use crate::status::Status;
 
 /// How structs are written. Readers take both forms without being told which it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Encoding {
-    /// As maps from field name to value. Old and new versions of a struct read each other
-    /// (`#[serde(default)]` for the new fields). The default.
-    #[default]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Form {
+    /// As maps from field name to value. Old and new versions of a struct read each other.
     Named,
-    /// As arrays of values: smaller and faster, but both ends must have the very same fields.
+    /// As arrays of values, which go by their positions.
     Compact,
 }
 
-impl Encoding {
+impl Form {
     pub(crate) fn flags(self) -> Flags {
         match self {
             Self::Named => Flags::default(),
@@ -44,18 +44,23 @@ const MAX_DEPTH: usize = 128;
 /// Limit of the encoded metadata of one call.
 pub(crate) const MAX_METADATA: usize = 16 << 10;
 
-/// Appends `value`; on failure `out` is as it was.
+/// Appends `value`, and says in which form: what compact cannot write as it is, see
+/// [`Positional`], is written named. On failure `out` is as it was.
+#[inline]
 pub(crate) fn encode<T: Serialize + ?Sized>(
     value: &T,
-    encoding: Encoding,
+    form: Form,
     out: &mut Vec<u8>,
-) -> Result<(), RpcError> {
+) -> Result<Form, RpcError> {
     let start = out.len();
-    let result = match encoding {
-        Encoding::Named => rmp_serde::encode::write_named(out, value),
-        Encoding::Compact => rmp_serde::encode::write(out, value),
-    };
-    result.map_err(|error| {
+    if form == Form::Compact {
+        let mut serializer = rmp_serde::Serializer::new(&mut *out);
+        if value.serialize(Positional(&mut serializer)).is_ok() {
+            return Ok(Form::Compact);
+        }
+        out.truncate(start);
+    }
+    rmp_serde::encode::write_named(out, value).map(|()| Form::Named).map_err(|error| {
         out.truncate(start);
         RpcError::internal("the value cannot be encoded as MessagePack").with_source(&error)
     })
@@ -102,19 +107,23 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Wire for T {}
     note = "each argument needs `Serialize + DeserializeOwned + Send + 'static`"
 )]
 pub trait Arguments: Sized + Send + 'static {
-    /// Appends the array.
+    /// Appends the array, and says in which form.
     #[doc(hidden)]
-    fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), RpcError>;
+    fn encode(&self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError>;
 
     /// Reads the array; the descriptors are for messages.
     #[doc(hidden)]
     fn decode(bytes: &[u8], descriptors: &[ArgumentDescriptor]) -> Result<Self, RpcError>;
+
+    /// The shape of the array, if all arguments have one.
+    #[doc(hidden)]
+    fn shape() -> Option<Shape>;
 }
 
 impl Arguments for () {
-    fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), RpcError> {
+    fn encode(&self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError> {
         // serde writes `()` as nil; arguments are always an array.
-        encode::<[u8; 0]>(&[], encoding, out)
+        encode::<[u8; 0]>(&[], form, out)
     }
 
     fn decode(bytes: &[u8], _: &[ArgumentDescriptor]) -> Result<Self, RpcError> {
@@ -132,6 +141,10 @@ impl Arguments for () {
         }
         deserializer(bytes).deserialize_seq(Nothing).map_err(|error| decode_error(&error))
     }
+
+    fn shape() -> Option<Shape> {
+        Some(Shape::Tuple(Vec::new()))
+    }
 }
 
 struct ArgumentsVisitor<'d, T>(&'d [ArgumentDescriptor], PhantomData<T>);
@@ -140,8 +153,8 @@ macro_rules! arguments {
     ($($at:tt $T:ident),+) => {
         impl<$($T: Wire),+> Arguments for ($($T,)+) {
             #[inline]
-            fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) -> Result<(), RpcError> {
-                encode(self, encoding, out)
+            fn encode(&self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError> {
+                encode(self, form, out)
             }
 
             #[inline]
@@ -149,6 +162,10 @@ macro_rules! arguments {
                 deserializer(bytes)
                     .deserialize_seq(ArgumentsVisitor(descriptors, PhantomData::<Self>))
                     .map_err(|error| decode_error(&error))
+            }
+
+            fn shape() -> Option<Shape> {
+                Some(Shape::Tuple(vec![$(shape::of::<$T>()?),+]))
             }
         }
 
@@ -283,7 +300,7 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Defaulted<T> {
 pub(crate) fn encode_metadata(metadata: &Metadata, out: &mut Vec<u8>) -> Result<(), RpcError> {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
-    encode(metadata, Encoding::Named, out)?;
+    encode(metadata, Form::Named, out)?;
     let length = out.len() - start - 4;
     match u32::try_from(length) {
         Ok(wire) if length <= MAX_METADATA => {
@@ -336,7 +353,7 @@ mod tests {
 
     fn encoded(arguments: &impl Arguments) -> Vec<u8> {
         let mut out = Vec::new();
-        arguments.encode(Encoding::Named, &mut out).unwrap();
+        arguments.encode(Form::Named, &mut out).unwrap();
         out
     }
 
@@ -373,9 +390,9 @@ mod tests {
             x: i32,
             y: i32,
         }
-        for encoding in [Encoding::Named, Encoding::Compact] {
+        for form in [Form::Named, Form::Compact] {
             let mut out = Vec::new();
-            (Point { x: 1, y: -2 },).encode(encoding, &mut out).unwrap();
+            (Point { x: 1, y: -2 },).encode(form, &mut out).unwrap();
             let (point,) = <(Point,)>::decode(&out, &[]).unwrap();
             assert_eq!(point, Point { x: 1, y: -2 });
         }

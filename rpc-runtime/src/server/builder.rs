@@ -159,16 +159,17 @@ impl ServerBuilder {
         let local_uri = listener.local_uri().clone();
         let instances = self.instances(&local_uri)?;
 
-        let hello = Hello {
+        let mut hello = Hello {
             max_payload: u32::try_from(self.limits.max_payload).unwrap_or(u32::MAX),
             max_requests: u32::try_from(self.limits.max_concurrent_requests).unwrap_or(u32::MAX),
             services: self
                 .services
                 .iter()
-                .map(|service| HelloService::of(service.descriptor()))
+                .map(|service| HelloService::new(service.descriptor(), service.fingerprints()))
                 .collect(),
             ..Hello::default()
         };
+        hello.shorten(MAX_CONTROL)?;
         let hello_bytes = hello.encode()?.len();
         if hello_bytes > MAX_CONTROL {
             return Err(RpcError::invalid(format!(

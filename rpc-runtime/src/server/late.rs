@@ -12,7 +12,7 @@ use crate::buffer;
 use crate::channel::{Channel, Source, Ticket, pump};
 use crate::context::Context;
 use crate::error::RpcError;
-use crate::protocol::payload::Encoding;
+use crate::protocol::payload::Form;
 use crate::protocol::{Flags, Header, Kind, error_answer};
 use crate::service::{BoxCall, Finished};
 
@@ -42,9 +42,9 @@ impl Late {
     }
 
     /// Sends the items of a result that is a stream; its answer is on the way.
-    pub(super) async fn send_items(self, source: Box<dyn Source>, encoding: Encoding) {
+    pub(super) async fn send_items(self, source: Box<dyn Source>, form: Form) {
         let items = self.channel.outgoing_stream(self.request.id, self.ticket);
-        pump(items, source, encoding).await;
+        pump(items, source, form).await;
     }
 }
 
@@ -84,8 +84,8 @@ pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
             channel.answer(*ticket, answer_header(request, &finished), &body).await;
             buffer::give(body);
             if let Some(source) = finished.stream {
-                let encoding = Encoding::of(request.flags);
-                late.send_items(source, encoding).await;
+                let form = Form::of(request.flags);
+                late.send_items(source, form).await;
             }
         }
         Err(error) => {
@@ -97,7 +97,7 @@ pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
 
 pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
     let mut header = Header::response(request.id, finished.status);
-    header.flags = Encoding::of(request.flags).flags();
+    header.flags = finished.form.flags();
     if finished.stream.is_some() {
         header.flags = header.flags.with(Flags::STREAM);
     }

@@ -20,7 +20,7 @@ use crate::channel::{Channel, clock};
 use crate::context::Context;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
-use crate::protocol::payload::{self, Encoding};
+use crate::protocol::payload::{self, Form};
 use crate::protocol::{Body, Frame, Header, Kind, error_answer};
 use crate::service::{BoxCall, Finished, Request};
 use crate::status::Status;
@@ -93,10 +93,10 @@ impl Requests {
             // Cannot overflow in the lifetime of a machine, but it is the peer's number.
             left => now.checked_add(Duration::from_millis(u64::from(left))),
         };
-        let encoding = Encoding::of(header.flags);
+        let form = Form::of(header.flags);
         Ok(Accepted {
             route,
-            request: Request { method: route.method, arguments, encoding, stream },
+            request: Request { method: route.method, arguments, form, stream },
             context: Context {
                 deadline,
                 metadata: metadata.map(Arc::new),
@@ -167,8 +167,8 @@ impl Requests {
         if let Some(source) = finished.stream {
             // Its items may come only after the answer.
             self.append_answers(channel, clock());
-            let encoding = Encoding::of(request.flags);
-            self.spawn(channel, request, Dispatch::Spawn, |late| late.send_items(source, encoding));
+            let form = Form::of(request.flags);
+            self.spawn(channel, request, Dispatch::Spawn, |late| late.send_items(source, form));
         }
     }
 

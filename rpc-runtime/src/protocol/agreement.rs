@@ -1,0 +1,85 @@
+//! [`Agreement`]: for which methods the two ends of a connection have the same shapes.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::Hello;
+use super::payload::Form;
+
+/// What the provider's hello says of its methods' fingerprints, and whether they are this end's.
+#[derive(Debug, Default)]
+pub(crate) struct Agreement {
+    /// Sorted by id.
+    methods: Box<[Known]>,
+}
+
+#[derive(Debug)]
+struct Known {
+    id: u64,
+    fingerprint: u64,
+    verdict: AtomicU8,
+}
+
+/// This end's fingerprint was not compared yet: it is found out when the method is first called.
+const OPEN: u8 = 0;
+const EQUAL: u8 = 1;
+const DIFFERENT: u8 = 2;
+
+impl Agreement {
+    pub(crate) fn new(hello: &Hello) -> Self {
+        let told = hello.services.iter().flat_map(|service| &service.methods);
+        let mut methods: Vec<Known> = told
+            .filter(|(_, fingerprint)| *fingerprint != 0)
+            .map(|&(id, fingerprint)| Known { id, fingerprint, verdict: AtomicU8::new(OPEN) })
+            .collect();
+        methods.sort_by_key(|known| known.id);
+        Self { methods: methods.into() }
+    }
+
+    /// How a call of the method is written: compact if its shapes are the same at both ends.
+    #[inline]
+    pub(crate) fn form(&self, id: u64, own: fn() -> u64) -> Form {
+        let at = self.methods.binary_search_by_key(&id, |known| known.id);
+        match at.ok().and_then(|at| self.methods.get(at)) {
+            Some(known) if known.agrees(own) => Form::Compact,
+            _ => Form::Named,
+        }
+    }
+}
+
+impl Known {
+    #[inline]
+    fn agrees(&self, own: fn() -> u64) -> bool {
+        match self.verdict.load(Ordering::Relaxed) {
+            OPEN => self.compare(own()),
+            verdict => verdict == EQUAL,
+        }
+    }
+
+    /// Two threads that compare at once come to the same verdict.
+    #[cold]
+    fn compare(&self, own: u64) -> bool {
+        let equal = own == self.fingerprint;
+        self.verdict.store(if equal { EQUAL } else { DIFFERENT }, Ordering::Relaxed);
+        equal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::HelloService;
+
+    #[test]
+    fn compact_is_for_equal_fingerprints_that_are_known_at_both_ends() {
+        let service = |methods| HelloService { methods, ..HelloService::default() };
+        let services = vec![service(vec![(9, 90), (7, 70)]), service(vec![(8, 0)])];
+        let hello = Hello { services, ..Hello::default() };
+        let agreement = Agreement::new(&hello);
+        for _ in 0..2 {
+            assert_eq!(agreement.form(7, || 70), Form::Compact);
+            assert_eq!(agreement.form(9, || 70), Form::Named, "of another method");
+            assert_eq!(agreement.form(8, || 0), Form::Named, "not known");
+            assert_eq!(agreement.form(6, || 0), Form::Named, "not told");
+        }
+    }
+}
