@@ -229,3 +229,5 @@ impl fmt::Display for Name<'_> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod versions;
