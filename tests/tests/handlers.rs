@@ -1,12 +1,12 @@
 //! Users' handlers in the pipelines of live connections: timers, panics, read control.
 #![allow(missing_docs)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rpc_runtime::pipeline::{Change, ChannelContext, ChannelHandler, Flow, Handled, Watermarks};
-use rpc_runtime::protocol::{Frame, Kind};
+use rpc_runtime::protocol::{Frame, HEADER_LEN, Kind};
 use rpc_runtime::{ChannelHandle, Client, Server};
 use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider, serve};
 use rpc_tests::waiting::{soon, until};
@@ -182,4 +182,63 @@ async fn a_peer_that_goes_away_while_too_much_is_in_work_is_noticed() {
     drop(peer);
     until("what was in work is given up", || seen.waiting() == 0).await;
     until("the connection is gone", || server.channels().is_empty()).await;
+}
+
+/// Notes the size of each write.
+struct Writes(Arc<Mutex<Vec<usize>>>);
+
+impl ChannelHandler for Writes {
+    fn write_complete(&mut self, _: &mut ChannelContext<'_>, bytes: usize) -> Handled {
+        self.0.lock().unwrap().push(bytes);
+        Ok(Flow::Next)
+    }
+}
+
+/// How many frames the client's and the server's writes had, while 65 calls began at once.
+async fn frames_per_write(flush_after: Option<usize>) -> (Vec<usize>, Vec<usize>) {
+    const CALLS: i64 = 65;
+    let [to_server, to_client] = [(); 2].map(|()| Arc::<Mutex<Vec<usize>>>::default());
+    let mut server = Server::builder().provide(ProbeServer::new(Provider::new("probe")));
+    let mut client = Client::builder();
+    if let Some(frames) = flush_after {
+        server = server.flush_after(frames);
+        client = client.flush_after(frames);
+    }
+    let writes = Arc::clone(&to_client);
+    let server = server.pipeline(move || vec![Change::add_last("w", Writes(Arc::clone(&writes)))]);
+    let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
+    let writes = Arc::clone(&to_server);
+    let client = client.pipeline(move || vec![Change::add_last("w", Writes(Arc::clone(&writes)))]);
+    let probe = ProbeClient::new(client.connect(server.local_uri()).await.unwrap());
+    // The provider takes small batches at first.
+    for _ in 0..10 {
+        soon("calls", futures::future::join_all((0..CALLS).map(|n| probe.add(n, 1)))).await;
+    }
+    let sizes = |writes: &Mutex<Vec<usize>>| std::mem::take(&mut *writes.lock().unwrap());
+    (sizes(&to_server), sizes(&to_client));
+    for sum in soon("calls", futures::future::join_all((0..CALLS).map(|n| probe.add(n, 1)))).await {
+        sum.unwrap();
+    }
+    let [request, answer] = [2, 1].map(|body| HEADER_LEN + body);
+    let frames = |writes: &Mutex<Vec<usize>>, frame| {
+        // Small numbers are of one byte, the others of two.
+        sizes(writes).into_iter().map(|bytes| bytes / frame).collect()
+    };
+    (frames(&to_server, request + 1), frames(&to_client, answer))
+}
+
+#[tokio::test]
+async fn many_calls_at_once_leave_in_a_few_writes_and_not_in_one() {
+    let (requests, answers) = frames_per_write(None).await;
+    // The first finds nobody to wait for.
+    assert_eq!(requests, [1, 16, 16, 16, 16], "{answers:?}");
+    assert!(answers.len() >= 4 && answers.iter().all(|frames| *frames <= 32), "{answers:?}");
+}
+
+#[tokio::test]
+async fn how_many_frames_leave_together_can_be_set() {
+    let (requests, _) = frames_per_write(Some(usize::MAX)).await;
+    assert_eq!(requests, [1, 64]);
+    let (requests, answers) = frames_per_write(Some(1)).await;
+    assert_eq!((requests.len(), answers.len()), (65, 65));
 }

@@ -25,7 +25,7 @@ impl Channel {
     /// Sends the answer of a request that was in work, unless the caller has cancelled it. With the
     /// flag for a stream it stays in work.
     pub(crate) async fn answer(&self, ticket: Ticket, header: Header, body: &[u8]) {
-        let (duty, others, kick) = {
+        let (duty, wait, kick) = {
             let mut core = self.lock();
             let (wanted, kick) = match header.flags.contains(Flags::STREAM) {
                 true => (core.work.is_wanted(ticket), None),
@@ -34,12 +34,14 @@ impl Channel {
             if wanted {
                 core.answer(header, body, clock());
             }
-            (wanted && core.claim_duty(), !core.work.is_empty(), kick)
+            let others = core.work.len();
+            let enough = core.has_gathered(self.limits.flush_after(others));
+            (wanted && (core.claim_duty() || enough), others > 0 && !enough, kick)
         };
         kick.into_iter().for_each(Waker::wake);
         if duty {
             let duty = FlushDuty(self);
-            if others {
+            if wait {
                 // Other answers are on their way: let them gather and leave in one write.
                 yield_once().await;
             }

@@ -69,7 +69,8 @@ enum Stage<'c> {
 enum Owed {
     /// Somebody else flushes.
     Nothing,
-    /// Flush at once: no other call is under way that could add to the same write.
+    /// Flush at once: no other call is under way that could add to the same write, or so many have
+    /// that the peer is to begin.
     FlushNow,
     /// Flush after the others had their turn.
     FlushLater,
@@ -193,7 +194,9 @@ impl Call<'_> {
         if self.is_oneway() {
             core.in_flight.remove(self.id);
         }
+        let enough = self.channel.limits.flush_after(core.in_flight.sent());
         let owed = match core.claim_duty() {
+            _ if core.has_gathered(enough) => Owed::FlushNow,
             false => Owed::Nothing,
             true if alone => Owed::FlushNow,
             true => {

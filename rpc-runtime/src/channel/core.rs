@@ -30,6 +30,8 @@ pub(super) struct Core {
     /// Streams that wait until the channel is writable again.
     pub(super) await_room: Vec<Waker>,
     pub(super) state: State,
+    /// Frames that were written and not yet taken out to be sent.
+    pub(super) gathered: usize,
     /// Somebody has promised to flush.
     pub(super) duty: bool,
     /// When the driver sees whether a caller has kept its promise.
@@ -59,8 +61,20 @@ pub(super) struct Core {
 impl Core {
     /// Writes a frame, starting at the pipeline's tail.
     pub(super) fn write(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), RpcError> {
+        self.gathered += 1;
         let Self { pipeline, inbox, .. } = self;
         pipeline.write(frame, now, &mut ChannelTail::aside(inbox))
+    }
+
+    /// What is to be sent, in exchange for an empty buffer.
+    pub(super) fn take_output(&mut self, empty: Vec<u8>) -> Vec<u8> {
+        self.gathered = 0;
+        self.pipeline.take_output(empty)
+    }
+
+    /// So many frames have gathered that the peer had better begin with them.
+    pub(super) fn has_gathered(&self, enough: usize) -> bool {
+        self.gathered >= enough && !self.writing
     }
 
     /// Takes on the duty to flush, unless somebody has it.

@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, Waker};
 
-use super::{Channel, clock, connection_lost, wake_all};
+use super::{Channel, ChannelLimits, clock, connection_lost, wake_all};
 use crate::buffer;
 
 /// The promise to flush a channel; kept when it is dropped.
@@ -33,6 +33,19 @@ impl Rest {
     }
 }
 
+/// So many gathered frames leave at once: enough that a write is worth its while.
+const WORTH_A_WRITE: usize = 16;
+/// The frames that are on their way leave in this many writes at least, so that the two ends work at
+/// the same time, each on a part of them.
+const PARTS: usize = 4;
+
+impl ChannelLimits {
+    /// How many frames leave without waiting for more, when `under_way` are to be expected.
+    pub(crate) fn flush_after(&self, under_way: usize) -> usize {
+        self.flush_after.unwrap_or_else(|| WORTH_A_WRITE.max(under_way / PARTS))
+    }
+}
+
 impl Channel {
     /// Writes all that has gathered. Never waits; what does not fit is left to the driver.
     pub(crate) fn flush(&self) {
@@ -48,7 +61,7 @@ impl Channel {
             }
             core.writing = true;
             let spare = std::mem::take(&mut core.spare);
-            core.pipeline.take_output(spare)
+            core.take_output(spare)
         };
         let mut wakers = Vec::new();
         loop {
@@ -78,7 +91,7 @@ impl Channel {
                 wakers.extend(core.driver_if_needed());
                 break;
             }
-            buffer = core.pipeline.take_output(buffer);
+            buffer = core.take_output(buffer);
         }
         wake_all(wakers);
     }
@@ -128,7 +141,7 @@ impl Channel {
                 empty = Vec::new();
             }
             if core.pipeline.has_output() {
-                *rest = Rest { buffer: core.pipeline.take_output(empty), at: 0 };
+                *rest = Rest { buffer: core.take_output(empty), at: 0 };
             } else {
                 core.writing = false;
             }

@@ -63,6 +63,8 @@ pub(crate) struct ChannelLimits {
     pub(crate) max_in_flight: usize,
     /// Requests that may be in work. Clients are told; from one with more, nothing is read.
     pub(crate) max_concurrent_requests: usize,
+    /// Gathered frames that leave without waiting for more. `None`: as many as seem best.
+    pub(crate) flush_after: Option<usize>,
 }
 
 impl Default for ChannelLimits {
@@ -72,6 +74,7 @@ impl Default for ChannelLimits {
             watermarks: Watermarks::default(),
             max_in_flight: 16_384,
             max_concurrent_requests: 1_024,
+            flush_after: None,
         }
     }
 }
@@ -128,6 +131,7 @@ impl Channel {
             streams: Streams::default(),
             await_room: Vec::new(),
             state: State::Open,
+            gathered: 0,
             duty: false,
             duty_due: None,
             writing: false,
@@ -162,6 +166,10 @@ impl Channel {
     fn lock(&self) -> MutexGuard<'_, Core> {
         // Handlers' panics are caught by the pipeline, so what is behind the lock is whole.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn limits(&self) -> &ChannelLimits {
+        &self.limits
     }
 
     /// The other end.

@@ -66,6 +66,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Sends what has gathered after so many frames, and does not wait for more; at least 1. By
+    /// default a quarter of what is under way on the connection, and 16 frames at least: both ends
+    /// are then at work at the same time. `usize::MAX` gives the largest writes, which pays when no
+    /// core is idle; a small number pays when many are.
+    pub fn flush_after(mut self, frames: usize) -> Self {
+        self.limits.flush_after = Some(frames.max(1));
+        self
+    }
+
     /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
     /// 8 MiB; at most 4 GiB.
     pub fn max_payload(mut self, bytes: usize) -> Self {

@@ -12,8 +12,13 @@ use crate::service::Service;
 
 /// A method that holds the thread longer than this delays others noticeably.
 const WORTH_A_WARNING: Duration = Duration::from_millis(100);
-/// How many calls of a slow method are spawned before it is tried in place again.
-const SPAWN_AFTER_SLOW: u32 = 1_000;
+/// How many calls of a slow method are spawned before it is tried in place again: the first time,
+/// for the operating system may just have taken the processor away,
+const FIRST_SPAWNED: u32 = 16;
+/// and if it is slow again and again.
+const MOST_SPAWNED: u32 = 1_000;
+/// After so many calls in place none of which was slow, the next slow one is the first.
+const FORGIVEN_AFTER: u32 = 1_000;
 
 /// The services of a server by method id.
 pub(super) struct Dispatcher {
@@ -26,6 +31,10 @@ pub(super) struct Route {
     mode: Dispatch,
     /// Calls still to be spawned because the method held the thread.
     spawn_next: AtomicU32,
+    /// How many it will be when it does so again.
+    penalty: AtomicU32,
+    /// Calls in place since the last slow one, while it is not forgotten.
+    fast: AtomicU32,
 }
 
 /// Method ids are hashes already.
@@ -58,6 +67,8 @@ impl Dispatcher {
                     method,
                     mode: method.dispatch_mode().unwrap_or(default),
                     spawn_next: AtomicU32::new(0),
+                    penalty: AtomicU32::new(FIRST_SPAWNED),
+                    fast: AtomicU32::new(0),
                 };
                 if let Some(other) = routes.insert(method.id(), route) {
                     return Err(RpcError::invalid(format!(
@@ -80,6 +91,15 @@ impl Dispatcher {
 }
 
 impl Route {
+    /// A call was done in place; if it held the thread, [`was_slow`](Self::was_slow) follows.
+    pub(super) fn ran_in_place(&self) {
+        if self.penalty.load(Ordering::Relaxed) > FIRST_SPAWNED
+            && self.fast.fetch_add(1, Ordering::Relaxed) >= FORGIVEN_AFTER
+        {
+            self.penalty.store(FIRST_SPAWNED, Ordering::Relaxed);
+        }
+    }
+
     /// Where the next call is to run.
     pub(super) fn mode(&self) -> Dispatch {
         if self.mode == Dispatch::Inline
@@ -93,7 +113,10 @@ impl Route {
 
     /// The last call held the thread for so long.
     pub(super) fn was_slow(&self, held: Duration) {
-        let was_known = self.spawn_next.swap(SPAWN_AFTER_SLOW, Ordering::Relaxed) > 0;
+        let penalty = self.penalty.load(Ordering::Relaxed);
+        self.penalty.store(penalty.saturating_mul(4).min(MOST_SPAWNED), Ordering::Relaxed);
+        self.fast.store(0, Ordering::Relaxed);
+        let was_known = self.spawn_next.swap(penalty, Ordering::Relaxed) > 0;
         if !was_known && held > WORTH_A_WARNING {
             tracing::warn!(
                 method = %self.method,
@@ -101,5 +124,50 @@ impl Route {
                 "the method held its thread: mark it `blocking`, or `spawn` if it computes"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::{ServiceDescriptor, ServiceKey};
+    use crate::service::{Dispatched, Request, unknown_method};
+
+    static METHOD: MethodDescriptor =
+        MethodDescriptor::new(ServiceKey::new("S", "1.0.0", ""), "m", &[], "()");
+    static SERVICE: ServiceDescriptor =
+        ServiceDescriptor::new(ServiceKey::new("S", "1.0.0", ""), &[&METHOD]);
+
+    struct Provider;
+    impl Service for Provider {
+        fn descriptor(&self) -> &'static ServiceDescriptor {
+            &SERVICE
+        }
+        fn dispatch(&self, request: Request<'_>) -> Dispatched {
+            unknown_method(request)
+        }
+    }
+
+    /// Calls that are spawned until the next one in place.
+    fn spawned(route: &Route) -> u32 {
+        (0..).take_while(|_| route.mode() == Dispatch::Spawn).count() as u32
+    }
+
+    #[test]
+    fn a_method_that_is_slow_once_is_soon_tried_again_and_one_that_always_is_seldom() {
+        let dispatcher = Dispatcher::new(&[Arc::new(Provider)], Dispatch::Inline).unwrap();
+        let route = dispatcher.route(METHOD.id()).unwrap();
+        let slow = || {
+            route.ran_in_place();
+            route.was_slow(Duration::from_millis(2));
+            spawned(route)
+        };
+        assert_eq!(spawned(route), 0);
+        assert_eq!([slow(), slow(), slow(), slow(), slow()], [16, 64, 256, 1_000, 1_000]);
+        // A few fast ones in between change nothing.
+        (0..100).for_each(|_| route.ran_in_place());
+        assert_eq!(slow(), 1_000);
+        (0..=FORGIVEN_AFTER).for_each(|_| route.ran_in_place());
+        assert_eq!(slow(), 16);
     }
 }

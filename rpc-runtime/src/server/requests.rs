@@ -27,8 +27,6 @@ use crate::status::Status;
 
 /// A method that holds the thread longer than this is not polled in place for the next calls.
 const IN_PLACE_BUDGET: Duration = Duration::from_millis(1);
-/// Ready answers that are gathered before they leave; Netty's flush consolidation has the same.
-const MAX_GATHERED: usize = 256;
 
 /// The requests of one connection.
 pub(super) struct Requests {
@@ -139,7 +137,10 @@ impl Requests {
             })
         });
         match begun {
-            Ok(Begun::Finished(finished)) => self.finish(channel, &header, finished, start),
+            Ok(Begun::Finished(finished)) => {
+                route.ran_in_place();
+                self.finish(channel, &header, finished, start);
+            }
             Ok(Begun::Running(call)) => {
                 self.spawn(channel, &header, mode, |late| late::run(late, context, call));
             }
@@ -235,7 +236,10 @@ impl RequestHandler for Requests {
         self.bodies = buffer::take();
         let mut before = batch.now;
         let mut in_place = true;
+        let mut left = batch.requests.len();
+        let enough = channel.limits().flush_after(left);
         for frame in &batch.requests {
+            left -= 1;
             if batch.overloaded {
                 let full = "too many requests of this connection are in work";
                 let error = RpcError::new(Status::Overloaded, full).unexecuted();
@@ -252,7 +256,8 @@ impl RequestHandler for Requests {
                 // The rest of the batch has waited long enough, and its answers, too.
                 in_place = false;
             }
-            if slow || self.answers.len() >= MAX_GATHERED {
+            // Fewer than enough would be left for another write.
+            if slow || (self.answers.len() >= enough && left >= enough) {
                 self.append_answers(channel, after);
                 channel.flush();
             }
