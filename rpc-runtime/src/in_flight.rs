@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::error::RpcError;
 use crate::protocol::Header;
 
@@ -16,6 +18,8 @@ use crate::protocol::Header;
 pub(crate) enum Completion {
     /// The peer answered.
     Answered(Header),
+    /// The same; the body is large, and here.
+    AnsweredWith(Header, Bytes),
     /// The deadline passed; `sent` says on which side of the wire the call was.
     TimedOut { sent: bool },
     /// It can't be answered any more: the connection ended, or the answer was unusable.
@@ -192,6 +196,15 @@ impl InFlight {
         self.end(header.id, |_| Completion::Answered(header))
     }
 
+    /// The same for a body that need not be copied.
+    pub(crate) fn answer_with(&mut self, header: Header, body: Bytes) -> Option<Waker> {
+        let slot = self.slot(header.id)?;
+        if !matches!(slot.state, State::Sent { .. }) {
+            return None;
+        }
+        self.end(header.id, |_| Completion::AnsweredWith(header, body))
+    }
+
     /// The call can't be answered any more.
     pub(crate) fn fail(&mut self, id: u64, error: RpcError) -> Option<Waker> {
         self.end(id, |sent| Completion::Failed { error, sent })
@@ -259,7 +272,9 @@ impl InFlight {
         }
         match state {
             State::Sent { .. } => Removed::Sent,
-            State::Ended(Completion::Answered(_)) => Removed::Answered,
+            State::Ended(Completion::Answered(_) | Completion::AnsweredWith(..)) => {
+                Removed::Answered
+            }
             _ => Removed::Other,
         }
     }

@@ -11,7 +11,7 @@ use rpc_runtime::pipeline::{
     Change, ChannelContext, ChannelHandler, EmbeddedChannel, Flow, Handled, Pipeline, Tail,
     Watermarks,
 };
-use rpc_runtime::protocol::{Frame, FrameCodec, HEADER_LEN, Header, Kind};
+use rpc_runtime::protocol::{Frame, FrameCodec, HEADER_LEN, Header, Kind, Output};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -113,7 +113,7 @@ fn bytes_taken_out_count_as_pending_until_they_are_written() {
     for _ in 0..2 {
         pipeline.write(Frame::of_kind(Kind::Ping), now, &mut Void).unwrap();
     }
-    assert_eq!(pipeline.take_output(Vec::new()).len(), 2 * HEADER_LEN);
+    assert_eq!(pipeline.take_output(Output::default()).len(), 2 * HEADER_LEN);
     assert!(!pipeline.has_output());
     assert!(!pipeline.is_writable());
     pipeline.written(2 * HEADER_LEN, now, &mut Void);

@@ -13,7 +13,8 @@ use rpc_runtime::pipeline::{
     Change, ChannelContext, ChannelHandler, EmbeddedChannel, Flow, Pipeline, Tail, Watermarks,
 };
 use rpc_runtime::protocol::{
-    Body, Codec, Decoded, Flags, Frame, FrameCodec, HEADER_LEN, Header, Kind, MAGIC, VERSION,
+    Body, Codec, Decoded, Flags, Frame, FrameCodec, HEADER_LEN, Header, Kind, MAGIC, Output,
+    VERSION,
 };
 
 /// The payload limit of these tests.
@@ -28,9 +29,9 @@ fn channel_with(codec: impl Codec) -> EmbeddedChannel {
 }
 
 fn encoded(frame: &Frame<'_>) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut out = Output::default();
     FrameCodec::new(1 << 20).encode(frame, &mut out).unwrap();
-    out
+    out.to_vec()
 }
 
 /// What is to arrive of `frame`.
@@ -320,7 +321,7 @@ impl Codec for Detects {
         }
     }
 
-    fn encode(&mut self, _: &Frame<'_>, _: &mut Vec<u8>) -> Result<(), RpcError> {
+    fn encode(&mut self, _: &Frame<'_>, _: &mut Output) -> Result<(), RpcError> {
         Err(RpcError::internal("not known yet"))
     }
 }
@@ -343,9 +344,9 @@ impl Codec for Lines {
         })
     }
 
-    fn encode(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), RpcError> {
+    fn encode(&mut self, frame: &Frame<'_>, out: &mut Output) -> Result<(), RpcError> {
         out.extend_from_slice(frame.body.as_slice());
-        out.push(b'\n');
+        out.extend_from_slice(b"\n");
         Ok(())
     }
 }

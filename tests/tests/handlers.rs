@@ -215,7 +215,7 @@ async fn frames_per_write(flush_after: Option<usize>) -> (Vec<usize>, Vec<usize>
         soon("calls", futures::future::join_all((0..CALLS).map(|n| probe.add(n, 1)))).await;
     }
     let sizes = |writes: &Mutex<Vec<usize>>| std::mem::take(&mut *writes.lock().unwrap());
-    (sizes(&to_server), sizes(&to_client));
+    drop((sizes(&to_server), sizes(&to_client)));
     for sum in soon("calls", futures::future::join_all((0..CALLS).map(|n| probe.add(n, 1)))).await {
         sum.unwrap();
     }

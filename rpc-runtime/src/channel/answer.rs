@@ -6,33 +6,33 @@ use std::time::Instant;
 use tokio::task::AbortHandle;
 
 use super::{Channel, Core, FlushDuty, State, Ticket, clock};
-use crate::protocol::{Body, Flags, Frame, Header, error_answer};
+use crate::protocol::{Body, Flags, Frame, error_answer};
 
 impl Channel {
     /// Appends answers that are ready, all under one lock. They leave with the next flush, which is
     /// the caller's to see to.
     pub(crate) fn append_answers<'b>(
         &self,
-        answers: impl Iterator<Item = (Header, &'b [u8])>,
+        answers: impl Iterator<Item = Frame<'b>>,
         now: Instant,
     ) {
         let mut core = self.lock();
-        for (header, body) in answers {
-            core.answer(header, body, now);
+        for answer in answers {
+            core.answer(answer, now);
         }
     }
 
     /// Sends the answer of a request that was in work, unless the caller has cancelled it. With the
     /// flag for a stream it stays in work.
-    pub(crate) async fn answer(&self, ticket: Ticket, header: Header, body: &[u8]) {
+    pub(crate) async fn answer(&self, ticket: Ticket, answer: Frame<'_>) {
         let (duty, wait, kick) = {
             let mut core = self.lock();
-            let (wanted, kick) = match header.flags.contains(Flags::STREAM) {
+            let (wanted, kick) = match answer.header.flags.contains(Flags::STREAM) {
                 true => (core.work.is_wanted(ticket), None),
                 false => core.finish(ticket),
             };
             if wanted {
-                core.answer(header, body, clock());
+                core.answer(answer, clock());
             }
             let others = core.work.len();
             let enough = core.has_gathered(self.limits.flush_after(others));
@@ -74,12 +74,13 @@ impl Channel {
 
 impl Core {
     /// Writes an answer; one that can't be written becomes an error answer that can.
-    fn answer(&mut self, header: Header, body: &[u8], now: Instant) {
+    fn answer(&mut self, answer: Frame<'_>, now: Instant) {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
-        let Err(error) = self.write(Frame::new(header, body), now) else { return };
-        let (header, body) = error_answer(header.id, &error.maybe_executed());
+        let id = answer.header.id;
+        let Err(error) = self.write(answer, now) else { return };
+        let (header, body) = error_answer(id, &error.maybe_executed());
         let frame = Frame { header, body: Body::Owned(body.into()) };
         if let Err(error) = self.write(frame, now) {
             tracing::warn!(%error, "an answer could not be written");

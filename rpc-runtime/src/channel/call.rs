@@ -1,11 +1,13 @@
 //! One call on a channel, from its first poll to its end.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::task::AbortHandle;
 
 use super::tail::going_away;
@@ -28,12 +30,30 @@ pub(crate) struct Request<'r> {
     pub(crate) now: Instant,
 }
 
-/// What came back. The body is a pooled buffer.
+/// What came back.
 pub(crate) struct Reply {
     pub(crate) header: Header,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: ReplyBody,
     /// The items that follow, if the result is a stream.
     pub(crate) stream: Option<IncomingStream>,
+}
+
+/// An answer's payload.
+pub(crate) enum ReplyBody {
+    Pooled(Vec<u8>),
+    /// Where it was read.
+    Whole(Bytes),
+}
+
+impl Deref for ReplyBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Pooled(bytes) => bytes,
+            Self::Whole(bytes) => bytes,
+        }
+    }
 }
 
 pub(crate) enum CallError {
@@ -181,7 +201,7 @@ impl Call<'_> {
         let id = if self.is_oneway() { 0 } else { self.id };
         let deadline_ms = remaining_ms(self.request.deadline, now);
         let header = Header { id, deadline_ms, ..self.request.header };
-        let written = core.write(Frame::new(header, self.request.body), now);
+        let written = core.write(Frame::taking(header, self.request.body), now);
         let alone = core.in_flight.sent() == 1;
         if let Err(error) = written {
             let (_, mut wakers) = core.give_up(self.id);
@@ -245,12 +265,17 @@ impl Call<'_> {
         drop(core);
         match completion {
             None => Poll::Pending,
-            Some(Completion::Answered(header)) => {
+            Some(
+                answered @ (Completion::Answered(header) | Completion::AnsweredWith(header, _)),
+            ) => {
                 // The provider may go on taking items after its answer. If not, it says so.
                 if let Some(uploading) = &mut self.uploading {
                     uploading.detach();
                 }
-                let body = std::mem::take(self.request.body);
+                let body = match answered {
+                    Completion::AnsweredWith(_, body) => ReplyBody::Whole(body),
+                    _ => ReplyBody::Pooled(std::mem::take(self.request.body)),
+                };
                 let stream = self.channel.incoming_stream(&header);
                 Poll::Ready(Ok(Reply { header, body, stream }))
             }
@@ -304,7 +329,11 @@ impl Core {
 impl Reply {
     /// The reply of a call that has none.
     fn nothing() -> Self {
-        Self { header: Header::response(0, Status::Ok), body: Vec::new(), stream: None }
+        Self {
+            header: Header::response(0, Status::Ok),
+            body: ReplyBody::Pooled(Vec::new()),
+            stream: None,
+        }
     }
 }
 

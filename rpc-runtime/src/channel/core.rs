@@ -12,7 +12,7 @@ use super::work::Work;
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
 use crate::pipeline::Pipeline;
-use crate::protocol::{Frame, Hello};
+use crate::protocol::{Frame, Hello, Output};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -41,7 +41,7 @@ pub(super) struct Core {
     /// What the operating system did not take; for the driver to write.
     pub(super) rest: Rest,
     /// An empty buffer, kept for its allocation.
-    pub(super) spare: Vec<u8>,
+    pub(super) spare: Output,
     pub(super) driver: Option<Waker>,
     /// The driver has stopped reading because a handler asked for it.
     pub(super) paused: bool,
@@ -67,7 +67,7 @@ impl Core {
     }
 
     /// What is to be sent, in exchange for an empty buffer.
-    pub(super) fn take_output(&mut self, empty: Vec<u8>) -> Vec<u8> {
+    pub(super) fn take_output(&mut self, empty: Output) -> Output {
         self.gathered = 0;
         self.pipeline.take_output(empty)
     }

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use super::core::State;
 use super::flush::Rest;
-use super::input::{self, Input, take_read_buffer};
+use super::input::{self, Input, Taken, take_read_buffer};
+use super::tail::Arrived;
 use super::{Channel, DUTY_GRACE, clock, connection_lost, wake_all};
 use crate::error::RpcError;
 use crate::pipeline::Tail;
@@ -277,7 +278,7 @@ impl<H: RequestHandler> Driver<H> {
         }
     }
 
-    fn through_pipeline<'a>(&mut self, input: &'a [u8]) -> (Batch<'a>, input::Rest) {
+    fn through_pipeline<'a>(&mut self, input: &'a Taken) -> (Batch<'a>, input::Rest) {
         let now = clock();
         let mut requests = Vec::new();
         let mut wakers = Vec::new();
@@ -285,7 +286,8 @@ impl<H: RequestHandler> Driver<H> {
         let overloaded = core.is_overloaded(self.channel.limits.max_concurrent_requests);
         let room = core.room(self.channel.limits.max_concurrent_requests).min(self.pace);
         let had_output = core.pipeline.pending_bytes();
-        let consumed = core.reading(now, &mut wakers, &mut requests, room, |pipeline, tail| {
+        let arrived = Arrived { room, shared: input.shared(), requests: &mut requests };
+        let consumed = core.reading(now, &mut wakers, arrived, |pipeline, tail| {
             let consumed = pipeline.read(input, now, tail);
             pipeline.read_complete(now, tail);
             consumed
@@ -314,7 +316,8 @@ impl<H: RequestHandler> Driver<H> {
         let mut requests = Vec::new();
         let mut core = self.channel.lock();
         let overloaded = core.is_overloaded(self.channel.limits.max_concurrent_requests);
-        core.reading(now, &mut wakers, &mut requests, usize::MAX, |_, tail| {
+        let arrived = Arrived { room: usize::MAX, shared: None, requests: &mut requests };
+        core.reading(now, &mut wakers, arrived, |_, tail| {
             inbox.into_iter().for_each(|frame| tail.read(frame));
         });
         core.admit(&mut wakers);
@@ -330,7 +333,7 @@ impl<H: RequestHandler> Driver<H> {
         let drain = poll_fn(|cx| {
             loop {
                 dropped.clear();
-                match self.reader.poll_read(cx, &mut dropped) {
+                match self.reader.poll_read(cx, &mut dropped, usize::MAX) {
                     Poll::Ready(Ok(n)) if n > 0 => {}
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,

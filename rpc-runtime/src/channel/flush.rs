@@ -1,10 +1,14 @@
 //! How bytes leave; the rules are in the documentation of [`channel`](super).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 
 use super::{Channel, ChannelLimits, clock, connection_lost, wake_all};
 use crate::buffer;
+use crate::protocol::Output;
+
+/// Pieces of one vectored write.
+const MAX_SLICES: usize = 16;
 
 /// The promise to flush a channel; kept when it is dropped.
 pub(super) struct FlushDuty<'c>(pub(super) &'c Channel);
@@ -18,18 +22,14 @@ impl Drop for FlushDuty<'_> {
 /// What the operating system did not take.
 #[derive(Default)]
 pub(super) struct Rest {
-    pub(super) buffer: Vec<u8>,
+    output: Output,
     /// Where it begins.
-    pub(super) at: usize,
+    at: usize,
 }
 
 impl Rest {
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.buffer.get(self.at..).unwrap_or_default()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes().is_empty()
+        self.output.len() <= self.at
     }
 }
 
@@ -49,7 +49,7 @@ impl ChannelLimits {
 impl Channel {
     /// Writes all that has gathered. Never waits; what does not fit is left to the driver.
     pub(crate) fn flush(&self) {
-        let mut buffer = {
+        let mut output = {
             let mut core = self.lock();
             core.duty = false;
             if core.writing || !core.pipeline.has_output() {
@@ -65,13 +65,13 @@ impl Channel {
         };
         let mut wakers = Vec::new();
         loop {
-            let (written, result) = self.write_some(&buffer);
+            let (written, result) = self.write_some(&output, 0);
             let mut core = self.lock();
             core.written(written, clock(), &mut wakers);
             match result {
                 Ok(true) => {}
                 Ok(false) => {
-                    core.rest = Rest { buffer, at: written };
+                    core.rest = Rest { output, at: written };
                     wakers.extend(core.driver.take());
                     break;
                 }
@@ -81,38 +81,43 @@ impl Channel {
                     break;
                 }
             }
-            buffer.clear();
+            let empty = output.cleared(buffer::MAX_KEPT);
             // With a promise outstanding, what has gathered since leaves when that is kept.
             if core.duty || !core.pipeline.has_output() {
                 core.writing = false;
-                if buffer.capacity() <= buffer::MAX_KEPT {
-                    core.spare = buffer;
-                }
+                core.spare = empty;
                 wakers.extend(core.driver_if_needed());
                 break;
             }
-            buffer = core.take_output(buffer);
+            output = core.take_output(empty);
         }
         wake_all(wakers);
     }
 
     /// Writes until all is written (`true`) or no more fits (`false`). Says how much was written.
-    pub(super) fn write_some(&self, bytes: &[u8]) -> (usize, io::Result<bool>) {
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..)
-            && !rest.is_empty()
-        {
-            match self.writer.try_write(rest) {
-                Ok(0) => return (at, Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => at += n,
+    fn write_some(&self, output: &Output, from: usize) -> (usize, io::Result<bool>) {
+        let mut written = 0;
+        while from + written < output.len() {
+            let at = from + written;
+            let result = match output.single(at) {
+                Some(bytes) => self.writer.try_write(bytes),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                    let filled = output.slices(at, &mut slices);
+                    self.writer.try_write_vectored(slices.get(..filled).unwrap_or_default())
+                }
+            };
+            match result {
+                Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => written += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return (at, Ok(false));
+                    return (written, Ok(false));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (at, Err(error)),
+                Err(error) => return (written, Err(error)),
             }
         }
-        (at, Ok(true))
+        (written, Ok(true))
     }
 
     /// Writes what was left over: `Ok(true)` if it made progress.
@@ -128,20 +133,16 @@ impl Channel {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(ready) => ready?,
         }
-        let (written, result) = self.write_some(rest.bytes());
+        let (written, result) = self.write_some(&rest.output, rest.at);
         result?;
         rest.at += written;
         let mut wakers = Vec::new();
         let mut core = self.lock();
         core.written(written, clock(), &mut wakers);
         if rest.is_empty() {
-            let mut empty = std::mem::take(rest).buffer;
-            empty.clear();
-            if empty.capacity() > buffer::MAX_KEPT {
-                empty = Vec::new();
-            }
+            let empty = std::mem::take(rest).output.cleared(buffer::MAX_KEPT);
             if core.pipeline.has_output() {
-                *rest = Rest { buffer: core.take_output(empty), at: 0 };
+                *rest = Rest { output: core.take_output(empty), at: 0 };
             } else {
                 core.writing = false;
             }

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::Deref;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::transport::Reader;
 
@@ -12,6 +13,8 @@ use crate::transport::Reader;
 const READ_BYTES: usize = 64 << 10;
 /// A remainder smaller than this is copied rather than keeping a whole read buffer.
 const SMALL: usize = 4 << 10;
+/// A frame of this size or more is read into a buffer of its own.
+const LARGE: usize = READ_BYTES;
 /// A payload's buffer grows to at most twice what has arrived, beyond this: a length that was only
 /// announced takes no memory.
 const TRUSTED_BYTES: usize = 128 << 10;
@@ -44,6 +47,36 @@ pub(super) struct Input {
     needed: usize,
     /// There may be whole frames: reading stopped because too much was in work.
     has_frames: bool,
+    /// The largest frame that has come whole. So much is taken at once for the next one: it costs
+    /// the peer no more than it has cost before.
+    largest: usize,
+}
+
+/// Input while it is looked at.
+pub(super) enum Taken {
+    Own(BytesMut),
+    /// A large frame: whoever wants to keep its payload need not copy it.
+    Shared(Bytes),
+}
+
+impl Taken {
+    pub(super) fn shared(&self) -> Option<&Bytes> {
+        match self {
+            Self::Own(_) => None,
+            Self::Shared(bytes) => Some(bytes),
+        }
+    }
+}
+
+impl Deref for Taken {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
 }
 
 impl Input {
@@ -66,6 +99,30 @@ impl Input {
         if self.has_frames {
             return Poll::Ready(Ok(true));
         }
+        let missing = self.needed.saturating_sub(self.bytes.len());
+        // A large frame gets a buffer of its own, and nothing behind it is read into that.
+        let limit = if self.is_large() { missing } else { usize::MAX };
+        self.make_room(missing);
+        let read = reader.poll_read(cx, &mut self.bytes, limit);
+        if read.is_pending() {
+            self.shrink();
+        }
+        read.map_ok(|bytes| bytes > 0)
+    }
+
+    fn make_room(&mut self, missing: usize) {
+        if self.is_large() {
+            let trusted = TRUSTED_BYTES.max(self.bytes.len()).max(self.largest);
+            if self.bytes.capacity() < self.needed.min(trusted) {
+                let mut own = BytesMut::with_capacity(self.needed.min(trusted));
+                own.extend_from_slice(&self.bytes);
+                give_read_buffer(std::mem::replace(&mut self.bytes, own));
+            }
+            if self.bytes.capacity() == self.bytes.len() {
+                self.bytes.reserve(missing.min(trusted));
+            }
+            return;
+        }
         if self.bytes.len() < SMALL {
             // The small remainder moves into a large buffer, which goes back when there is nothing
             // to read: an idle connection has no buffer.
@@ -73,28 +130,39 @@ impl Input {
             large.extend_from_slice(&self.bytes);
             self.bytes = large;
         }
-        let missing = self.needed.saturating_sub(self.bytes.len());
         let room = self.bytes.capacity() - self.bytes.len();
         if missing > room || room == 0 {
-            let trusted = TRUSTED_BYTES.max(self.bytes.len());
-            self.bytes.reserve(missing.clamp(READ_BYTES, trusted));
+            self.bytes.reserve(missing.max(READ_BYTES));
         }
-        let read = reader.poll_read(cx, &mut self.bytes);
-        if read.is_pending() {
-            self.shrink();
-        }
-        read.map_ok(|bytes| bytes > 0)
+    }
+
+    /// What comes next is a large frame.
+    fn is_large(&self) -> bool {
+        self.needed >= LARGE
     }
 
     /// The bytes, to be given back with [`put_back`](Self::put_back).
-    pub(super) fn take(&mut self) -> BytesMut {
-        std::mem::take(&mut self.bytes)
+    pub(super) fn take(&mut self) -> Taken {
+        let bytes = std::mem::take(&mut self.bytes);
+        if self.is_large() { Taken::Shared(bytes.freeze()) } else { Taken::Own(bytes) }
     }
 
     /// Takes back what was not consumed.
-    pub(super) fn put_back(&mut self, mut bytes: BytesMut, rest: Rest) {
-        bytes.advance(rest.consumed.min(bytes.len()));
-        self.bytes = bytes;
+    pub(super) fn put_back(&mut self, taken: Taken, rest: Rest) {
+        if self.is_large() && rest.consumed > 0 {
+            self.largest = self.needed;
+        }
+        self.bytes = match taken {
+            Taken::Own(mut bytes) => {
+                bytes.advance(rest.consumed.min(bytes.len()));
+                bytes
+            }
+            Taken::Shared(mut bytes) => {
+                bytes.advance(rest.consumed.min(bytes.len()));
+                // Somebody may have kept a part of it.
+                bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared))
+            }
+        };
         self.needed = rest.needed;
         self.has_frames = rest.has_frames;
         self.shrink();

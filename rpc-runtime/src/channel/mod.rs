@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-pub(crate) use call::{CallError, Reply, Request};
+pub(crate) use call::{CallError, Reply, ReplyBody, Request};
 pub use handle::ChannelHandle;
 pub(crate) use pump::{Source, pump};
 pub(crate) use streams::{IncomingStream, OutgoingStream};
@@ -49,7 +49,7 @@ use crate::handlers::{AnswerPings, RefuseUnknown};
 use crate::in_flight::InFlight;
 use crate::pipeline::{Change, Pipeline, Watermarks};
 use crate::protocol::{
-    Agreement, DEFAULT_MAX_PAYLOAD, Frame, FrameCodec, Header, Hello, Kind, error_frame,
+    Agreement, DEFAULT_MAX_PAYLOAD, Frame, FrameCodec, Header, Hello, Kind, Output, error_frame,
 };
 use crate::transport::{Transport, Writer};
 
@@ -136,7 +136,7 @@ impl Channel {
             duty_due: None,
             writing: false,
             rest: Rest::default(),
-            spare: Vec::new(),
+            spare: Output::default(),
             driver: None,
             paused: false,
             armed: None,

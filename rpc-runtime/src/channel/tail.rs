@@ -3,13 +3,15 @@
 use std::task::Waker;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::streams::{Streams, Unwanted};
 use super::work::Work;
 use super::{Core, State};
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
 use crate::pipeline::{Pipeline, Tail};
-use crate::protocol::{Body, Flags, Frame, Header, Hello, Kind, error_frame, payload};
+use crate::protocol::{Body, Flags, Frame, Header, Hello, KEPT_WHOLE, Kind, error_frame, payload};
 use crate::status::Status;
 
 /// The tail of a channel's pipeline.
@@ -20,6 +22,33 @@ pub(super) enum ChannelTail<'c, 'a> {
     Aside(&'c mut Vec<Frame<'static>>),
 }
 
+/// The requests of one batch.
+pub(super) struct Arrived<'c, 'a> {
+    /// For the driver to hand on once the lock is released.
+    pub(super) requests: &'c mut Vec<Frame<'a>>,
+    /// How many more may be taken.
+    pub(super) room: usize,
+    /// The bytes that are looked at, if parts of them may be kept.
+    pub(super) shared: Option<&'c Bytes>,
+}
+
+impl Arrived<'_, '_> {
+    /// A payload that is large enough to be kept where it is.
+    fn keep(&self, body: &Body<'_>) -> Option<Bytes> {
+        match body {
+            Body::Owned(bytes) => Some(bytes.clone()).filter(|bytes| bytes.len() >= KEPT_WHOLE),
+            Body::Slice(part) if part.len() >= KEPT_WHOLE => {
+                let whole = self.shared?;
+                // A handler may have put another payload in the place of the one that was read.
+                let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+                let end = start.checked_add(part.len()).filter(|end| *end <= whole.len())?;
+                Some(whole.slice(start..end))
+            }
+            Body::Slice(_) | Body::TooLarge { .. } => None,
+        }
+    }
+}
+
 pub(super) struct Reading<'c, 'a> {
     pub(super) in_flight: &'c mut InFlight,
     pub(super) work: &'c mut Work,
@@ -28,14 +57,11 @@ pub(super) struct Reading<'c, 'a> {
     pub(super) peer_hello: &'c mut Option<Hello>,
     pub(super) await_hello: &'c mut Option<Waker>,
     pub(super) wakers: &'c mut Vec<Waker>,
-    /// Requests, for the driver to hand on once the lock is released.
-    pub(super) requests: &'c mut Vec<Frame<'a>>,
+    pub(super) arrived: Arrived<'c, 'a>,
     /// What is to be said to the peer once the batch is through.
     pub(super) replies: Vec<Frame<'static>>,
     /// Why the peer is about to close, if it said so.
     pub(super) peer_error: &'c mut Option<RpcError>,
-    /// How many more requests may be taken.
-    pub(super) room: usize,
     /// Why the connection is to be closed, if the peer said something that leaves no other way.
     pub(super) fatal: Option<RpcError>,
 }
@@ -58,7 +84,7 @@ impl<'a> Tail<'a> for ChannelTail<'_, 'a> {
     fn accepts(&self) -> bool {
         match self {
             Self::Reading(reading) => {
-                reading.requests.len() < reading.room && reading.fatal.is_none()
+                reading.arrived.requests.len() < reading.arrived.room && reading.fatal.is_none()
             }
             Self::Aside(_) => true,
         }
@@ -85,7 +111,7 @@ impl<'a> Reading<'_, 'a> {
             // Its items may be next in this very batch.
             self.streams.open_incoming(frame.header.id, self.wakers);
         }
-        self.requests.push(frame);
+        self.arrived.requests.push(frame);
     }
 
     #[inline]
@@ -104,7 +130,10 @@ impl<'a> Reading<'_, 'a> {
         };
         let usable = unusable.is_none();
         let waker = match unusable {
-            None => self.in_flight.answer(frame.header, frame.body.as_slice()),
+            None => match self.arrived.keep(&frame.body) {
+                Some(whole) => self.in_flight.answer_with(frame.header, whole),
+                None => self.in_flight.answer(frame.header, frame.body.as_slice()),
+            },
             Some(error) => self.in_flight.fail(id, error),
         };
         if flags.contains(Flags::STREAM) {
@@ -165,8 +194,8 @@ impl<'a> Reading<'_, 'a> {
     fn take_back(&mut self, id: u64) {
         let given_up =
             |request: &Frame<'_>| request.header.id == id && request.header.kind == Kind::Request;
-        if let Some(at) = self.requests.iter().rposition(given_up) {
-            self.requests.remove(at);
+        if let Some(at) = self.arrived.requests.iter().rposition(given_up) {
+            self.arrived.requests.remove(at);
             self.streams.forget_incoming(id);
         }
     }
@@ -206,8 +235,7 @@ impl Core {
         &mut self,
         now: Instant,
         wakers: &mut Vec<Waker>,
-        requests: &mut Vec<Frame<'a>>,
-        room: usize,
+        arrived: Arrived<'_, 'a>,
         run: impl FnOnce(&mut Pipeline, &mut ChannelTail<'_, 'a>) -> R,
     ) -> R {
         let Self {
@@ -230,9 +258,8 @@ impl Core {
             await_hello,
             peer_error,
             wakers,
-            requests,
+            arrived,
             replies: Vec::new(),
-            room,
             fatal: None,
         });
         let result = run(pipeline, &mut tail);

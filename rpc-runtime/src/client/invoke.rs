@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 use crate::buffer;
-use crate::channel::{CallError, Channel, Reply, Request, clock, read_error};
+use crate::channel::{CallError, Channel, Reply, ReplyBody, Request, clock, read_error};
 use crate::context::{Context, Metadata};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
@@ -25,7 +25,9 @@ pub async fn call<M: Method>(client: &Client, mut arguments: M::Arguments) -> M:
     let outcome = reply.and_then(|mut reply| {
         let stream = reply.stream.take();
         let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply));
-        buffer::give(reply.body);
+        if let ReplyBody::Pooled(body) = reply.body {
+            buffer::give(body);
+        }
         outcome
     });
     outcome.unwrap_or_else(|error| {

@@ -6,7 +6,7 @@ use std::task::Context;
 use crate::channel::Channel;
 use crate::channel::driver::{Batch, RequestHandler};
 use crate::error::RpcError;
-use crate::protocol::{Kind, error_answer};
+use crate::protocol::{Frame, Kind, error_answer};
 use crate::status::Status;
 
 /// The request handler of an end that provides nothing.
@@ -24,7 +24,7 @@ impl RequestHandler for NoServices {
             drop(channel.incoming_stream(&request.header));
             if request.header.kind == Kind::Request {
                 let (header, body) = error_answer(request.header.id, &error);
-                channel.append_answers(std::iter::once((header, &*body)), batch.now);
+                channel.append_answers(std::iter::once(Frame::new(header, &body)), batch.now);
             }
         }
     }

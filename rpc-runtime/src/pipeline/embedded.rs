@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Change, Pipeline, Tail, Watermarks};
 use crate::error::RpcError;
-use crate::protocol::{Codec, DEFAULT_MAX_PAYLOAD, Decoded, Frame, FrameCodec, Header};
+use crate::protocol::{Codec, DEFAULT_MAX_PAYLOAD, Decoded, Frame, FrameCodec, Header, Output};
 
 /// A pipeline with a frozen clock and no socket, Netty's `EmbeddedChannel`.
 ///
@@ -172,7 +172,7 @@ impl EmbeddedChannel {
 
     /// The bytes that reached the head. They count as written.
     pub fn take_output(&mut self) -> Vec<u8> {
-        let bytes = self.pipeline.take_output(Vec::new());
+        let bytes = self.pipeline.take_output(Output::default()).to_vec();
         if !bytes.is_empty() {
             self.pipeline.written(bytes.len(), self.now, &mut self.tail);
         }

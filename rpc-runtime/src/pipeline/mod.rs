@@ -30,7 +30,7 @@ pub use handler::{ChannelHandler, Flow, Handled};
 use self::context::Op;
 use self::traverse::Cursor;
 use crate::error::RpcError;
-use crate::protocol::{Codec, Decoded, Frame, Header};
+use crate::protocol::{Codec, Decoded, Frame, Header, Output};
 
 /// Where inbound events end up that no handler stopped.
 pub trait Tail<'a> {
@@ -89,7 +89,7 @@ pub struct Pipeline {
     runaway: bool,
     /// Bytes that the codec needs to go on, if it has seen all that there is.
     needed: usize,
-    out: Vec<u8>,
+    out: Output,
     /// Bytes encoded and not yet taken by the operating system.
     pending_bytes: usize,
     watermarks: Watermarks,
@@ -109,7 +109,7 @@ impl Pipeline {
             cursors: Vec::new(),
             runaway: false,
             needed: 0,
-            out: Vec::new(),
+            out: Output::default(),
             pending_bytes: 0,
             watermarks,
             writable: true,
@@ -286,7 +286,7 @@ impl Pipeline {
     }
 
     /// The bytes to be written, if any, in exchange for an empty buffer.
-    pub fn take_output(&mut self, empty: Vec<u8>) -> Vec<u8> {
+    pub fn take_output(&mut self, empty: Output) -> Output {
         std::mem::replace(&mut self.out, empty)
     }
 

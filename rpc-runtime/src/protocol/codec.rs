@@ -2,6 +2,7 @@
 
 use super::frame::{Body, Frame};
 use super::header::{HEADER_LEN, Header, Kind};
+use super::output::Output;
 use crate::error::RpcError;
 use crate::status::Status;
 
@@ -47,7 +48,7 @@ pub trait Codec: Send + 'static {
     ///
     /// # Errors
     /// The frame can't be written. Nothing was appended then, and the connection goes on.
-    fn encode(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), RpcError>;
+    fn encode(&mut self, frame: &Frame<'_>, out: &mut Output) -> Result<(), RpcError>;
 }
 
 /// Magic and version.
@@ -112,7 +113,7 @@ impl Codec for FrameCodec {
     }
 
     #[inline]
-    fn encode(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), RpcError> {
+    fn encode(&mut self, frame: &Frame<'_>, out: &mut Output) -> Result<(), RpcError> {
         let body = frame.body.as_slice();
         let limit = self.limit(frame.header.kind);
         let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= limit);
@@ -123,9 +124,18 @@ impl Codec for FrameCodec {
             )
             .unexecuted());
         };
-        out.reserve(HEADER_LEN + body.len());
-        out.extend_from_slice(&Header { length, ..frame.header }.encode());
-        out.extend_from_slice(body);
+        let header = Header { length, ..frame.header }.encode();
+        match &frame.body {
+            Body::Owned(bytes) => {
+                out.extend_from_slice(&header);
+                out.append(bytes.clone());
+            }
+            Body::Slice(_) | Body::TooLarge { .. } => {
+                out.reserve(HEADER_LEN + body.len());
+                out.extend_from_slice(&header);
+                out.extend_from_slice(body);
+            }
+        }
         Ok(())
     }
 }
@@ -135,10 +145,10 @@ mod tests {
     use super::*;
 
     fn request(id: u64, body: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let header = Header { id, ..Header::new(Kind::Request) };
         FrameCodec::new(1 << 20).encode(&Frame::new(header, body), &mut out).unwrap();
-        out
+        out.to_vec()
     }
 
     #[test]
@@ -162,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_payload_over_the_limit_is_not_written_and_the_error_has_size_and_limit() {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let error = FrameCodec::new(10)
             .encode(&Frame::new(Header::new(Kind::Request), &[0; 11]), &mut out)
             .unwrap_err();

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::header::{Header, Kind};
+use super::output::KEPT_WHOLE;
 
 /// A header and its payload.
 #[derive(Clone, Debug)]
@@ -43,6 +44,14 @@ impl<'a> Frame<'a> {
     /// A frame whose payload is borrowed.
     pub fn new(header: Header, body: &'a [u8]) -> Self {
         Self { header, body: Body::Slice(body) }
+    }
+
+    /// A frame that takes a payload which is worth it, and borrows a small one.
+    pub(crate) fn taking(header: Header, body: &'a mut Vec<u8>) -> Self {
+        if body.len() < KEPT_WHOLE {
+            return Self::new(header, body);
+        }
+        Self { header, body: Body::Owned(std::mem::take(body).into()) }
     }
 
     /// A frame that is nothing but its header.

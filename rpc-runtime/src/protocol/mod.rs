@@ -7,6 +7,7 @@ mod codec;
 mod frame;
 mod header;
 mod hello;
+mod output;
 pub(crate) mod payload;
 mod positional;
 
@@ -17,6 +18,8 @@ pub use codec::{Codec, Decoded, FrameCodec};
 pub use frame::{Body, Frame};
 pub use header::{Flags, HEADER_LEN, Header, Kind, MAGIC, VERSION};
 pub use hello::{Hello, HelloService};
+pub(crate) use output::KEPT_WHOLE;
+pub use output::Output;
 
 /// The header and payload of a response that says why a call failed.
 pub(crate) fn error_answer(id: u64, error: &RpcError) -> (Header, Vec<u8>) {

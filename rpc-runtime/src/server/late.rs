@@ -13,7 +13,7 @@ use crate::channel::{Channel, Source, Ticket, pump};
 use crate::context::Context;
 use crate::error::RpcError;
 use crate::protocol::payload::Form;
-use crate::protocol::{Flags, Header, Kind, error_answer};
+use crate::protocol::{Flags, Frame, Header, Kind, error_answer};
 use crate::service::{BoxCall, Finished};
 
 /// A request in work, until it is dropped.
@@ -62,7 +62,7 @@ pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
             Err(error) => Poll::Ready((Err(error), body)),
         }
     });
-    let (result, body) = match deadline {
+    let (result, mut body) = match deadline {
         // A oneway call has nobody who stops waiting for it.
         Some(deadline) if late.request.kind != Kind::Oneway => {
             tokio::time::timeout_at(deadline.into(), finished).await.unwrap_or_else(|_| {
@@ -81,7 +81,8 @@ pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
     }
     match result {
         Ok(finished) => {
-            channel.answer(*ticket, answer_header(request, &finished), &body).await;
+            let answer = Frame::taking(answer_header(request, &finished), &mut body);
+            channel.answer(*ticket, answer).await;
             buffer::give(body);
             if let Some(source) = finished.stream {
                 let form = Form::of(request.flags);
@@ -90,7 +91,7 @@ pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
         }
         Err(error) => {
             let (header, body) = error_answer(request.id, &error);
-            channel.answer(*ticket, header, &body).await;
+            channel.answer(*ticket, Frame::new(header, &body)).await;
         }
     }
 }

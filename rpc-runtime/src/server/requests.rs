@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::dispatcher::{Dispatcher, Route};
@@ -21,7 +22,7 @@ use crate::context::Context;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Form};
-use crate::protocol::{Body, Frame, Header, Kind, error_answer};
+use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, error_answer};
 use crate::service::{BoxCall, Finished, Request};
 use crate::status::Status;
 
@@ -33,9 +34,17 @@ pub(super) struct Requests {
     dispatcher: Arc<Dispatcher>,
     /// Held by every request in work.
     done: mpsc::Sender<()>,
-    /// Ready answers, and where their bodies are in `bodies`.
-    answers: Vec<(Header, Range<usize>)>,
+    /// Ready answers, in order.
+    answers: Vec<(Header, Gathered)>,
     bodies: Vec<u8>,
+}
+
+/// The body of a ready answer.
+enum Gathered {
+    /// Where it is in `bodies`.
+    In(Range<usize>),
+    /// A large one is not copied again.
+    Whole(Bytes),
 }
 
 /// A request that is known to be for a method that exists.
@@ -164,7 +173,8 @@ impl Requests {
             return;
         }
         let header = answer_header(request, &finished);
-        self.answers.push((header, start..self.bodies.len()));
+        let body = self.gathered(start);
+        self.answers.push((header, body));
         if let Some(source) = finished.stream {
             // Its items may come only after the answer.
             self.append_answers(channel, clock());
@@ -181,7 +191,21 @@ impl Requests {
         let (header, body) = error_answer(request.id, error);
         let start = self.bodies.len();
         self.bodies.extend_from_slice(&body);
-        self.answers.push((header, start..self.bodies.len()));
+        self.answers.push((header, Gathered::In(start..self.bodies.len())));
+    }
+
+    /// The body that is behind `start`.
+    fn gathered(&mut self, start: usize) -> Gathered {
+        let end = self.bodies.len();
+        if end - start < KEPT_WHOLE {
+            return Gathered::In(start..end);
+        }
+        let whole = if start == 0 {
+            std::mem::take(&mut self.bodies)
+        } else {
+            self.bodies.split_off(start)
+        };
+        Gathered::Whole(whole.into())
     }
 
     /// Lets a request go on in a task of its own.
@@ -225,8 +249,11 @@ impl Requests {
         if answers.is_empty() {
             return;
         }
-        let body = |range| bodies.get(range).unwrap_or_default();
-        channel.append_answers(answers.drain(..).map(|(header, range)| (header, body(range))), now);
+        let answers = answers.drain(..).map(|(header, body)| match body {
+            Gathered::In(range) => Frame::new(header, bodies.get(range).unwrap_or_default()),
+            Gathered::Whole(bytes) => Frame { header, body: Body::Owned(bytes) },
+        });
+        channel.append_answers(answers, now);
         bodies.clear();
     }
 }

@@ -52,9 +52,10 @@ impl Reader for PipeReader {
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut BytesMut,
+        limit: usize,
     ) -> Poll<io::Result<usize>> {
         let mut pipe = locked(&self.0);
-        let room = buffer.capacity() - buffer.len();
+        let room = limit.min(buffer.capacity() - buffer.len());
         let n = pipe.bytes.len().min(room);
         if n == 0 {
             if pipe.closed {

@@ -3,7 +3,7 @@
 mod memory;
 mod tcp;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -13,9 +13,14 @@ use crate::uri::Uri;
 
 /// The reading half of a connection. The driver has it.
 pub(crate) trait Reader: Send + 'static {
-    /// Appends what there is to `buffer`, at most its spare capacity: `Ok(0)` is the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut)
-    -> Poll<io::Result<usize>>;
+    /// Appends what there is to `buffer`, at most its spare capacity and at most `limit` bytes:
+    /// `Ok(0)` is the end.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        limit: usize,
+    ) -> Poll<io::Result<usize>>;
 
     /// Whether the peer has ended the connection, as far as is known without reading.
     fn is_closed(&mut self, cx: &mut Context<'_>) -> bool;
@@ -28,6 +33,14 @@ pub(crate) trait Writer: Send + Sync + 'static {
     /// # Errors
     /// `WouldBlock` if nothing fits now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// The same for bytes in several pieces.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing fits now.
+    fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.try_write(pieces.first().map_or(&[], |piece| piece))
+    }
 
     /// Ready when something may fit again. Only the driver waits here.
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;

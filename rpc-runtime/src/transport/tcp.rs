@@ -1,13 +1,13 @@
 //! `tcp://host:port`.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
@@ -61,8 +61,11 @@ impl Reader for OwnedReadHalf {
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut BytesMut,
+        limit: usize,
     ) -> Poll<io::Result<usize>> {
-        pin!(self.read_buf(buffer)).poll(cx)
+        // The capacity is said as well: without it the buffer would grow.
+        let room = limit.min(buffer.capacity() - buffer.len());
+        pin!(self.read_buf(&mut buffer.limit(room))).poll(cx)
     }
 
     fn is_closed(&mut self, cx: &mut Context<'_>) -> bool {
@@ -88,6 +91,13 @@ impl Writer for TcpWriter {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &*self.locked() {
             Some(socket) => socket.try_write(bytes),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &*self.locked() {
+            Some(socket) => socket.try_write_vectored(pieces),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
