@@ -27,7 +27,11 @@ fn contestant(binary: &str) -> Option<fn(&Args) -> Result<()>> {
     Some(match binary {
         "ours" => ours::run,
         "prototype" => prototype::run,
+        "peer-capnp" => peer_capnp::run,
         "peer-tarpc" => peer_tarpc::run,
+        "peer-tonic" => peer_tonic::run,
+        "peer-ttrpc" => peer_ttrpc::run,
+        "peer-volo" => peer_volo::run,
         _ => return None,
     })
 }

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
+use tokio::task::{JoinHandle, spawn_local};
+
+use crate::load::Caller;
 use crate::work::Call;
-use crate::{Args, Result, idle, load};
+use crate::{Args, Histogram, Result, Role, idle, load};
 
 /// One connection, used by any number of callers at a time. Clones are the same connection.
 pub trait Connection: Clone + Send + Sync + 'static {
@@ -22,21 +25,10 @@ pub async fn drive<C: Connection>(
     args: &Args,
     connect: impl AsyncFn(SocketAddr) -> Result<C>,
 ) -> Result<()> {
-    let call = |connection: C| async move |call| connection.call(call).await;
-    if args.role == crate::Role::Idle {
-        return idle::run(args, async || {
-            let connection = connect(args.address).await?;
-            connection.call(Call::Text).await?;
-            Ok(connection)
-        })
-        .await;
-    }
-    let mut connections = Vec::new();
-    for _ in 0..args.connections.max(1) {
-        connections.push(connect(args.address).await?);
-    }
-    load::run(args, &connections, |caller, connection| tokio::spawn(caller.run(call(connection))))
-        .await
+    let spawn = |caller: Caller, connection: C| {
+        tokio::spawn(caller.run(async move |call| connection.call(call).await))
+    };
+    drive_with(args, connect, async |connection| connection.call(Call::Text).await, spawn).await
 }
 
 /// As [`drive`], all on this thread.
@@ -44,21 +36,29 @@ pub async fn drive_local<C: LocalConnection>(
     args: &Args,
     connect: impl AsyncFn(SocketAddr) -> Result<C>,
 ) -> Result<()> {
-    let call = |connection: C| async move |call| connection.call(call).await;
-    if args.role == crate::Role::Idle {
-        return idle::run(args, async || {
+    let spawn = |caller: Caller, connection: C| {
+        spawn_local(caller.run(async move |call| connection.call(call).await))
+    };
+    drive_with(args, connect, async |connection| connection.call(Call::Text).await, spawn).await
+}
+
+async fn drive_with<C: Clone>(
+    args: &Args,
+    connect: impl AsyncFn(SocketAddr) -> Result<C>,
+    call_once: impl AsyncFn(&C) -> Result<()>,
+    spawn: impl Fn(Caller, C) -> JoinHandle<Result<Histogram>>,
+) -> Result<()> {
+    if args.role == Role::Idle {
+        let open = async || {
             let connection = connect(args.address).await?;
-            connection.call(Call::Text).await?;
+            call_once(&connection).await?;
             Ok(connection)
-        })
-        .await;
+        };
+        return idle::run(args, open).await;
     }
     let mut connections = Vec::new();
     for _ in 0..args.connections.max(1) {
         connections.push(connect(args.address).await?);
     }
-    load::run(args, &connections, |caller, connection| {
-        tokio::task::spawn_local(caller.run(call(connection)))
-    })
-    .await
+    load::run(args, &connections, spawn).await
 }

@@ -62,6 +62,11 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     two_threads("tarpc, bincode, in place", Kind::Peer, "peer-tarpc", "bincode-in-place"),
     two_threads("tarpc, MessagePack, in place", Kind::Peer, "peer-tarpc", "messagepack-in-place"),
     one_thread("tarpc, bincode, one thread", Kind::Peer, "peer-tarpc", "bincode"),
+    two_threads("tonic", Kind::Peer, "peer-tonic", "default"),
+    two_threads("volo-thrift, pooled", Kind::Peer, "peer-volo", "pooled"),
+    two_threads("volo-thrift, multiplexed", Kind::Peer, "peer-volo", "multiplexed"),
+    one_thread("capnp-rpc, one thread", Kind::Peer, "peer-capnp", "default"),
+    two_threads("ttrpc", Kind::Peer, "peer-ttrpc", "default"),
 ];
 
 impl Contestant {

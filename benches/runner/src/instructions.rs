@@ -1,4 +1,4 @@
-//! Instructions per call, at both ends, as callgrind counts them. Unlike times they hardly differ
+//! Instructions per call, at both ends, as callgrind counts them. Unlike times they differ little
 //! from run to run, whatever else the machine does.
 
 use std::fs;
@@ -16,6 +16,8 @@ use crate::results::PerCall;
 /// Calls of the shorter run; the longer one has twice as many.
 const CALLS: u64 = 2_048;
 const CALLERS: [usize; 2] = [1, 64];
+/// How often each is run.
+const RUNS: usize = 3;
 /// Under callgrind everything takes some fifty times as long.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -48,9 +50,25 @@ fn is_counted(contestant: &Contestant) -> bool {
 }
 
 fn per_call(programs: &Programs, contestant: &Contestant, callers: usize) -> Result<(f64, f64)> {
-    let (client, server) = total(programs, contestant, callers, CALLS)?;
-    let (client_twice, server_twice) = total(programs, contestant, callers, 2 * CALLS)?;
+    let (client, server) = least(programs, contestant, callers, CALLS)?;
+    let (client_twice, server_twice) = least(programs, contestant, callers, 2 * CALLS)?;
     Ok(((client_twice - client) / CALLS as f64, (server_twice - server) / CALLS as f64))
+}
+
+/// The least of a few runs. Everything is so slow here that a server may take a method for one that
+/// holds its thread, and do more for it than it does otherwise.
+fn least(
+    programs: &Programs,
+    contestant: &Contestant,
+    callers: usize,
+    calls: u64,
+) -> Result<(f64, f64)> {
+    let mut least = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..RUNS {
+        let (client, server) = total(programs, contestant, callers, calls)?;
+        least = (least.0.min(client), least.1.min(server));
+    }
+    Ok(least)
 }
 
 fn total(

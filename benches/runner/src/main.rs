@@ -28,8 +28,8 @@ use crate::results::{Results, Section};
 /// Runs the framework, the limit and its peers on the same work, in turns, and writes
 /// `results.md`, `results.json` and `results.svg`.
 ///
-/// Everything takes about an hour; `--only`, `--settings` and `--contestants` take less. What is not measured keeps its
-/// former results, with their date.
+/// Everything takes about an hour; `--only`, `--settings` and `--contestants` take less. A part that
+/// is not measured keeps its former results, with their date.
 #[derive(Debug, Parser)]
 #[command(name = "benches/run")]
 struct Options {
