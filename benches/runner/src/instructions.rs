@@ -17,7 +17,7 @@ use crate::results::PerCall;
 const CALLS: u64 = 2_048;
 const CALLERS: [usize; 2] = [1, 64];
 /// How often each is run.
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 /// Under callgrind everything takes some fifty times as long.
 const PATIENCE: Duration = Duration::from_secs(300);
 

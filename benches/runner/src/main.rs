@@ -29,9 +29,10 @@ use crate::results::{Results, Section};
 /// `results.md`, `results.json` and `results.svg`.
 ///
 /// Everything takes about an hour; `--only`, `--settings` and `--contestants` take less. A part that
-/// is not measured keeps its former results, with their date.
+/// is not measured keeps its former results, with their date; one that is measured for some settings
+/// or contestants loses those of the others, so give such a run an `--out` of its own.
 #[derive(Debug, Parser)]
-#[command(name = "benches/run")]
+#[command(name = "benches/run", bin_name = "benches/run")]
 struct Options {
     /// Where the results go.
     #[arg(long, default_value = "docs/benchmarks")]
