@@ -1,0 +1,5 @@
+//! capnp-rpc as a contestant.
+
+fn main() -> std::process::ExitCode {
+    harness::main(peer_capnp::run)
+}

@@ -1,0 +1,109 @@
+//! This framework.
+//!
+//! | variant | what |
+//! | --- | --- |
+//! | `default` | a client as it comes |
+//! | `named` | structs travel as maps |
+//! | `compact` | structs travel as arrays |
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::work::{self, Call, Order, check};
+use harness::{Args, Connection, Role};
+use rpc_runtime::{Client, ClientBuilder, Encoding, Result, Server, rpc_service};
+
+/// The contract.
+#[rpc_service]
+pub trait Echo {
+    /// W1.
+    async fn order(&self, order: Order) -> Result<Order>;
+    /// W2.
+    async fn text(&self, text: String) -> Result<String>;
+    /// W3.
+    async fn blob(&self, blob: Bytes) -> Result<Bytes>;
+    /// A call with next to no values.
+    async fn number(&self, number: u64) -> Result<u64>;
+    /// Awaits for so many milliseconds.
+    async fn wait(&self, millis: u64) -> Result<()>;
+    /// Blocks its thread for so many milliseconds.
+    #[rpc(blocking)]
+    async fn block(&self, millis: u64) -> Result<()>;
+}
+
+struct Service;
+
+impl Echo for Service {
+    async fn order(&self, order: Order) -> Result<Order> {
+        Ok(order)
+    }
+
+    async fn text(&self, text: String) -> Result<String> {
+        Ok(text)
+    }
+
+    async fn blob(&self, blob: Bytes) -> Result<Bytes> {
+        Ok(blob)
+    }
+
+    async fn number(&self, number: u64) -> Result<u64> {
+        Ok(number)
+    }
+
+    async fn wait(&self, millis: u64) -> Result<()> {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        Ok(())
+    }
+
+    async fn block(&self, millis: u64) -> Result<()> {
+        std::thread::sleep(Duration::from_millis(millis));
+        Ok(())
+    }
+}
+
+/// The contestant.
+pub fn run(args: &Args) -> harness::Result<()> {
+    let runtime = args.runtime()?;
+    match args.role {
+        Role::Server => runtime.block_on(serve(args.address)),
+        _ => runtime.block_on(harness::drive(args, async |address| connect(args, address).await)),
+    }
+}
+
+async fn serve(address: SocketAddr) -> harness::Result<()> {
+    let server = Server::builder()
+        .provide(EchoServer::new(Service))
+        .bind(format!("tcp://{address}"))
+        .await?;
+    harness::listening(server.local_uri().trim_start_matches("tcp://").parse()?)?;
+    Ok(server.serve_until(pending::<()>()).await?)
+}
+
+async fn connect(args: &Args, address: SocketAddr) -> harness::Result<EchoClient> {
+    let client = client(&args.variant)?.connect(format!("tcp://{address}")).await?;
+    Ok(EchoClient::new(client))
+}
+
+fn client(variant: &str) -> harness::Result<ClientBuilder> {
+    match variant {
+        "default" => Ok(Client::builder()),
+        "named" => Ok(Client::builder().encoding(Encoding::Named)),
+        "compact" => Ok(Client::builder().encoding(Encoding::Compact)),
+        other => Err(format!("unknown variant {other}").into()),
+    }
+}
+
+impl Connection for EchoClient {
+    async fn call(&self, call: Call) -> harness::Result<()> {
+        match call {
+            Call::Order(id) => check(self.order(work::order(id)).await?.id, id),
+            Call::Text => check(self.text(work::TEXT.into()).await?.len(), work::TEXT.len()),
+            Call::Blob => check(self.blob(work::blob()).await?.len(), work::BLOB_LEN),
+            Call::Number(number) => check(self.number(number).await?, number),
+            Call::Wait(time) => Ok(self.wait(time.as_millis() as u64).await?),
+            Call::Block(time) => Ok(self.block(time.as_millis() as u64).await?),
+        }
+    }
+}

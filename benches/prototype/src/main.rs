@@ -1,0 +1,5 @@
+//! The prototype as a contestant.
+
+fn main() -> std::process::ExitCode {
+    harness::main(prototype::run)
+}

@@ -1,0 +1,5 @@
+//! The limit as a contestant.
+
+fn main() -> std::process::ExitCode {
+    harness::main(raw::run)
+}

@@ -1,0 +1,92 @@
+//! Who takes part.
+
+use harness::Threads;
+use harness::work::Workload;
+
+use crate::settings::Setting;
+
+/// One form of one framework.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contestant {
+    /// As it is called in the results.
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) binary: &'static str,
+    /// The binary's variant, at both ends.
+    pub(crate) variant: &'static str,
+    pub(crate) threads: Threads,
+}
+
+/// What a contestant is held against, and by whom.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    /// What cannot be beaten by a single caller at a time.
+    LimitAlone,
+    /// What cannot be beaten by many callers.
+    Limit,
+    /// No framework, but calls.
+    Prototype,
+    Ours,
+    Peer,
+}
+
+const fn two_threads(
+    name: &'static str,
+    kind: Kind,
+    binary: &'static str,
+    variant: &'static str,
+) -> Contestant {
+    Contestant { name, kind, binary, variant, threads: Threads::Two }
+}
+
+const fn one_thread(
+    name: &'static str,
+    kind: Kind,
+    binary: &'static str,
+    variant: &'static str,
+) -> Contestant {
+    Contestant { name, kind, binary, variant, threads: Threads::One }
+}
+
+/// All contestants, in the order in which they take turns.
+pub(crate) const CONTESTANTS: &[Contestant] = &[
+    two_threads("limit: raw ping-pong", Kind::LimitAlone, "raw", "ping-pong"),
+    two_threads("limit: raw pipelined", Kind::Limit, "raw", "pipelined"),
+    two_threads("prototype, bytes", Kind::Prototype, "prototype", "none"),
+    two_threads("prototype, rmp-serde", Kind::Prototype, "prototype", "rmp"),
+    two_threads("ours", Kind::Ours, "ours", "default"),
+    two_threads("ours, always named", Kind::Ours, "ours", "named"),
+    two_threads("ours, always compact", Kind::Ours, "ours", "compact"),
+    two_threads("tarpc, bincode", Kind::Peer, "peer-tarpc", "bincode"),
+    two_threads("tarpc, MessagePack", Kind::Peer, "peer-tarpc", "messagepack"),
+    two_threads("tarpc, bincode, in place", Kind::Peer, "peer-tarpc", "bincode-in-place"),
+    two_threads("tarpc, MessagePack, in place", Kind::Peer, "peer-tarpc", "messagepack-in-place"),
+    one_thread("tarpc, bincode, one thread", Kind::Peer, "peer-tarpc", "bincode"),
+    two_threads("tonic", Kind::Peer, "peer-tonic", "default"),
+    two_threads("volo-thrift, pooled", Kind::Peer, "peer-volo", "pooled"),
+    two_threads("volo-thrift, multiplexed", Kind::Peer, "peer-volo", "multiplexed"),
+    one_thread("capnp-rpc, one thread", Kind::Peer, "peer-capnp", "default"),
+    two_threads("ttrpc", Kind::Peer, "peer-ttrpc", "default"),
+];
+
+impl Contestant {
+    /// Whether this contestant can do what the setting asks, and it would say something.
+    pub(crate) fn takes_part(&self, setting: &Setting) -> bool {
+        let echoes = matches!(setting.workload, Workload::Order | Workload::Text | Workload::Blob);
+        match self.kind {
+            Kind::LimitAlone => echoes && setting.callers == 1,
+            Kind::Limit => echoes && setting.callers > 1,
+            // Serialized bytes are those of the other form, in another frame.
+            Kind::Prototype if self.variant == "rmp" => {
+                echoes && setting.workload != Workload::Blob
+            }
+            Kind::Prototype => echoes,
+            Kind::Ours | Kind::Peer => true,
+        }
+    }
+
+    /// Whether it makes calls of its own, and not just one frame again and again.
+    pub(crate) fn makes_calls(&self) -> bool {
+        !matches!(self.kind, Kind::LimitAlone | Kind::Limit)
+    }
+}

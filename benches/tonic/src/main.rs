@@ -1,0 +1,5 @@
+//! tonic as a contestant.
+
+fn main() -> std::process::ExitCode {
+    harness::main(peer_tonic::run)
+}

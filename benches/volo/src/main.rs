@@ -1,0 +1,5 @@
+//! volo-thrift as a contestant.
+
+fn main() -> std::process::ExitCode {
+    harness::main(peer_volo::run)
+}
