@@ -124,8 +124,8 @@ impl Client {
         let metadata = (header.flags, body.len());
         let mut written = None;
         let mut upload = Collected::default();
-        let mut result = Err(RpcError::unavailable("there is no connection").unexecuted());
-        for _ in 0..MAX_CHANNELS {
+        let mut channels_left = MAX_CHANNELS;
+        let result = loop {
             let channel = match self.invoker.ready() {
                 Some(channel) => channel,
                 None => match self.acquire(deadline).await {
@@ -133,10 +133,7 @@ impl Client {
                         now = clock();
                         channel
                     }
-                    Err(error) => {
-                        result = Err(error);
-                        break;
-                    }
+                    Err(error) => break Err(error),
                 },
             };
             let form = self.encoding.form(&channel, method.id(), call.fingerprint);
@@ -146,36 +143,24 @@ impl Client {
                 body.truncate(metadata.1);
                 match encode(arguments, form, &mut body, &mut upload, call.kind) {
                     Ok(flags) => header.flags = metadata.0.with(flags),
-                    Err(error) => {
-                        result = Err(error.unexecuted());
-                        break;
-                    }
+                    Err(error) => break Err(error.unexecuted()),
                 }
                 written = Some(Form::of(header.flags));
             }
             let request = Request { header, body: &mut body, deadline, now };
             match channel.call(request, &mut upload.source).await {
-                Ok(reply) => {
-                    result = match Status::from_wire(reply.header.status) {
-                        Status::Ok | Status::Application => Ok(reply),
-                        Status::NotFound => {
-                            Err(not_found(&channel, method).with_peer(channel.peer()))
-                        }
-                        _ => Err(read_error(&reply.header, &reply.body).with_peer(channel.peer())),
-                    };
-                    break;
-                }
-                Err(CallError::Failed(error)) => {
-                    result = Err(error.with_peer(channel.peer()));
-                    break;
-                }
+                Ok(reply) => break answered(reply, &channel, method),
+                Err(CallError::Failed(error)) => break Err(error.with_peer(channel.peer())),
                 // Nothing was sent, so another channel may be tried.
                 Err(CallError::NotOpen(error)) => {
                     self.invoker.discard(&channel);
-                    result = Err(error.with_peer(channel.peer()));
+                    channels_left -= 1;
+                    if channels_left == 0 {
+                        break Err(error.with_peer(channel.peer()));
+                    }
                 }
             }
-        }
+        };
         buffer::give(body);
         result
     }
@@ -193,6 +178,19 @@ impl Client {
 
     fn explain(&self, method: &'static MethodDescriptor, error: RpcError) -> RpcError {
         error.with_method(method).with_idempotent(method.is_idempotent())
+    }
+}
+
+/// The answer of the contract, or the error that the framework answered with.
+fn answered(
+    reply: Reply,
+    channel: &Channel,
+    method: &'static MethodDescriptor,
+) -> Result<Reply, RpcError> {
+    match Status::from_wire(reply.header.status) {
+        Status::Ok | Status::Application => Ok(reply),
+        Status::NotFound => Err(not_found(channel, method).with_peer(channel.peer())),
+        _ => Err(read_error(&reply.header, &reply.body).with_peer(channel.peer())),
     }
 }
 
