@@ -32,6 +32,8 @@ pub(super) struct Core {
     pub(super) state: State,
     /// Frames that were written and not yet taken out to be sent.
     pub(super) gathered: usize,
+    /// What has gathered leaves in several writes, so that the peer can begin.
+    pub(super) split: bool,
     /// Somebody has promised to flush.
     pub(super) duty: bool,
     /// When the driver sees whether a caller has kept its promise.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::busy::Busy;
 use super::core::State;
 use super::flush::Rest;
 use super::input::{self, Input, Taken, take_read_buffer};
@@ -31,6 +32,8 @@ pub(crate) struct Batch<'a> {
     /// More is in work than there should be. Reading goes on then only while there are streams,
     /// whose items and credit come the same way.
     pub(crate) overloaded: bool,
+    /// The answers are to leave in several writes.
+    pub(crate) split: bool,
 }
 
 /// Takes the requests of a connection, outside of the lock.
@@ -77,6 +80,7 @@ pub(crate) fn run(
             input: Input::default(),
             unread: false,
             pace: FIRST_REQUESTS,
+            busy: Busy::default(),
             rest: Rest::default(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
@@ -112,6 +116,7 @@ struct Driver<H> {
     input: Input,
     /// Requests to be handled before another look at the room for answers.
     pace: usize,
+    busy: Busy,
     /// Reading has stopped since all was read.
     unread: bool,
     /// What the operating system did not take. While not empty, the channel's `writing` is set.
@@ -282,7 +287,9 @@ impl<H: RequestHandler> Driver<H> {
         let now = clock();
         let mut requests = Vec::new();
         let mut wakers = Vec::new();
+        let split = self.busy.leaves_cores_idle(now);
         let mut core = self.channel.lock();
+        core.split = split;
         let overloaded = core.is_overloaded(self.channel.limits.max_concurrent_requests);
         let room = core.room(self.channel.limits.max_concurrent_requests).min(self.pace);
         let had_output = core.pipeline.pending_bytes();
@@ -306,7 +313,7 @@ impl<H: RequestHandler> Driver<H> {
         if flush {
             self.channel.flush();
         }
-        (Batch { requests, now, overloaded }, input::Rest { consumed, needed, has_frames })
+        (Batch { requests, now, overloaded, split }, input::Rest { consumed, needed, has_frames })
     }
 
     /// Hands on frames that handlers sent to the tail while nothing was being read.
@@ -321,9 +328,10 @@ impl<H: RequestHandler> Driver<H> {
             inbox.into_iter().for_each(|frame| tail.read(frame));
         });
         core.admit(&mut wakers);
+        let split = core.split;
         drop(core);
         wake_all(wakers);
-        self.hand_on(Batch { requests, now, overloaded }, cx);
+        self.hand_on(Batch { requests, now, overloaded, split }, cx);
     }
 
     /// Takes in and drops what the peer still sends, for a short while.

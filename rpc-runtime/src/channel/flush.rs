@@ -7,6 +7,8 @@ use super::{Channel, ChannelLimits, clock, connection_lost, wake_all};
 use crate::buffer;
 use crate::protocol::Output;
 
+/// Frames that leave together at most; Netty's flush consolidation has the same.
+const MAX_GATHERED: usize = 256;
 /// Pieces of one vectored write.
 const MAX_SLICES: usize = 16;
 
@@ -33,16 +35,18 @@ impl Rest {
     }
 }
 
-/// So many gathered frames leave at once: enough that a write is worth its while.
+/// So many gathered frames are worth a write of their own.
 const WORTH_A_WRITE: usize = 16;
-/// The frames that are on their way leave in this many writes at least, so that the two ends work at
-/// the same time, each on a part of them.
+/// The frames that are under way leave in this many writes at least, while cores are idle, so that
+/// the two ends work at the same time, each on a part of them.
 const PARTS: usize = 4;
 
 impl ChannelLimits {
-    /// How many frames leave without waiting for more, when `under_way` are to be expected.
-    pub(crate) fn flush_after(&self, under_way: usize) -> usize {
-        self.flush_after.unwrap_or_else(|| WORTH_A_WRITE.max(under_way / PARTS))
+    /// How many frames leave without waiting for more, when `under_way` are to be expected. `split`:
+    /// there are idle cores.
+    pub(crate) fn flush_after(&self, under_way: usize, split: bool) -> usize {
+        let best = if split { WORTH_A_WRITE.max(under_way / PARTS) } else { MAX_GATHERED };
+        self.flush_after.unwrap_or(best)
     }
 }
 
@@ -150,5 +154,22 @@ impl Channel {
         drop(core);
         wake_all(wakers);
         Poll::Ready(Ok(true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_leave_in_parts_only_while_cores_are_idle() {
+        let mut limits = ChannelLimits::default();
+        let after = |limits: &ChannelLimits| {
+            [(64, true), (1_000, true), (3, true), (64, false)]
+                .map(|(under_way, split)| limits.flush_after(under_way, split))
+        };
+        assert_eq!(after(&limits), [16, 250, 16, MAX_GATHERED]);
+        limits.flush_after = Some(7);
+        assert_eq!(after(&limits), [7; 4]);
     }
 }

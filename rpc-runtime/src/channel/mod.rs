@@ -16,6 +16,7 @@
 //! everybody's frames, so the driver looks after it: see [`DUTY_GRACE`].
 
 mod answer;
+mod busy;
 mod call;
 mod core;
 pub(crate) mod driver;
@@ -132,6 +133,7 @@ impl Channel {
             await_room: Vec::new(),
             state: State::Open,
             gathered: 0,
+            split: true,
             duty: false,
             duty_due: None,
             writing: false,

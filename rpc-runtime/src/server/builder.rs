@@ -113,10 +113,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Sends what has gathered after so many frames, and does not wait for more; at least 1. By
-    /// default a quarter of what is under way on the connection, and 16 frames at least: both ends
-    /// are then at work at the same time. `usize::MAX` gives the largest writes, which pays when no
-    /// core is idle; a small number pays when many are.
+    /// Sends what has gathered after so many frames, and does not wait for more; at least 1.
+    ///
+    /// By default, while fewer connections of the process are busy than there are cores, these are
+    /// a quarter of what is under way on the connection, and 16 at least: both ends are then at work
+    /// at the same time. When all cores are busy it is 256, for larger writes cost less.
     pub fn flush_after(mut self, frames: usize) -> Self {
         self.limits.flush_after = Some(frames.max(1));
         self

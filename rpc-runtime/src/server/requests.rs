@@ -264,7 +264,7 @@ impl RequestHandler for Requests {
         let mut before = batch.now;
         let mut in_place = true;
         let mut left = batch.requests.len();
-        let enough = channel.limits().flush_after(left);
+        let enough = channel.limits().flush_after(left, batch.split);
         for frame in &batch.requests {
             left -= 1;
             if batch.overloaded {
