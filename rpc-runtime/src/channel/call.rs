@@ -144,6 +144,11 @@ impl Future for Call<'_> {
 }
 
 impl Call<'_> {
+    /// Another channel may still have to take it.
+    pub(crate) fn waits_to_be_sent(&self) -> bool {
+        matches!(self.stage, Stage::Start | Stage::Queued)
+    }
+
     fn is_oneway(&self) -> bool {
         self.request.header.kind == Kind::Oneway
     }

@@ -1,5 +1,7 @@
 //! The way of a call through the client, from its arguments to its outcome.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,26 +22,38 @@ const MAX_CHANNELS: usize = 4;
 
 /// Calls the method and waits for its answer.
 #[inline]
-pub async fn call<M: Method>(client: &Client, mut arguments: M::Arguments) -> M::Outcome {
-    let reply = client.invoke(&Call::of::<M>(Kind::Request), &mut arguments).await;
-    let outcome = reply.and_then(|mut reply| {
-        let stream = reply.stream.take();
-        let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply));
-        if let ReplyBody::Pooled(body) = reply.body {
-            buffer::give(body);
-        }
-        outcome
-    });
-    outcome.unwrap_or_else(|error| {
-        M::Outcome::from_result(Err(client.explain(M::DESCRIPTOR, error).into()))
-    })
+pub fn call<M: Method>(
+    client: &Client,
+    arguments: M::Arguments,
+) -> impl Future<Output = M::Outcome> + Send {
+    let mut arguments = Some(arguments);
+    async move {
+        let reply = client.invoke(&Call::of::<M>(Kind::Request), &mut arguments).await;
+        let outcome = reply.and_then(|mut reply| {
+            let stream = reply.stream.take();
+            let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply));
+            if let ReplyBody::Pooled(body) = reply.body {
+                buffer::give(body);
+            }
+            outcome
+        });
+        outcome.unwrap_or_else(|error| {
+            M::Outcome::from_result(Err(client.explain(M::DESCRIPTOR, error).into()))
+        })
+    }
 }
 
 /// Calls a method that has no answer. Done when the request is handed to the connection.
 #[inline]
-pub async fn notify<M: Oneway>(client: &Client, mut arguments: M::Arguments) -> M::Outcome {
-    let result = client.invoke(&Call::of::<M>(Kind::Oneway), &mut arguments).await.map(drop);
-    M::Outcome::from_result(result.map_err(|error| client.explain(M::DESCRIPTOR, error).into()))
+pub fn notify<M: Oneway>(
+    client: &Client,
+    arguments: M::Arguments,
+) -> impl Future<Output = M::Outcome> + Send {
+    let mut arguments = Some(arguments);
+    async move {
+        let result = client.invoke(&Call::of::<M>(Kind::Oneway), &mut arguments).await.map(drop);
+        M::Outcome::from_result(result.map_err(|error| client.explain(M::DESCRIPTOR, error).into()))
+    }
 }
 
 /// What a call is for.
@@ -56,15 +70,28 @@ impl Call {
     }
 }
 
-/// [`Arguments`] of any type. By `&mut`, since a future that holds `&` would have to be `Sync`.
-trait Encode: Send {
+/// [`Arguments`] of any type, until they are sent. By `&mut`, since a future that holds `&` would
+/// have to be `Sync`.
+trait Unsent: Send {
     fn encode(&mut self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError>;
+
+    /// They are not needed any more. Freed here and now, their memory serves the next call while it
+    /// is still in the cache.
+    fn sent(&mut self);
 }
 
-impl<A: Arguments> Encode for A {
+impl<A: Arguments> Unsent for Option<A> {
     #[inline]
     fn encode(&mut self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError> {
-        Arguments::encode(self, form, out)
+        match self {
+            Some(arguments) => arguments.encode(form, out),
+            None => Err(RpcError::internal("the arguments are sent already")),
+        }
+    }
+
+    #[inline]
+    fn sent(&mut self) {
+        *self = None;
     }
 }
 
@@ -118,7 +145,7 @@ impl Client {
     }
 
     /// Sends a call over a channel that takes it.
-    async fn invoke(&self, call: &Call, arguments: &mut dyn Encode) -> Result<Reply, RpcError> {
+    async fn invoke(&self, call: &Call, arguments: &mut dyn Unsent) -> Result<Reply, RpcError> {
         let method = call.method;
         let Prepared { mut header, mut body, deadline, mut now } = self.begin(method, call.kind)?;
         let metadata = (header.flags, body.len());
@@ -148,7 +175,17 @@ impl Client {
                 written = Some(Form::of(header.flags));
             }
             let request = Request { header, body: &mut body, deadline, now };
-            match channel.call(request, &mut upload.source).await {
+            let mut call = channel.call(request, &mut upload.source);
+            let mut waiting = true;
+            let outcome = poll_fn(|cx| {
+                let outcome = Pin::new(&mut call).poll(cx);
+                if waiting && outcome.is_pending() && !call.waits_to_be_sent() {
+                    waiting = false;
+                    arguments.sent();
+                }
+                outcome
+            });
+            match outcome.await {
                 Ok(reply) => break answered(reply, &channel, method),
                 Err(CallError::Failed(error)) => break Err(error.with_peer(channel.peer())),
                 // Nothing was sent, so another channel may be tried.
@@ -196,7 +233,7 @@ fn answered(
 
 /// Encodes the arguments; a stream among them goes to `upload`. Returns the flags that say so.
 fn encode(
-    arguments: &mut dyn Encode,
+    arguments: &mut dyn Unsent,
     form: Form,
     body: &mut Vec<u8>,
     upload: &mut Collected,
