@@ -54,6 +54,9 @@
 //! the contract or the client says otherwise). Dropping a call's future cancels it, at the provider
 //! too. Nothing is sent twice on its own.
 
+#[cfg(feature = "__bench")]
+#[doc(hidden)]
+pub mod __bench;
 #[doc(hidden)]
 pub mod __private;
 mod buffer;

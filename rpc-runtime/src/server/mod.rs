@@ -1,6 +1,8 @@
 //! Providing services: [`Server`].
 
 mod accept;
+#[cfg(feature = "__bench")]
+pub(crate) mod bench;
 mod builder;
 mod dispatcher;
 mod late;

@@ -1,0 +1,15 @@
+//! The fingerprint of a type: once for each method and process.
+
+use rpc_runtime::__bench::fingerprint;
+
+use crate::order::Order;
+
+#[divan::bench]
+fn fingerprint_of_a_number() -> u64 {
+    fingerprint::<u64>()
+}
+
+#[divan::bench]
+fn fingerprint_of_an_order() -> u64 {
+    fingerprint::<Order>()
+}

@@ -1,0 +1,83 @@
+//! The dispatching of one connection without a peer, for benchmarks.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use tokio::sync::mpsc;
+
+use super::dispatcher::Dispatcher;
+use super::requests::Requests;
+use crate::channel::driver::{Batch, RequestHandler};
+use crate::channel::{Channel, ChannelLimits, clock};
+use crate::descriptor::Dispatch;
+use crate::error::RpcError;
+use crate::protocol::{Frame, Hello};
+use crate::service::Service;
+use crate::transport::{Reader, Transport, Writer};
+
+/// A connection whose requests are given to it, and whose answers are dropped once they are
+/// written.
+pub struct Dispatching {
+    channel: Arc<Channel>,
+    requests: Requests,
+    _done: mpsc::Receiver<()>,
+}
+
+impl Dispatching {
+    /// A connection of a server that provides `service`.
+    ///
+    /// # Errors
+    /// Two methods of the service have the same id.
+    pub fn new(service: impl Service) -> Result<Self, RpcError> {
+        let dispatcher = Dispatcher::new(&[Arc::new(service)], Dispatch::Inline)?;
+        let nowhere =
+            Transport { reader: Box::new(Nowhere), writer: Box::new(Nowhere), peer: String::new() };
+        let (channel, _) =
+            Channel::new(nowhere, ChannelLimits::default(), &Hello::default(), None)?;
+        channel.flush();
+        let (done, _done) = mpsc::channel(1);
+        Ok(Self { channel, requests: Requests::new(Arc::new(dispatcher), done), _done })
+    }
+
+    /// Requests that came together, from the frames to the bytes of the answers.
+    #[inline]
+    pub fn answer<'a>(&mut self, requests: impl IntoIterator<Item = Frame<'a>>) {
+        let requests = requests.into_iter().collect();
+        let batch = Batch { requests, now: clock(), overloaded: false, split: false };
+        self.requests.handle(&self.channel, batch, &mut Context::from_waker(Waker::noop()));
+        self.channel.flush();
+    }
+}
+
+struct Nowhere;
+
+impl Reader for Nowhere {
+    fn poll_read(
+        &mut self,
+        _: &mut Context<'_>,
+        _: &mut BytesMut,
+        _: usize,
+    ) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn is_closed(&mut self, _: &mut Context<'_>) -> bool {
+        false
+    }
+}
+
+impl Writer for Nowhere {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn poll_write_ready(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn shutdown_write(&self) {}
+
+    fn shutdown(&self) {}
+}
