@@ -59,7 +59,7 @@ impl Waiting {
     #[inline]
     pub fn round(&mut self, deadline: Instant, body: &[u8]) -> bool {
         let id = self.table.insert(Waker::noop().clone(), deadline);
-        drop(self.table.answer(Header::response(id, Status::Ok), body));
+        drop(self.table.answer(Header::response(id, Status::Ok), body, None));
         self.table.poll(id, Waker::noop(), &mut self.buffer).is_some()
     }
 

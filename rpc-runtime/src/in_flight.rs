@@ -16,10 +16,8 @@ use crate::protocol::Header;
 /// How a call ended. The body of an answer is in the buffer that the call was polled with.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// The peer answered.
-    Answered(Header),
-    /// The same; the body is large, and here.
-    AnsweredWith(Header, Bytes),
+    /// The peer answered. A large body is here.
+    Answered(Header, Option<Bytes>),
     /// The deadline passed; `sent` says on which side of the wire the call was.
     TimedOut { sent: bool },
     /// It can't be answered any more: the connection ended, or the answer was unusable.
@@ -86,6 +84,8 @@ pub(crate) struct InFlight {
     limit: usize,
     /// No deadline is before this one.
     earliest: Option<Instant>,
+    /// New slots begin with it: none of theirs was ever used with the same index.
+    first_generation: u32,
 }
 
 impl InFlight {
@@ -102,7 +102,22 @@ impl InFlight {
             max,
             limit: max,
             earliest: None,
+            // No call has the id 0, which means "no call" on the wire.
+            first_generation: 1,
         }
+    }
+
+    /// Gives back the memory of calls that are over, if all are.
+    pub(crate) fn shrink(&mut self) {
+        let all_free = self.slots.iter().all(|slot| matches!(slot.state, State::Free { .. }));
+        let last = self.slots.iter().map(|slot| slot.generation).max();
+        let Some(next) = last.and_then(|last| last.checked_add(1)).filter(|_| all_free) else {
+            return;
+        };
+        self.first_generation = next;
+        self.slots = Vec::new();
+        self.free = None;
+        self.queue = VecDeque::new();
     }
 
     /// The peer takes `requests` at a time, or has not said how many.
@@ -185,24 +200,23 @@ impl InFlight {
         true
     }
 
-    /// The call was answered. Returns whom to wake; `None` if nobody waits for this answer.
-    pub(crate) fn answer(&mut self, header: Header, body: &[u8]) -> Option<Waker> {
+    /// The call was answered. Returns whom to wake; `None` if nobody waits for this answer. A body
+    /// in `whole` is kept there, another one copied.
+    pub(crate) fn answer(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        whole: Option<Bytes>,
+    ) -> Option<Waker> {
         let slot = self.slot(header.id)?;
         if !matches!(slot.state, State::Sent { .. }) {
             return None;
         }
-        slot.body.clear();
-        slot.body.extend_from_slice(body);
-        self.end(header.id, |_| Completion::Answered(header))
-    }
-
-    /// The same for a body that need not be copied.
-    pub(crate) fn answer_with(&mut self, header: Header, body: Bytes) -> Option<Waker> {
-        let slot = self.slot(header.id)?;
-        if !matches!(slot.state, State::Sent { .. }) {
-            return None;
+        if whole.is_none() {
+            slot.body.clear();
+            slot.body.extend_from_slice(body);
         }
-        self.end(header.id, |_| Completion::AnsweredWith(header, body))
+        self.end(header.id, |_| Completion::Answered(header, whole))
     }
 
     /// The call can't be answered any more.
@@ -254,7 +268,7 @@ impl InFlight {
                 return None;
             }
             State::Free { .. } | State::Admitted { .. } => return None,
-            State::Ended(Completion::Answered(_)) => std::mem::swap(&mut slot.body, buffer),
+            State::Ended(Completion::Answered(_, None)) => std::mem::swap(&mut slot.body, buffer),
             State::Ended(_) => {}
         }
         match self.release(id) {
@@ -272,9 +286,7 @@ impl InFlight {
         }
         match state {
             State::Sent { .. } => Removed::Sent,
-            State::Ended(Completion::Answered(_) | Completion::AnsweredWith(..)) => {
-                Removed::Answered
-            }
+            State::Ended(Completion::Answered(..)) => Removed::Answered,
             _ => Removed::Other,
         }
     }
@@ -333,9 +345,9 @@ impl InFlight {
             slot.deadline = deadline;
             return id(at as usize, slot.generation);
         }
-        // Generations begin at 1: no call has the id 0, which means "no call" on the wire.
-        self.slots.push(Slot { generation: 1, deadline, state, body: Vec::new() });
-        id(self.slots.len() - 1, 1)
+        let generation = self.first_generation;
+        self.slots.push(Slot { generation, deadline, state, body: Vec::new() });
+        id(self.slots.len() - 1, generation)
     }
 
     fn slot(&mut self, id: u64) -> Option<&mut Slot> {
@@ -388,13 +400,34 @@ mod tests {
         let new = table.insert(Waker::noop().clone(), now + SECOND);
         assert_eq!(parts(old).0, parts(new).0);
         let mut body = Vec::new();
-        assert!(table.answer(Header::response(old, Status::Ok), b"old").is_none());
+        assert!(table.answer(Header::response(old, Status::Ok), b"old", None).is_none());
         assert!(table.poll(new, Waker::noop(), &mut body).is_none());
-        assert!(table.answer(Header::response(new, Status::Ok), b"new").is_some());
+        assert!(table.answer(Header::response(new, Status::Ok), b"new", None).is_some());
         let outcome = table.poll(new, Waker::noop(), &mut body);
-        assert!(matches!(outcome, Some(Completion::Answered(_))));
+        assert!(matches!(outcome, Some(Completion::Answered(..))));
         assert_eq!(body, b"new");
         assert!(table.is_idle());
+    }
+
+    #[test]
+    fn a_late_answer_reaches_nobody_after_the_table_was_emptied_either() {
+        let (mut table, now) = table();
+        let ids = [(); 3].map(|()| table.insert(Waker::noop().clone(), now + SECOND));
+        table.shrink();
+        assert_eq!(table.slots.len(), 3, "calls under way stay");
+        for id in ids {
+            table.remove(id);
+        }
+        table.shrink();
+        assert_eq!((table.slots.capacity(), table.is_idle()), (0, true));
+        for _ in 0..10 {
+            let new = table.insert(Waker::noop().clone(), now + SECOND);
+            assert!(!ids.contains(&new));
+            assert!(ids.iter().all(|id| {
+                table.answer(Header::response(*id, Status::Ok), b"late", None).is_none()
+            }));
+        }
+        assert_eq!(table.sent(), 10);
     }
 
     #[test]
@@ -406,7 +439,7 @@ mod tests {
         assert!(wakers.is_empty());
         table.expire(now + SECOND, &mut wakers);
         assert_eq!((wakers.len(), table.sent()), (1, 0));
-        assert!(table.answer(Header::response(id, Status::Ok), b"late").is_none());
+        assert!(table.answer(Header::response(id, Status::Ok), b"late", None).is_none());
         assert_eq!(table.sent(), 0);
         let outcome = table.poll(id, Waker::noop(), &mut Vec::new());
         assert!(matches!(outcome, Some(Completion::TimedOut { sent: true })));

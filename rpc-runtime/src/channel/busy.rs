@@ -32,7 +32,7 @@ impl Busy {
             self.window = window;
             COUNTS.enter(window);
         }
-        COUNTS.last() < *CORES
+        COUNTS.busy() < *CORES
     }
 }
 
@@ -45,17 +45,19 @@ impl Counts {
         // Never refused: the closure always gives a value.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |counts| {
             let (known, current, before) = parts(counts);
-            let (current, before) = match window.wrapping_sub(known) {
-                0 => (current.saturating_add(1), before),
-                1 => (1, current),
-                _ => (1, 0),
+            let (window, current, before) = match window.wrapping_sub(known) {
+                0 => (known, current.saturating_add(1), before),
+                1 => (window, 1, current),
+                // From a thread that was held up.
+                u32::MAX => (known, current, before.saturating_add(1)),
+                _ => (window, 1, 0),
             };
             Some(u64::from(window) << 32 | u64::from(current) << 16 | u64::from(before))
         });
     }
 
-    /// The more recent window has just begun, perhaps.
-    fn last(&self) -> u64 {
+    /// The larger of the two counts: the newer window may have just begun.
+    fn busy(&self) -> u64 {
         let (_, current, before) = parts(self.0.load(Ordering::Relaxed));
         current.max(before).into()
     }
@@ -72,10 +74,11 @@ mod tests {
     #[test]
     fn connections_count_in_their_window_and_the_next_and_no_longer() {
         let counts = Counts(AtomicU64::new(0));
-        for (window, expected) in [(7, 1), (7, 2), (7, 3), (8, 3), (8, 3), (9, 2), (20, 1), (21, 1)]
+        for (window, expected) in
+            [(7, 1), (7, 2), (7, 3), (8, 3), (8, 3), (7, 4), (9, 2), (20, 1), (21, 1)]
         {
             counts.enter(window);
-            assert_eq!(counts.last(), expected, "in window {window}");
+            assert_eq!(counts.busy(), expected, "in window {window}");
         }
     }
 }

@@ -270,16 +270,14 @@ impl Call<'_> {
         drop(core);
         match completion {
             None => Poll::Pending,
-            Some(
-                answered @ (Completion::Answered(header) | Completion::AnsweredWith(header, _)),
-            ) => {
+            Some(Completion::Answered(header, whole)) => {
                 // The provider may go on taking items after its answer. If not, it says so.
                 if let Some(uploading) = &mut self.uploading {
                     uploading.detach();
                 }
-                let body = match answered {
-                    Completion::AnsweredWith(_, body) => ReplyBody::Whole(body),
-                    _ => ReplyBody::Pooled(std::mem::take(self.request.body)),
+                let body = match whole {
+                    Some(body) => ReplyBody::Whole(body),
+                    None => ReplyBody::Pooled(std::mem::take(self.request.body)),
                 };
                 let stream = self.channel.incoming_stream(&header);
                 Poll::Ready(Ok(Reply { header, body, stream }))

@@ -150,6 +150,16 @@ impl Core {
         !self.pipeline.has_output() && !self.writing && !self.duty
     }
 
+    /// Gives back memory that is only kept for what may come.
+    pub(super) fn shrink(&mut self) {
+        self.spare = Output::default();
+        self.await_room = Vec::new();
+        self.in_flight.shrink();
+        if !self.pipeline.has_output() {
+            self.pipeline.take_output(Output::default());
+        }
+    }
+
     /// More is in work than a client was told it may have.
     pub(super) fn is_overloaded(&self, max_concurrent_requests: usize) -> bool {
         self.work.len() > max_concurrent_requests

@@ -44,6 +44,9 @@ pub(crate) trait RequestHandler: Send + 'static {
     /// Whether reading stops while too much is in work or waits to be written. An end that only
     /// calls must go on reading, or two congested ends would wait for each other.
     fn limits_reading(&self) -> bool;
+
+    /// The connection rests: memory that is only kept for the next batch may go.
+    fn shrink(&mut self) {}
 }
 
 /// Requests handled before another look at whether the answers still find room.
@@ -62,6 +65,9 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 /// How long a closed connection still takes in what the peer has sent, so that the last words to it
 /// are not lost to a reset.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// A connection that has been at rest for so long gives back the memory that it kept.
+const REST: Duration = Duration::from_secs(1);
 
 /// Runs a connection until it ends. If the future is dropped, polled or not, or a handler panics, it
 /// ends as well.
@@ -86,6 +92,8 @@ pub(crate) fn run(
             armed: None,
             close_by: None,
             closed_check: None,
+            rested: None,
+            worked: false,
         };
         driver.channel.flush();
         let cause = poll_fn(|cx| driver.poll(cx)).await;
@@ -127,6 +135,10 @@ struct Driver<H> {
     close_by: Option<Instant>,
     /// When to look whether the peer is still there, while nothing is read.
     closed_check: Option<Instant>,
+    /// When to look whether the connection has rested, if it keeps memory.
+    rested: Option<Instant>,
+    /// It had work since the last such look.
+    worked: bool,
 }
 
 /// What the driver found under the lock.
@@ -223,6 +235,17 @@ impl<H: RequestHandler> Driver<H> {
             }
             Turn::Read | Turn::End(_) => self.closed_check = None,
         }
+        if self.worked && self.rested.is_none() {
+            self.rested = Some(now + REST);
+        }
+        if self.rested.take_if(|due| *due <= now).is_some() {
+            if std::mem::take(&mut self.worked) || !core.is_idle() {
+                self.rested = Some(now + REST);
+            } else {
+                core.shrink();
+                self.handler.shrink();
+            }
+        }
         let leaving = core.leaving.filter(|_| core.is_idle());
         let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;
         if broken_promise && core.writing {
@@ -235,6 +258,7 @@ impl<H: RequestHandler> Driver<H> {
             core.duty_due,
             self.close_by,
             self.closed_check,
+            self.rested,
             leaving,
         ];
         let next = next.into_iter().flatten().min();
@@ -287,6 +311,7 @@ impl<H: RequestHandler> Driver<H> {
         let now = clock();
         let mut requests = Vec::new();
         let mut wakers = Vec::new();
+        self.worked = true;
         let split = self.busy.leaves_cores_idle(now);
         let mut core = self.channel.lock();
         core.split = split;

@@ -7,7 +7,8 @@ use super::{Channel, ChannelLimits, clock, connection_lost, wake_all};
 use crate::buffer;
 use crate::protocol::Output;
 
-/// Frames that leave together at most; Netty's flush consolidation has the same.
+/// So many frames leave without waiting for more in any case; Netty's flush consolidation has the
+/// same number.
 const MAX_GATHERED: usize = 256;
 /// Pieces of one vectored write.
 const MAX_SLICES: usize = 16;
@@ -149,6 +150,7 @@ impl Channel {
                 *rest = Rest { output: core.take_output(empty), at: 0 };
             } else {
                 core.writing = false;
+                core.spare = empty;
             }
         }
         drop(core);

@@ -101,7 +101,7 @@ impl Input {
         }
         let missing = self.needed.saturating_sub(self.bytes.len());
         // A large frame gets a buffer of its own, and nothing behind it is read into that.
-        let limit = if self.is_large() { missing } else { usize::MAX };
+        let limit = if self.is_large() { missing.max(1) } else { usize::MAX };
         self.make_room(missing);
         let read = reader.poll_read(cx, &mut self.bytes, limit);
         if read.is_pending() {
@@ -119,7 +119,7 @@ impl Input {
                 give_read_buffer(std::mem::replace(&mut self.bytes, own));
             }
             if self.bytes.capacity() == self.bytes.len() {
-                self.bytes.reserve(missing.min(trusted));
+                self.bytes.reserve(missing.clamp(1, trusted));
             }
             return;
         }
@@ -150,7 +150,7 @@ impl Input {
     /// Takes back what was not consumed.
     pub(super) fn put_back(&mut self, taken: Taken, rest: Rest) {
         if self.is_large() && rest.consumed > 0 {
-            self.largest = self.needed;
+            self.largest = self.largest.max(self.needed);
         }
         self.bytes = match taken {
             Taken::Own(mut bytes) => {

@@ -130,10 +130,10 @@ impl<'a> Reading<'_, 'a> {
         };
         let usable = unusable.is_none();
         let waker = match unusable {
-            None => match self.arrived.keep(&frame.body) {
-                Some(whole) => self.in_flight.answer_with(frame.header, whole),
-                None => self.in_flight.answer(frame.header, frame.body.as_slice()),
-            },
+            None => {
+                let whole = self.arrived.keep(&frame.body);
+                self.in_flight.answer(frame.header, frame.body.as_slice(), whole)
+            }
             Some(error) => self.in_flight.fail(id, error),
         };
         if flags.contains(Flags::STREAM) {

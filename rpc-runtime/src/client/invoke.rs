@@ -28,7 +28,7 @@ pub fn call<M: Method>(
 ) -> impl Future<Output = M::Outcome> + Send {
     let mut arguments = Some(arguments);
     async move {
-        let reply = client.invoke(&Call::of::<M>(Kind::Request), &mut arguments).await;
+        let reply = client.invoke(&Target::of::<M>(Kind::Request), &mut arguments).await;
         let outcome = reply.and_then(|mut reply| {
             let stream = reply.stream.take();
             let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply));
@@ -51,20 +51,20 @@ pub fn notify<M: Oneway>(
 ) -> impl Future<Output = M::Outcome> + Send {
     let mut arguments = Some(arguments);
     async move {
-        let result = client.invoke(&Call::of::<M>(Kind::Oneway), &mut arguments).await.map(drop);
+        let result = client.invoke(&Target::of::<M>(Kind::Oneway), &mut arguments).await.map(drop);
         M::Outcome::from_result(result.map_err(|error| client.explain(M::DESCRIPTOR, error).into()))
     }
 }
 
 /// What a call is for.
-struct Call {
+struct Target {
     method: &'static MethodDescriptor,
     kind: Kind,
     /// This end's, see [`fingerprint`].
     fingerprint: fn() -> u64,
 }
 
-impl Call {
+impl Target {
     fn of<M: Method>(kind: Kind) -> Self {
         Self { method: M::DESCRIPTOR, kind, fingerprint: fingerprint::<M> }
     }
@@ -145,9 +145,10 @@ impl Client {
     }
 
     /// Sends a call over a channel that takes it.
-    async fn invoke(&self, call: &Call, arguments: &mut dyn Unsent) -> Result<Reply, RpcError> {
-        let method = call.method;
-        let Prepared { mut header, mut body, deadline, mut now } = self.begin(method, call.kind)?;
+    async fn invoke(&self, target: &Target, arguments: &mut dyn Unsent) -> Result<Reply, RpcError> {
+        let method = target.method;
+        let Prepared { mut header, mut body, deadline, mut now } =
+            self.begin(method, target.kind)?;
         let metadata = (header.flags, body.len());
         let mut written = None;
         let mut upload = Collected::default();
@@ -163,12 +164,12 @@ impl Client {
                     Err(error) => break Err(error),
                 },
             };
-            let form = self.encoding.form(&channel, method.id(), call.fingerprint);
+            let form = self.encoding.form(&channel, method.id(), target.fingerprint);
             // What was encoded for another channel does here too, unless it is compact and this one
             // must have it named.
             if written.is_none() || (written, form) == (Some(Form::Compact), Form::Named) {
                 body.truncate(metadata.1);
-                match encode(arguments, form, &mut body, &mut upload, call.kind) {
+                match encode(arguments, form, &mut body, &mut upload, target.kind) {
                     Ok(flags) => header.flags = metadata.0.with(flags),
                     Err(error) => break Err(error.unexecuted()),
                 }
@@ -192,6 +193,8 @@ impl Client {
                 Err(CallError::NotOpen(error)) => {
                     self.invoker.discard(&channel);
                     channels_left -= 1;
+                    // It may have waited in that one's queue.
+                    now = clock();
                     if channels_left == 0 {
                         break Err(error.with_peer(channel.peer()));
                     }

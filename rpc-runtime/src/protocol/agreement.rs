@@ -1,6 +1,6 @@
 //! [`Agreement`]: for which methods the two ends of a connection have the same shapes.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Hello;
 use super::payload::Form;
@@ -16,20 +16,23 @@ pub(crate) struct Agreement {
 struct Known {
     id: u64,
     fingerprint: u64,
-    verdict: AtomicU8,
+    /// The function whose fingerprint was last found to be equal, and to be different: types of
+    /// this end that differ may share a method's id, and a connection.
+    equal: AtomicUsize,
+    different: AtomicUsize,
 }
-
-/// This end's fingerprint was not compared yet: it is found out when the method is first called.
-const OPEN: u8 = 0;
-const EQUAL: u8 = 1;
-const DIFFERENT: u8 = 2;
 
 impl Agreement {
     pub(crate) fn new(hello: &Hello) -> Self {
         let told = hello.services.iter().flat_map(|service| &service.methods);
         let mut methods: Vec<Known> = told
             .filter(|(_, fingerprint)| *fingerprint != 0)
-            .map(|&(id, fingerprint)| Known { id, fingerprint, verdict: AtomicU8::new(OPEN) })
+            .map(|&(id, fingerprint)| Known {
+                id,
+                fingerprint,
+                equal: AtomicUsize::default(),
+                different: AtomicUsize::default(),
+            })
             .collect();
         methods.sort_by_key(|known| known.id);
         Self { methods: methods.into() }
@@ -49,17 +52,19 @@ impl Agreement {
 impl Known {
     #[inline]
     fn agrees(&self, own: fn() -> u64) -> bool {
-        match self.verdict.load(Ordering::Relaxed) {
-            OPEN => self.compare(own()),
-            verdict => verdict == EQUAL,
+        let asker = own as usize;
+        if self.equal.load(Ordering::Relaxed) == asker {
+            return true;
         }
+        self.different.load(Ordering::Relaxed) != asker && self.compare(own)
     }
 
-    /// Two threads that compare at once come to the same verdict.
+    /// Each asker always gets the same answer, so it does not matter whose is kept.
     #[cold]
-    fn compare(&self, own: u64) -> bool {
-        let equal = own == self.fingerprint;
-        self.verdict.store(if equal { EQUAL } else { DIFFERENT }, Ordering::Relaxed);
+    fn compare(&self, own: fn() -> u64) -> bool {
+        let equal = own() == self.fingerprint;
+        let kept = if equal { &self.equal } else { &self.different };
+        kept.store(own as usize, Ordering::Relaxed);
         equal
     }
 }
@@ -77,6 +82,7 @@ mod tests {
         let agreement = Agreement::new(&hello);
         for _ in 0..2 {
             assert_eq!(agreement.form(7, || 70), Form::Compact);
+            assert_eq!(agreement.form(7, || 71), Form::Named, "another type, the same connection");
             assert_eq!(agreement.form(9, || 70), Form::Named, "of another method");
             assert_eq!(agreement.form(8, || 0), Form::Named, "not known");
             assert_eq!(agreement.form(6, || 0), Form::Named, "not told");

@@ -20,6 +20,8 @@ const MOST_SPAWNED: u32 = 1_000;
 /// After so many calls in place none of which was slow, the next slow one is the first.
 const FORGIVEN_AFTER: u32 = 1_000;
 
+const RELAXED: Ordering = Ordering::Relaxed;
+
 /// The services of a server by method id.
 pub(super) struct Dispatcher {
     routes: HashMap<u64, Route, BuildHasherDefault<IdHasher>>,
@@ -91,20 +93,20 @@ impl Dispatcher {
 }
 
 impl Route {
-    /// A call was done in place; if it held the thread, [`was_slow`](Self::was_slow) follows.
-    pub(super) fn ran_in_place(&self) {
-        if self.penalty.load(Ordering::Relaxed) > FIRST_SPAWNED
-            && self.fast.fetch_add(1, Ordering::Relaxed) >= FORGIVEN_AFTER
+    /// A call is polled in place; if it holds the thread, [`was_slow`](Self::was_slow) follows.
+    pub(super) fn runs_in_place(&self) {
+        if self.penalty.load(RELAXED) > FIRST_SPAWNED
+            && self.fast.fetch_add(1, RELAXED) >= FORGIVEN_AFTER
         {
-            self.penalty.store(FIRST_SPAWNED, Ordering::Relaxed);
+            self.penalty.store(FIRST_SPAWNED, RELAXED);
         }
     }
 
     /// Where the next call is to run.
     pub(super) fn mode(&self) -> Dispatch {
         if self.mode == Dispatch::Inline
-            && self.spawn_next.load(Ordering::Relaxed) > 0
-            && self.spawn_next.fetch_sub(1, Ordering::Relaxed) > 0
+            && self.spawn_next.load(RELAXED) > 0
+            && self.spawn_next.fetch_update(RELAXED, RELAXED, |left| left.checked_sub(1)).is_ok()
         {
             return Dispatch::Spawn;
         }
@@ -113,10 +115,10 @@ impl Route {
 
     /// The last call held the thread for so long.
     pub(super) fn was_slow(&self, held: Duration) {
-        let penalty = self.penalty.load(Ordering::Relaxed);
-        self.penalty.store(penalty.saturating_mul(4).min(MOST_SPAWNED), Ordering::Relaxed);
-        self.fast.store(0, Ordering::Relaxed);
-        let was_known = self.spawn_next.swap(penalty, Ordering::Relaxed) > 0;
+        let penalty = self.penalty.load(RELAXED);
+        self.penalty.store(penalty.saturating_mul(4).min(MOST_SPAWNED), RELAXED);
+        self.fast.store(0, RELAXED);
+        let was_known = self.spawn_next.swap(penalty, RELAXED) > 0;
         if !was_known && held > WORTH_A_WARNING {
             tracing::warn!(
                 method = %self.method,
@@ -158,16 +160,16 @@ mod tests {
         let dispatcher = Dispatcher::new(&[Arc::new(Provider)], Dispatch::Inline).unwrap();
         let route = dispatcher.route(METHOD.id()).unwrap();
         let slow = || {
-            route.ran_in_place();
+            route.runs_in_place();
             route.was_slow(Duration::from_millis(2));
             spawned(route)
         };
         assert_eq!(spawned(route), 0);
         assert_eq!([slow(), slow(), slow(), slow(), slow()], [16, 64, 256, 1_000, 1_000]);
         // A few fast ones in between change nothing.
-        (0..100).for_each(|_| route.ran_in_place());
+        (0..100).for_each(|_| route.runs_in_place());
         assert_eq!(slow(), 1_000);
-        (0..=FORGIVEN_AFTER).for_each(|_| route.ran_in_place());
+        (0..=FORGIVEN_AFTER).for_each(|_| route.runs_in_place());
         assert_eq!(slow(), 16);
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Requests {
 enum Gathered {
     /// Where it is in `bodies`.
     In(Range<usize>),
-    /// A large one is not copied again.
+    /// A large one is not copied into the output.
     Whole(Bytes),
 }
 
@@ -112,7 +112,8 @@ impl Requests {
         })
     }
 
-    /// Starts one request: answers it, or lets it go on in a task of its own.
+    /// Starts one request: answers it, or lets it go on in a task of its own. Says whether its
+    /// method was polled here.
     fn start(
         &mut self,
         channel: &Arc<Channel>,
@@ -120,23 +121,30 @@ impl Requests {
         now: Instant,
         in_place: bool,
         cx: &mut task::Context<'_>,
-    ) {
+    ) -> bool {
         let header = frame.header;
         let accepted = match Self::accept(&self.dispatcher, channel, frame, now) {
             Ok(accepted) => accepted,
-            Err(error) => return self.fail(channel, &header, &error.unexecuted()),
+            Err(error) => {
+                self.fail(channel, &header, &error.unexecuted());
+                return false;
+            }
         };
         let Accepted { route, request, mut context } = accepted;
         let mode = match route.mode() {
             Dispatch::Inline if !in_place => Dispatch::Spawn,
             mode => mode,
         };
+        let in_place = mode == Dispatch::Inline;
+        if in_place {
+            route.runs_in_place();
+        }
         let start = self.bodies.len();
         // The method's code begins with the first poll, its arguments' with the decoding.
         let begun = caught(|| {
             context.enter(|| {
                 let mut call = route.service.dispatch(request)?;
-                if mode != Dispatch::Inline {
+                if !in_place {
                     return Ok(Begun::Running(call));
                 }
                 match call.poll_into(cx, &mut self.bodies) {
@@ -146,10 +154,7 @@ impl Requests {
             })
         });
         match begun {
-            Ok(Begun::Finished(finished)) => {
-                route.ran_in_place();
-                self.finish(channel, &header, finished, start);
-            }
+            Ok(Begun::Finished(finished)) => self.finish(channel, &header, finished, start),
             Ok(Begun::Running(call)) => {
                 self.spawn(channel, &header, mode, |late| late::run(late, context, call));
             }
@@ -158,6 +163,7 @@ impl Requests {
                 self.fail(channel, &header, &error);
             }
         }
+        in_place
     }
 
     /// Answers with what was encoded behind `start`.
@@ -274,14 +280,17 @@ impl RequestHandler for Requests {
                 self.fail(channel, &frame.header, &error);
                 continue;
             }
-            self.start(channel, frame, before, in_place, cx);
+            let polled = self.start(channel, frame, before, in_place, cx);
             let after = clock();
             let held = after.saturating_duration_since(before);
             let slow = held > IN_PLACE_BUDGET;
-            if slow && let Some(route) = self.dispatcher.route(frame.header.method) {
+            // The rest of the batch has waited long enough, and its answers, too.
+            in_place &= !slow;
+            if slow
+                && polled
+                && let Some(route) = self.dispatcher.route(frame.header.method)
+            {
                 route.was_slow(held);
-                // The rest of the batch has waited long enough, and its answers, too.
-                in_place = false;
             }
             // Fewer than enough would be left for another write.
             if slow || (self.answers.len() >= enough && left >= enough) {
@@ -296,5 +305,9 @@ impl RequestHandler for Requests {
 
     fn limits_reading(&self) -> bool {
         true
+    }
+
+    fn shrink(&mut self) {
+        self.answers = Vec::new();
     }
 }
