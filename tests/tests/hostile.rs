@@ -686,11 +686,11 @@ async fn nothing_is_sent_to_a_server_that_did_not_greet() {
     // The operating system has taken the connection, and then nobody does.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("tcp://{}", listener.local_addr().unwrap());
-    let attempt = tokio::spawn(Client::builder().connect(uri));
-    tokio::time::sleep(SECOND / 5).await;
-    drop(listener);
-    let error = soon("the attempt", attempt).await.unwrap().unwrap_err();
+    let connecting = Client::builder().connect_timeout(SECOND / 2).connect(uri);
+    let error = soon("the attempt", connecting).await.unwrap_err();
     assert!(error.is_unavailable() && error.is_safe_to_retry(), "{error:?}");
+    assert!(error.message().contains("no hello"), "{error:?}");
+    drop(listener);
 }
 
 #[tokio::test(flavor = "multi_thread")]

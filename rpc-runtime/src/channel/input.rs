@@ -15,8 +15,8 @@ const READ_BYTES: usize = 64 << 10;
 const SMALL: usize = 4 << 10;
 /// A frame of this size or more is read into a buffer of its own.
 const LARGE: usize = READ_BYTES;
-/// A payload's buffer grows to at most twice what has arrived, beyond this: a length that was only
-/// announced takes no memory.
+/// A payload's buffer grows to at most twice what has arrived, beyond this and the largest frame
+/// that has come whole: a length that was only announced takes no memory.
 const TRUSTED_BYTES: usize = 128 << 10;
 thread_local! {
     /// Read buffers. A connection has one only while it has bytes in it.

@@ -15,8 +15,8 @@ pub enum Encoding {
     /// by field, as the provider says when it is connected to; named for all others. The default.
     ///
     /// A type whose shape cannot be told counts as different: one with `#[serde(flatten)]`, an
-    /// untagged or internally tagged enum, a type that serializes something else than it
-    /// deserializes.
+    /// untagged or internally tagged enum, a field with an `alias`, a type that serializes something
+    /// else than it deserializes.
     #[default]
     ByContract,
     /// Always maps.

@@ -1,7 +1,7 @@
 //! The requests of one connection, from their frames to their answers.
 //!
-//! A method is polled once in place, where its request was read: most are ready then, and all the
-//! answers of a read batch leave in one write. What waits goes on in a task of its own. (brpc does
+//! A method is polled once in place, where its request was read: most are ready then, and the
+//! answers of a read batch leave together. What waits goes on in a task of its own. (brpc does
 //! the like: of n requests in one read, one is handled in place.) Methods that hold the thread are
 //! found out and spawned from then on; contracts can say so beforehand.
 

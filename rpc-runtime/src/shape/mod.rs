@@ -17,7 +17,7 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::descriptor::fnv1a;
+use crate::descriptor::{FNV_OFFSET, fnv1a};
 
 /// A stream among the values of a call; see [`Streaming`](crate::Streaming). A traced one stands
 /// for its items.
@@ -65,7 +65,7 @@ impl Shape {
     /// FNV-1a of the text, never 0. Equal on both ends: they may use compact.
     pub(crate) fn fingerprint(&self) -> u64 {
         let text = self.to_string();
-        fnv1a(0xcbf2_9ce4_8422_2325, text.as_bytes(), text.len()).max(1)
+        fnv1a(FNV_OFFSET, text.as_bytes(), text.len()).max(1)
     }
 
     /// Nothing of it is missing.
