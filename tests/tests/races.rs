@@ -354,3 +354,11 @@ fn a_call_ends_even_if_the_runtime_of_its_client_ended_before_the_connection_was
         });
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_is_free_once_shutdown_is_done() {
+    for _ in 0..5_000 {
+        let (server, _) = serve("memory:free-again").await;
+        soon("shutdown", server.shutdown()).await.unwrap();
+    }
+}

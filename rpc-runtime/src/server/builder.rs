@@ -191,14 +191,14 @@ impl ServerBuilder {
         let (done, all_done) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(false);
         let connections = Arc::new(Connections::default());
-        let acceptor = Acceptor {
+        let acceptor = Arc::new(Acceptor {
             dispatcher: Arc::new(dispatcher),
             limits: self.limits,
             hello,
             initializer: self.initializer,
             connections: Arc::clone(&connections),
             done,
-        };
+        });
         let mut server = Server {
             local_uri: local_uri.to_string(),
             drain_timeout: self.drain_timeout,
