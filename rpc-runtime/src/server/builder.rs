@@ -12,7 +12,7 @@ use super::accept::Acceptor;
 use super::dispatcher::Dispatcher;
 use super::{Connections, Server};
 use crate::channel::{ChannelLimits, Initializer, MAX_CONTROL};
-use crate::context::check_runtime;
+use crate::context::current_runtime;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::pipeline::{Change, Watermarks};
@@ -159,7 +159,7 @@ impl ServerBuilder {
     /// The URI is invalid or its port in use, two services do not go together, the registry refuses
     /// the announcement, or there is no tokio runtime.
     pub async fn bind(self, uri: impl AsRef<str>) -> Result<Server, RpcError> {
-        check_runtime()?;
+        current_runtime()?;
         let uri = Uri::parse(uri.as_ref())?;
         if self.services.is_empty() {
             tracing::warn!(%uri, "nothing is provided: name services with `provide`");
