@@ -131,11 +131,11 @@ impl<F: Future> Future for Scope<F> {
     }
 }
 
-/// Connections live in tasks of a tokio runtime.
-pub(crate) fn check_runtime() -> Result<(), RpcError> {
+/// The tokio runtime that is running here: connections live in its tasks.
+pub(crate) fn current_runtime() -> Result<tokio::runtime::Handle, RpcError> {
     let missing =
         |_| RpcError::invalid("there is no tokio runtime here: call it from `#[tokio::main]`, say");
-    tokio::runtime::Handle::try_current().map(drop).map_err(missing)
+    tokio::runtime::Handle::try_current().map_err(missing)
 }
 
 #[cfg(test)]

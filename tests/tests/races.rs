@@ -348,9 +348,17 @@ fn a_call_ends_even_if_the_runtime_of_its_client_ended_before_the_connection_was
         let connecting = runtime();
         let probe = connecting.block_on(ProbeClient::connect(server.local_uri())).unwrap();
         connecting.shutdown_background();
-        // Its connection has no task any more; the call makes another one, or fails.
+        // Its connection has no task any more, and none can be made in a runtime that has ended.
         calling.block_on(async {
             let _ = soon("the call", probe.with_timeout(SECOND).add(1, 2)).await;
         });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_is_free_once_shutdown_is_done() {
+    for _ in 0..5_000 {
+        let (server, _) = serve("memory:free-again").await;
+        soon("shutdown", server.shutdown()).await.unwrap();
     }
 }

@@ -7,11 +7,14 @@ use std::time::Duration;
 use super::endpoint::SinglePeer;
 use super::{Client, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker};
 use crate::channel::{ChannelLimits, Initializer};
-use crate::context::check_runtime;
+use crate::context::current_runtime;
 use crate::error::RpcError;
 use crate::pipeline::{Change, Watermarks};
 use crate::transport;
 use crate::uri::Uri;
+
+/// Most connections to one address.
+const MAX_CONNECTIONS: usize = 1_024;
 
 /// Settings of a [`Client`]; each has a default that is safe in production.
 #[derive(Clone)]
@@ -19,6 +22,7 @@ use crate::uri::Uri;
 pub struct ClientBuilder {
     timeout: Duration,
     connect_timeout: Duration,
+    connections: usize,
     encoding: Encoding,
     limits: ChannelLimits,
     initializer: Option<Initializer>,
@@ -29,6 +33,7 @@ impl Default for ClientBuilder {
         Self {
             timeout: DEFAULT_TIMEOUT,
             connect_timeout: Duration::from_secs(5),
+            connections: 1,
             encoding: Encoding::default(),
             limits: ChannelLimits::default(),
             initializer: None,
@@ -41,6 +46,7 @@ impl fmt::Debug for ClientBuilder {
         f.debug_struct("ClientBuilder")
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
+            .field("connections", &self.connections)
             .field("encoding", &self.encoding)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
@@ -57,6 +63,21 @@ impl ClientBuilder {
     /// How long one connection attempt may take. Default 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Connections to each address; calls take them in turn. Default 1, at least 1, at most 1,024.
+    ///
+    /// One connection is served by one task at each end, so by one core at a time. More of them pay
+    /// when that is the limit, or when a provider has
+    /// [event loops](crate::ServerBuilder::event_loops). They cost memory and system calls at both
+    /// ends: few calls on each of many connections gather less well than many on one.
+    ///
+    /// All are begun when the first call needs one; that call takes the first that is there. A
+    /// connection that is lost fails its own calls only, and is made again when its turn comes.
+    /// Limits of a connection, as [`max_in_flight`](Self::max_in_flight), hold for each of them.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections.clamp(1, MAX_CONNECTIONS);
         self
     }
 
@@ -107,20 +128,24 @@ impl ClientBuilder {
     /// # Errors
     /// The URI is invalid, nobody answers there, or there is no tokio runtime.
     pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
-        check_runtime()?;
+        let settings = self.endpoint_settings()?;
         let uri = Uri::parse(uri.as_ref())?;
         transport::check(&uri)?;
-        let endpoint = Endpoint::new(uri, self.endpoint_settings());
+        let endpoint = Endpoint::new(uri, &settings);
         endpoint.connected().await?;
         Ok(self.client(Arc::new(SinglePeer(endpoint))))
     }
 
-    pub(crate) fn endpoint_settings(&self) -> Arc<EndpointSettings> {
-        Arc::new(EndpointSettings {
+    /// # Errors
+    /// There is no tokio runtime.
+    pub(crate) fn endpoint_settings(&self) -> Result<Arc<EndpointSettings>, RpcError> {
+        Ok(Arc::new(EndpointSettings {
             limits: self.limits,
             initializer: self.initializer.clone(),
             connect_timeout: self.connect_timeout,
-        })
+            connections: self.connections,
+            runtime: current_runtime()?,
+        }))
     }
 
     pub(crate) fn client(&self, invoker: Arc<dyn Invoker>) -> Client {

@@ -1,293 +1,135 @@
-//! [`Endpoint`]: the link to one address, made again when it is lost.
+//! [`Endpoint`]: the connections to one address.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::runtime::Handle;
 
 use super::Invoker;
-use super::no_services::NoServices;
-use crate::channel::{Channel, ChannelLimits, Initializer, clock, driver};
+use super::link::{Availability, Link};
+use crate::channel::{Channel, ChannelLimits, Initializer};
 use crate::error::RpcError;
-use crate::protocol::Hello;
-use crate::transport::{self, Transport};
 use crate::uri::Uri;
 
-/// What the links of a client have in common.
+/// What the endpoints of a client have in common.
 pub(crate) struct EndpointSettings {
     pub(crate) limits: ChannelLimits,
     pub(crate) initializer: Option<Initializer>,
     pub(crate) connect_timeout: Duration,
+    /// Links of each endpoint, at least 1.
+    pub(crate) connections: usize,
+    /// Where connections live, whoever makes the call that needs one.
+    pub(crate) runtime: Handle,
 }
 
-/// The first pause after a failed attempt; it doubles with each further one.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
-
-/// The link to one address. It is made when a call needs it. After a failed attempt it is left
-/// alone for a while, and calls fail at once.
+/// One address, with a fixed number of links to it. Calls take the connected ones in turn.
 pub(crate) struct Endpoint {
     uri: Uri,
-    settings: Arc<EndpointSettings>,
-    link: Mutex<Link>,
-}
-
-/// What came of an attempt, once it is over.
-type Outcome = Option<Result<Arc<Channel>, RpcError>>;
-
-enum Look {
-    Settled(Result<Arc<Channel>, RpcError>),
-    Attempt(watch::Receiver<Outcome>),
-}
-
-struct Link {
-    state: State,
-    /// Attempts that failed in a row.
-    failures: u32,
-}
-
-enum State {
-    Idle,
-    Connecting(watch::Receiver<Outcome>),
-    Ready(Arc<Channel>),
-    BackingOff {
-        until: Instant,
-        error: RpcError,
-    },
-    /// The address is no longer in use here.
-    Retired,
-}
-
-/// What can be had from an endpoint at once.
-pub(crate) enum Availability {
-    Ready(Arc<Channel>),
-    /// An attempt is under way, or is due.
-    Connectable,
-    /// The last attempt failed and the next is not due.
-    BackingOff,
+    links: Box<[Arc<Link>]>,
+    next: AtomicUsize,
 }
 
 impl Endpoint {
-    pub(crate) fn new(uri: Uri, settings: Arc<EndpointSettings>) -> Arc<Self> {
-        let link = Mutex::new(Link { state: State::Idle, failures: 0 });
-        Arc::new(Self { uri, settings, link })
+    pub(crate) fn new(uri: Uri, settings: &Arc<EndpointSettings>) -> Self {
+        let link = |_| Link::new(uri.clone(), Arc::clone(settings));
+        let links = (0..settings.connections.max(1)).map(link).collect();
+        Self { uri, links, next: AtomicUsize::new(0) }
     }
 
     pub(crate) fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    fn lock(&self) -> MutexGuard<'_, Link> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The links, the one whose turn it is first.
+    fn in_turn(&self) -> impl Iterator<Item = &Arc<Link>> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let (before, from) = self.links.split_at(turn.checked_rem(self.links.len()).unwrap_or(0));
+        from.iter().chain(before)
     }
 
+    /// What can be had at once; from the link whose turn it is, if that is connected.
     pub(crate) fn availability(&self) -> Availability {
-        match &self.lock().state {
-            State::Ready(channel) => Availability::Ready(Arc::clone(channel)),
-            State::BackingOff { until, .. } if *until > clock() => Availability::BackingOff,
-            State::Idle | State::Connecting(_) | State::BackingOff { .. } => {
-                Availability::Connectable
-            }
-            State::Retired => Availability::BackingOff,
+        if let [only] = &*self.links {
+            return only.availability();
         }
+        let mut missing = None;
+        for link in self.in_turn() {
+            match link.availability() {
+                Availability::Ready(channel) => {
+                    // Its turn passes to one that is connected; the next one may be its own.
+                    missing.inspect(|missing: &&Arc<Link>| missing.begin());
+                    return Availability::Ready(channel);
+                }
+                Availability::Connectable => missing = missing.or(Some(link)),
+                Availability::BackingOff => {}
+            }
+        }
+        missing.map_or(Availability::BackingOff, |_| Availability::Connectable)
+    }
+
+    /// The channels that are open now.
+    pub(crate) fn open(&self) -> impl Iterator<Item = Arc<Channel>> {
+        self.links.iter().filter_map(|link| match link.availability() {
+            Availability::Ready(channel) => Some(channel),
+            Availability::Connectable | Availability::BackingOff => None,
+        })
     }
 
     /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
     /// attempt is made again.
     pub(crate) fn retire(&self) {
-        let state = std::mem::replace(&mut self.lock().state, State::Retired);
-        if let State::Ready(channel) = state {
-            channel.retire();
+        self.links.iter().for_each(|link| link.retire());
+    }
+
+    /// A channel, after waiting for the first of the attempts that succeeds if need be. All links
+    /// whose attempts are due are begun. Dropping the future leaves the attempts to the others that
+    /// wait for them.
+    pub(crate) async fn connected(&self) -> Result<Arc<Channel>, RpcError> {
+        if let [only] = &*self.links {
+            return only.connected().await;
         }
-    }
-
-    /// A channel, after waiting for an attempt if need be. Dropping the future leaves the attempt
-    /// to the others that wait for it.
-    pub(crate) async fn connected(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
-        let mut attempt = match self.look() {
-            Look::Settled(result) => return result,
-            Look::Attempt(attempt) => attempt,
-        };
-        match attempt.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(given_up())),
-            Err(_) => Err(given_up()),
-        }
-    }
-
-    /// Begins an attempt, if one is due, that nobody waits for.
-    pub(crate) fn begin(self: &Arc<Self>) {
-        // Whether there is a connection already is of no interest here.
-        let _ = self.look();
-    }
-
-    /// What there is, or the attempt that is under way, which this starts if one is due.
-    fn look(self: &Arc<Self>) -> Look {
-        let mut link = self.lock();
-        match &link.state {
-            State::Ready(channel) => return Look::Settled(Ok(Arc::clone(channel))),
-            State::Connecting(attempt) => return Look::Attempt(attempt.clone()),
-            State::BackingOff { until, error } if *until > clock() => {
-                return Look::Settled(Err(error.clone()));
+        self.begin();
+        let mut attempts: Vec<_> = self.in_turn().map(|link| Box::pin(link.connected())).collect();
+        let mut failed = RpcError::unavailable("there is no connection");
+        poll_fn(|cx| {
+            let mut connected = None;
+            attempts.retain_mut(|attempt| match attempt.as_mut().poll(cx) {
+                Poll::Ready(Ok(channel)) => {
+                    connected = Some(channel);
+                    false
+                }
+                Poll::Ready(Err(error)) => {
+                    failed = error;
+                    false
+                }
+                Poll::Pending => true,
+            });
+            match connected {
+                Some(channel) => Poll::Ready(Ok(channel)),
+                None if attempts.is_empty() => Poll::Ready(Err(failed.clone())),
+                None => Poll::Pending,
             }
-            State::Retired => {
-                let gone = format!("{} was withdrawn from the registry", self.uri);
-                return Look::Settled(Err(RpcError::unavailable(gone)));
-            }
-            State::Idle | State::BackingOff { .. } => {}
-        }
-        let (outcome, attempt) = watch::channel(None);
-        link.state = State::Connecting(attempt.clone());
-        drop(link);
-        tokio::spawn(Attempt { endpoint: Some(Arc::clone(self)), outcome }.run());
-        Look::Attempt(attempt)
+        })
+        .await
     }
 
-    /// Connects, and waits for the provider's hello: an operating system takes connections for a
-    /// process that may never look at them, and nobody could say whether a call sent there was run.
-    async fn connect(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
-        let timeout = self.settings.connect_timeout;
-        let mut missing = "cannot connect: no answer";
-        let attempt = async {
-            let transport = transport::connect(&self.uri).await?;
-            missing = "connected, but no hello came";
-            let link = CloseUnlessGreeted(Some(self.open(transport)?));
-            link.greeted().await
-        };
-        let outcome = tokio::time::timeout(timeout, attempt).await;
-        outcome
-            .unwrap_or_else(|_| Err(RpcError::unavailable(format!("{missing} within {timeout:?}"))))
-            .map_err(|error| error.with_peer(&self.uri).unexecuted())
+    /// Begins the attempts that are due; nobody waits for them.
+    pub(crate) fn begin(&self) {
+        self.links.iter().for_each(Link::begin);
     }
 
-    /// Starts a channel over an open connection.
-    fn open(self: &Arc<Self>, transport: Transport) -> Result<Arc<Channel>, RpcError> {
-        let hello = Hello {
-            max_payload: u32::try_from(self.settings.limits.max_payload).unwrap_or(u32::MAX),
-            ..Hello::default()
-        };
-        tracing::debug!(uri = %self.uri, "connected");
-        let initializer = self.settings.initializer.as_ref();
-        let (channel, reader) = Channel::new(transport, self.settings.limits, &hello, initializer)?;
-        let endpoint = Arc::downgrade(self);
-        let driven = Arc::clone(&channel);
-        let driver = driver::run(Arc::clone(&driven), reader, NoServices);
-        tokio::spawn(async move {
-            driver.await;
-            if let Some(endpoint) = endpoint.upgrade() {
-                endpoint.forget(&driven);
-            }
-        });
-        Ok(channel)
-    }
-
-    /// Settles an attempt.
-    fn settle(&self, result: Result<Arc<Channel>, RpcError>) {
-        let mut link = self.lock();
-        match (&link.state, result) {
-            (State::Retired, Ok(channel)) => channel.retire(),
-            (State::Retired, Err(_)) => {}
-            (_, Ok(channel)) => link.state = State::Ready(channel),
-            (_, Err(error)) => link.back_off(&self.uri, error),
-        }
-    }
-
-    /// `channel` takes no more calls: the next call makes a new link, at once.
+    /// `channel` takes no more calls: its link is made again, at once, when a call needs it.
     pub(crate) fn forget(&self, channel: &Arc<Channel>) {
-        let mut link = self.lock();
-        if matches!(&link.state, State::Ready(known) if Arc::ptr_eq(known, channel)) {
-            link.failures = 0;
-            link.state = State::Idle;
-        }
+        self.links.iter().for_each(|link| link.forget(channel));
     }
-}
-
-impl Link {
-    /// An attempt failed: no other is made for a while, a longer one each time.
-    fn back_off(&mut self, uri: &Uri, error: RpcError) {
-        self.failures = self.failures.saturating_add(1);
-        let pause = back_off(self.failures);
-        tracing::debug!(%uri, %error, ?pause, "connection attempt failed");
-        self.state = State::BackingOff { until: clock() + pause, error: error.unexecuted() };
-    }
-}
-
-impl Drop for Endpoint {
-    /// Nobody can call here any more.
-    fn drop(&mut self) {
-        self.retire();
-    }
-}
-
-/// A connection attempt; if its task is dropped, those who wait for it are told.
-struct Attempt {
-    /// Until it is settled.
-    endpoint: Option<Arc<Endpoint>>,
-    outcome: watch::Sender<Outcome>,
-}
-
-impl Attempt {
-    async fn run(mut self) {
-        if let Some(endpoint) = &self.endpoint {
-            let result = endpoint.connect().await;
-            endpoint.settle(result.clone());
-            // Whoever waited gets this connection, even if it has ended again by now.
-            self.outcome.send_replace(Some(result));
-        }
-        self.endpoint = None;
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if let Some(endpoint) = self.endpoint.take() {
-            endpoint.settle(Err(given_up()));
-        }
-    }
-}
-
-/// A connection without a hello is of no use to anybody.
-struct CloseUnlessGreeted(Option<Arc<Channel>>);
-
-impl CloseUnlessGreeted {
-    async fn greeted(mut self) -> Result<Arc<Channel>, RpcError> {
-        if let Some(channel) = &self.0 {
-            channel.greeted().await?;
-        }
-        self.0.take().ok_or_else(given_up)
-    }
-}
-
-impl Drop for CloseUnlessGreeted {
-    fn drop(&mut self) {
-        if let Some(channel) = self.0.take() {
-            channel.close(RpcError::unavailable("the peer did not send its hello"));
-        }
-    }
-}
-
-fn given_up() -> RpcError {
-    RpcError::unavailable("the connection attempt was given up").unexecuted()
-}
-
-/// The pause after so many failures in a row, within ±50 %, so that the clients of a provider that
-/// comes back do not all arrive at once.
-fn back_off(failures: u32) -> Duration {
-    let doubled = FIRST_BACK_OFF
-        .saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-    doubled.min(LONGEST_BACK_OFF).mul_f64(0.5 + random_fraction())
-}
-
-/// A number in 0..1. The standard library's hasher keys are random, which is enough for this.
-fn random_fraction() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    let bits = RandomState::new().hash_one(0_u8) >> 11;
-    bits as f64 / (1_u64 << 53) as f64
 }
 
 /// The invoker of a client with one peer.
-pub(crate) struct SinglePeer(pub(crate) Arc<Endpoint>);
+pub(crate) struct SinglePeer(pub(crate) Endpoint);
 
 impl Invoker for SinglePeer {
     fn ready(&self) -> Option<Arc<Channel>> {
@@ -302,7 +144,7 @@ impl Invoker for SinglePeer {
     }
 
     fn open(&self) -> Vec<Arc<Channel>> {
-        self.ready().into_iter().collect()
+        self.0.open().collect()
     }
 
     fn discard(&self, channel: &Arc<Channel>) {
@@ -311,20 +153,5 @@ impl Invoker for SinglePeer {
 
     fn describe(&self) -> String {
         self.0.uri().to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn back_off_doubles_within_its_jitter_up_to_the_longest() {
-        for failures in 1..100 {
-            let nominal = FIRST_BACK_OFF.as_secs_f64() * 2_f64.powi(failures as i32 - 1);
-            let nominal = nominal.min(LONGEST_BACK_OFF.as_secs_f64());
-            let pause = back_off(failures).as_secs_f64();
-            assert!((nominal * 0.5..=nominal * 1.5).contains(&pause), "{failures}: {pause}");
-        }
     }
 }

@@ -4,6 +4,7 @@ mod builder;
 mod encoding;
 mod endpoint;
 mod invoke;
+mod link;
 mod no_services;
 
 use std::fmt;
@@ -14,8 +15,9 @@ use std::time::Duration;
 
 pub use builder::ClientBuilder;
 pub use encoding::Encoding;
-pub(crate) use endpoint::{Availability, Endpoint, EndpointSettings};
+pub(crate) use endpoint::{Endpoint, EndpointSettings};
 pub use invoke::{call, notify};
+pub(crate) use link::Availability;
 
 use crate::channel::{Channel, ChannelHandle};
 use crate::context::Metadata;
@@ -26,9 +28,9 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A handle for calls: to one peer, or to all the providers of a service. Generated stubs wrap it.
 ///
-/// A client lives in the tokio runtime that it was connected in. That runtime must be running while
-/// calls are made, from wherever they are: the connection's task, which is there, keeps the
-/// deadlines too.
+/// A client lives in the tokio runtime that it was connected in: connections are made there, also
+/// when they are made again. That runtime must be running while calls are made, from wherever they
+/// are: the connection's task, which is there, keeps the deadlines too.
 ///
 /// Cheap to clone; clones share the connections. The settings of a clone
 /// ([`with_timeout`](Self::with_timeout), …) are its own.

@@ -134,7 +134,7 @@ impl Shared {
             }
             match (listing.endpoints.iter().find(known), Uri::parse(instance.uri())) {
                 (Some(endpoint), _) => endpoints.push(Arc::clone(endpoint)),
-                (None, Ok(uri)) => endpoints.push(Endpoint::new(uri, Arc::clone(&self.settings))),
+                (None, Ok(uri)) => endpoints.push(Arc::new(Endpoint::new(uri, &self.settings))),
                 (None, Err(error)) => {
                     tracing::warn!(service = %self.service, %error, "a registered address is not usable");
                 }

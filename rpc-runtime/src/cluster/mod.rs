@@ -14,7 +14,6 @@ use self::directory::Directory;
 use self::load_balancer::{LoadBalancer, RoundRobin};
 use crate::channel::Channel;
 use crate::client::{Availability, Client, ClientBuilder, Endpoint, Invoker};
-use crate::context::check_runtime;
 use crate::descriptor::ServiceDescriptor;
 use crate::error::RpcError;
 
@@ -31,8 +30,8 @@ impl ClientBuilder {
         registry: Arc<dyn Registry>,
         service: &'static ServiceDescriptor,
     ) -> Result<Client, RpcError> {
-        check_runtime()?;
-        let directory = Directory::watch(registry, service.key(), self.endpoint_settings()).await?;
+        let settings = self.endpoint_settings()?;
+        let directory = Directory::watch(registry, service.key(), settings).await?;
         Ok(self.client(Arc::new(Cluster { directory, balancer: Box::new(RoundRobin::default()) })))
     }
 }
@@ -107,11 +106,7 @@ impl Invoker for Cluster {
     }
 
     fn open(&self) -> Vec<Arc<Channel>> {
-        let open = |endpoint: &Arc<Endpoint>| match endpoint.availability() {
-            Availability::Ready(channel) => Some(channel),
-            Availability::Connectable | Availability::BackingOff => None,
-        };
-        self.directory.endpoints().iter().filter_map(open).collect()
+        self.directory.endpoints().iter().flat_map(|endpoint| endpoint.open()).collect()
     }
 
     fn discard(&self, channel: &Arc<Channel>) {

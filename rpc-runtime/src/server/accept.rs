@@ -28,8 +28,13 @@ pub(super) struct Acceptor {
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(50);
 
 impl Acceptor {
-    pub(super) async fn run(self, mut listener: Listener, mut stop: watch::Receiver<bool>) {
-        let acceptor = Arc::new(self);
+    /// Accepts until `stop` is true. `listener` is dropped before `self`, that is, before `done`: who
+    /// waits for that finds the address free.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        mut listener: Listener,
+        mut stop: watch::Receiver<bool>,
+    ) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -38,7 +43,7 @@ impl Acceptor {
             };
             match accepted {
                 // In a task of its own, so that a user's handlers cannot end the accepting.
-                Ok(transport) => drop(tokio::spawn(Arc::clone(&acceptor).serve(transport))),
+                Ok(transport) => drop(tokio::spawn(Arc::clone(&self).serve(transport))),
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections; trying again");

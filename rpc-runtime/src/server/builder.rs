@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rpc_registry::{Instance, Registry};
@@ -10,19 +12,23 @@ use tokio::sync::{mpsc, watch};
 
 use super::accept::Acceptor;
 use super::dispatcher::Dispatcher;
-use super::{Connections, Server};
+use super::event_loops::EventLoops;
+use super::{Accepting, Connections, Server};
 use crate::channel::{ChannelLimits, Initializer, MAX_CONTROL};
-use crate::context::check_runtime;
+use crate::context::current_runtime;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::pipeline::{Change, Watermarks};
 use crate::protocol::{Hello, HelloService};
 use crate::service::Service;
-use crate::transport;
+use crate::transport::{self, BoundSocket, Listener};
 use crate::uri::Uri;
 
 /// Longest drain timeout; far enough from where a point in time overflows.
 const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Most event loops; more than machines have cores.
+const MAX_EVENT_LOOPS: usize = 1_024;
 
 /// Settings of a [`Server`]; each has a default that is safe in production.
 #[must_use]
@@ -34,6 +40,7 @@ pub struct ServerBuilder {
     metadata: Vec<(String, String)>,
     dispatch: Dispatch,
     drain_timeout: Duration,
+    event_loops: Option<usize>,
     limits: ChannelLimits,
     initializer: Option<Initializer>,
 }
@@ -48,6 +55,7 @@ impl Default for ServerBuilder {
             metadata: Vec::new(),
             dispatch: Dispatch::Inline,
             drain_timeout: Duration::from_secs(10),
+            event_loops: None,
             limits: ChannelLimits::default(),
             initializer: None,
         }
@@ -59,6 +67,7 @@ impl fmt::Debug for ServerBuilder {
         let services = self.services.iter().map(|service| service.descriptor().key().to_string());
         f.debug_struct("ServerBuilder")
             .field("services", &services.collect::<Vec<_>>())
+            .field("event_loops", &self.event_loops)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -113,6 +122,33 @@ impl ServerBuilder {
         self
     }
 
+    /// Serves on so many threads of its own, at most 1,024; 0 for one per core that the process may
+    /// use. By default there are none: the server runs in the runtime that it is bound in. Linux and
+    /// `tcp` only.
+    ///
+    /// Each thread runs a current-thread tokio runtime, is pinned to a core and has a socket of its
+    /// own on the address (`SO_REUSEPORT`). A connection stays on the thread that accepted it, and so
+    /// do its methods with all that they spawn; `blocking` ones run in that runtime's pool of threads,
+    /// which are not pinned.
+    ///
+    /// It pays with many busy connections, at least several for each loop, since the system spreads
+    /// them by chance: calls then never change threads. It costs fairness. A method that computes for
+    /// long holds all the connections of its loop, where a shared runtime would serve them on another
+    /// core: mark it `#[rpc(blocking)]`. Measure with your own load before you decide.
+    ///
+    /// What else to know:
+    /// - Threads and processes that a method starts by itself inherit the pinning, and
+    ///   `available_parallelism` is 1 there. Start pools of threads before, outside of methods.
+    /// - `tokio::task::block_in_place` panics on such a runtime.
+    /// - A client belongs to the runtime that it was connected in. One that is connected outside may
+    ///   be used by methods; one that a method connects lives as long as its loop.
+    /// - What methods have spawned, and oneways that are still in work, end with the loop: when the
+    ///   server is dropped, or [shut down](Server::shutdown).
+    pub fn event_loops(mut self, threads: usize) -> Self {
+        self.event_loops = Some(threads.min(MAX_EVENT_LOOPS));
+        self
+    }
+
     /// Sends what has gathered after so many frames, and does not wait for more; at least 1.
     ///
     /// By default, while fewer connections of the process are busy than there are cores, these are
@@ -157,16 +193,16 @@ impl ServerBuilder {
     ///
     /// # Errors
     /// The URI is invalid or its port in use, two services do not go together, the registry refuses
-    /// the announcement, or there is no tokio runtime.
+    /// the announcement, event loops are not possible there, or there is no tokio runtime.
     pub async fn bind(self, uri: impl AsRef<str>) -> Result<Server, RpcError> {
-        check_runtime()?;
+        current_runtime()?;
         let uri = Uri::parse(uri.as_ref())?;
         if self.services.is_empty() {
             tracing::warn!(%uri, "nothing is provided: name services with `provide`");
         }
         let dispatcher = Dispatcher::new(&self.services, self.dispatch)?;
-        let listener = transport::listen(&uri).await?;
-        let local_uri = listener.local_uri().clone();
+        let bound = Bound::new(&uri, self.event_loops).await?;
+        let local_uri = bound.local_uri(&uri).clone();
         let instances = self.instances(&local_uri)?;
 
         let mut hello = Hello {
@@ -191,19 +227,19 @@ impl ServerBuilder {
         let (done, all_done) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(false);
         let connections = Arc::new(Connections::default());
-        let acceptor = Acceptor {
+        let acceptor = Arc::new(Acceptor {
             dispatcher: Arc::new(dispatcher),
             limits: self.limits,
             hello,
             initializer: self.initializer,
             connections: Arc::clone(&connections),
             done,
-        };
+        });
         let mut server = Server {
             local_uri: local_uri.to_string(),
             drain_timeout: self.drain_timeout,
             leases: Vec::new(),
-            accepting: tokio::spawn(acceptor.run(listener, stopped)),
+            accepting: bound.accept(&acceptor, &stopped).await?,
             stop,
             connections,
             all_done,
@@ -248,6 +284,51 @@ impl ServerBuilder {
             instance
         };
         Ok(self.services.iter().map(instance).collect())
+    }
+}
+
+/// What there is to listen on.
+enum Bound {
+    Here(Listener),
+    /// One for each loop.
+    OnLoops(Vec<BoundSocket>),
+}
+
+impl Bound {
+    async fn new(uri: &Uri, event_loops: Option<usize>) -> Result<Self, RpcError> {
+        let loops = match event_loops {
+            None => return transport::listen(uri).await.map(Self::Here),
+            Some(0) => thread::available_parallelism().map_or(1, NonZero::get),
+            Some(loops) => loops,
+        };
+        transport::bind_several(uri, loops).await.map(Self::OnLoops)
+    }
+
+    /// `asked` is what was to be bound.
+    fn local_uri<'u>(&'u self, asked: &'u Uri) -> &'u Uri {
+        match self {
+            Self::Here(listener) => listener.local_uri(),
+            Self::OnLoops(sockets) => sockets.first().map_or(asked, BoundSocket::local_uri),
+        }
+    }
+
+    async fn accept(
+        self,
+        acceptor: &Arc<Acceptor>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<Accepting, RpcError> {
+        let run = |listener| Arc::clone(acceptor).run(listener, stopped.clone());
+        match self {
+            Self::Here(listener) => Ok(Accepting::Here(tokio::spawn(run(listener)))),
+            Self::OnLoops(sockets) => {
+                let service = |socket: BoundSocket| {
+                    let (acceptor, stopped) = (Arc::clone(acceptor), stopped.clone());
+                    move || Ok(acceptor.run(socket.into_listener()?, stopped))
+                };
+                let services = sockets.into_iter().map(service).collect();
+                EventLoops::start(services).await.map(Accepting::OnLoops)
+            }
+        }
     }
 }
 

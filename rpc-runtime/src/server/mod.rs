@@ -4,7 +4,9 @@ mod accept;
 #[cfg(feature = "__bench")]
 pub(crate) mod bench;
 mod builder;
+mod cores;
 mod dispatcher;
+mod event_loops;
 mod late;
 mod requests;
 
@@ -19,12 +21,14 @@ use tokio::task::JoinHandle;
 
 pub use builder::ServerBuilder;
 
+use self::event_loops::EventLoops;
 use crate::channel::{Channel, ChannelHandle};
 use crate::error::RpcError;
 
 /// A running server.
 ///
-/// It serves from [`ServerBuilder::bind`] on, in tasks of the tokio runtime. Dropping it ends it at
+/// It serves from [`ServerBuilder::bind`] on, in tasks of the tokio runtime or on
+/// [threads of its own](ServerBuilder::event_loops). Dropping it ends it at
 /// once: the registrations are taken back and the connections closed, whatever is in work.
 /// [`shutdown`](Self::shutdown) and [`serve_until`](Self::serve_until) end it without loss.
 ///
@@ -43,7 +47,7 @@ pub struct Server {
     local_uri: String,
     drain_timeout: Duration,
     leases: Vec<Lease>,
-    accepting: JoinHandle<()>,
+    accepting: Accepting,
     /// Set to `true` once: tells the accept loop to stop.
     stop: watch::Sender<bool>,
     connections: Arc<Connections>,
@@ -82,10 +86,13 @@ impl Server {
     /// the connections are closed. What is not done within the timeout
     /// ([`ServerBuilder::drain_timeout`], 10 s by default) is cut off.
     ///
+    /// Event loops end after that, within the timeout and half a second at least.
+    ///
     /// Dropping the future ends the server at once.
     ///
     /// # Errors
-    /// A registration could not be taken back. The server is down all the same.
+    /// A registration could not be taken back, or an event loop had panicked. The server is down all
+    /// the same.
     pub async fn shutdown(mut self) -> Result<(), RpcError> {
         let until = tokio::time::Instant::now() + self.drain_timeout;
         tracing::info!(uri = self.local_uri, "shutting down");
@@ -117,6 +124,9 @@ impl Server {
                 "the drain timeout has passed; connections were cut off"
             );
         }
+        if let Accepting::OnLoops(loops) = &mut self.accepting {
+            result = result.and(loops.join(until).await);
+        }
         tracing::info!(uri = self.local_uri, "shut down");
         result
     }
@@ -124,12 +134,22 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.accepting.abort();
+        if let Accepting::Here(task) = &self.accepting {
+            task.abort();
+        }
         if !*self.stop.borrow() {
             tracing::warn!(uri = self.local_uri, "the server was dropped, and ended at once");
         }
         self.connections.close_all("the server was dropped");
     }
+}
+
+/// Where connections are accepted and served.
+#[derive(Debug)]
+enum Accepting {
+    /// In the runtime of whoever bound the server.
+    Here(JoinHandle<()>),
+    OnLoops(EventLoops),
 }
 
 /// The open connections of a server.

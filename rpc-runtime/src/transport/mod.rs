@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 
+pub(crate) use self::tcp::BoundSocket;
 use crate::error::RpcError;
 use crate::uri::Uri;
 
@@ -95,12 +96,34 @@ pub(crate) async fn listen(uri: &Uri) -> Result<Listener, RpcError> {
     }
 }
 
+/// Binds so many sockets to `uri`, each to be listened on elsewhere.
+pub(crate) async fn bind_several(uri: &Uri, count: usize) -> Result<Vec<BoundSocket>, RpcError> {
+    match uri.scheme() {
+        "tcp" if cfg!(target_os = "linux") => BoundSocket::several(uri, count).await,
+        "tcp" => Err(RpcError::invalid(
+            "event loops need a system that spreads the connections of one address over several \
+             sockets, as Linux does: leave `event_loops` out here",
+        )),
+        "memory" => Err(RpcError::invalid(format!(
+            "event loops serve tcp only, and not {uri}: leave `event_loops` out"
+        ))),
+        _ => Err(unknown_scheme(uri)),
+    }
+}
+
 /// Whether `uri` can be connected to, as far as its text tells.
 pub(crate) fn check(uri: &Uri) -> Result<(), RpcError> {
     match uri.scheme() {
         "tcp" => tcp::host_and_port(uri).map(drop),
         "memory" => Ok(()),
         _ => Err(unknown_scheme(uri)),
+    }
+}
+
+impl BoundSocket {
+    /// The listener of the runtime that this is called in.
+    pub(crate) fn into_listener(self) -> Result<Listener, RpcError> {
+        self.listen().map(Listener::Tcp)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use bytes::{BufMut, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, Interest};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Reader, Transport, Writer};
 use crate::error::RpcError;
@@ -130,25 +130,7 @@ pub(crate) struct TcpListener {
 
 impl TcpListener {
     pub(super) async fn bind(uri: &Uri) -> Result<Self, RpcError> {
-        let failed = |error: io::Error| {
-            RpcError::unavailable(format!("cannot listen on {uri}: {error}")).with_source(&error)
-        };
-        let address =
-            tokio::net::lookup_host(host_and_port(uri)?).await.map_err(failed)?.next().ok_or_else(
-                || RpcError::invalid(format!("{uri} names no address of this machine")),
-            )?;
-        let socket = if address.is_ipv4() {
-            tokio::net::TcpSocket::new_v4()
-        } else {
-            tokio::net::TcpSocket::new_v6()
-        }
-        .map_err(failed)?;
-        // A restarted provider gets its port back while old connections linger.
-        socket.set_reuseaddr(true).map_err(failed)?;
-        socket.bind(address).map_err(failed)?;
-        let listener = socket.listen(BACKLOG).map_err(failed)?;
-        let local = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, uri: Uri::parse(&format!("tcp://{local}"))? })
+        BoundSocket::new(uri, resolve(uri).await?, Share::No)?.listen()
     }
 
     pub(super) async fn accept(&mut self) -> io::Result<Transport> {
@@ -159,4 +141,89 @@ impl TcpListener {
     pub(super) fn local_uri(&self) -> &Uri {
         &self.uri
     }
+}
+
+fn cannot_listen(uri: &Uri, error: &io::Error) -> RpcError {
+    RpcError::unavailable(format!("cannot listen on {uri}: {error}")).with_source(error)
+}
+
+async fn resolve(uri: &Uri) -> Result<SocketAddr, RpcError> {
+    let mut addresses = tokio::net::lookup_host(host_and_port(uri)?)
+        .await
+        .map_err(|error| cannot_listen(uri, &error))?;
+    addresses
+        .next()
+        .ok_or_else(|| RpcError::invalid(format!("{uri} names no address of this machine")))
+}
+
+/// Whether several sockets of this process may have the address (`SO_REUSEPORT`).
+#[derive(Clone, Copy)]
+enum Share {
+    No,
+    /// With those that come after it: an address that anybody has already is in use.
+    First,
+    Next,
+}
+
+/// A socket with an address, on which nobody listens yet.
+pub(crate) struct BoundSocket {
+    socket: TcpSocket,
+    uri: Uri,
+}
+
+impl BoundSocket {
+    /// So many sockets on one address; the system spreads connections over them. Port 0 is the same
+    /// free one for all.
+    pub(super) async fn several(uri: &Uri, count: usize) -> Result<Vec<Self>, RpcError> {
+        let first = Self::new(uri, resolve(uri).await?, Share::First)?;
+        let address = first.socket.local_addr().map_err(|error| cannot_listen(uri, &error))?;
+        let mut sockets = vec![first];
+        for _ in 1..count {
+            sockets.push(Self::new(uri, address, Share::Next)?);
+        }
+        Ok(sockets)
+    }
+
+    fn new(uri: &Uri, address: SocketAddr, share: Share) -> Result<Self, RpcError> {
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // A restarted provider gets its port back while old connections linger.
+            socket.set_reuseaddr(true)?;
+            if matches!(share, Share::Next) {
+                set_reuseport(&socket)?;
+            }
+            socket.bind(address)?;
+            if matches!(share, Share::First) {
+                set_reuseport(&socket)?;
+            }
+            let local = socket.local_addr()?;
+            Ok((socket, local))
+        };
+        let (socket, local) = bind().map_err(|error| cannot_listen(uri, &error))?;
+        Ok(Self { socket, uri: Uri::parse(&format!("tcp://{local}"))? })
+    }
+
+    pub(crate) fn local_uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Listens, in the runtime that is to accept.
+    pub(super) fn listen(self) -> Result<TcpListener, RpcError> {
+        let Self { socket, uri } = self;
+        match socket.listen(BACKLOG) {
+            Ok(listener) => Ok(TcpListener { listener, uri }),
+            Err(error) => Err(cannot_listen(&uri, &error)),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn set_reuseport(socket: &TcpSocket) -> io::Result<()> {
+    socket.set_reuseport(true)
+}
+
+/// Elsewhere the option is missing, or does not spread the connections.
+#[cfg(not(target_os = "linux"))]
+fn set_reuseport(_: &TcpSocket) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
