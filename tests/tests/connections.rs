@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rpc_registry::Instance;
+use rpc_runtime::protocol::Kind;
 use rpc_runtime::{Client, Context, Result, Server, rpc_service};
 use rpc_tests::probe::{Probe, ProbeClient, serve};
 use rpc_tests::waiting::{soon, until};
@@ -212,4 +213,39 @@ fn a_connection_that_is_made_again_lives_in_the_runtime_of_its_client() {
     assert!(error.is_not_found(), "{error}");
     assert_eq!(server.1.load(Ordering::SeqCst), 1);
     drop(home);
+}
+
+#[tokio::test]
+async fn a_call_does_not_fail_because_all_connections_go_away_at_once() {
+    const OLD: usize = 8;
+    let (accepted, requested) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (leave, leaving) = watch::channel(false);
+    let (counted, asked) = (Arc::clone(&accepted), Arc::clone(&requested));
+    let server = RawServer::start(move |mut peer| {
+        let number = counted.fetch_add(1, Ordering::SeqCst);
+        let (asked, mut leaving) = (Arc::clone(&asked), leaving.clone());
+        async move {
+            if number < OLD {
+                // Never answered, so the client does not close the connection.
+                peer.requested().await;
+                asked.fetch_add(1, Ordering::SeqCst);
+                leaving.wait_for(|leave| *leave).await.unwrap();
+                peer.try_send(&wire::bare(Kind::GoAway, 0)).await;
+            }
+            answer_all(&mut peer).await;
+        }
+    })
+    .await;
+    let client = connect(&server.uri(), OLD).await;
+    all_open(&client, OLD).await;
+    let probe = ProbeClient::new(client);
+    for _ in 0..OLD {
+        let probe = probe.clone();
+        tokio::spawn(async move { probe.add(3, 4).await });
+    }
+    until("each has a call", || requested.load(Ordering::SeqCst) == OLD).await;
+    leave.send_replace(true);
+    while accepted.load(Ordering::SeqCst) < 2 * OLD {
+        assert_eq!(soon("a call", probe.add(3, 4)).await, Ok(7));
+    }
 }

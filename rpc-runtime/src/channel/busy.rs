@@ -14,6 +14,11 @@ static CORES: LazyLock<u64> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get) as u64);
 static COUNTS: Counts = Counts(AtomicU64::new(0));
 
+/// Counts the cores now. On a thread that is pinned there would be only one.
+pub(crate) fn count_cores() {
+    LazyLock::force(&CORES);
+}
+
 /// One connection's part in the count.
 #[derive(Default)]
 pub(super) struct Busy {

@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+pub(crate) use busy::count_cores;
 pub(crate) use call::{CallError, Reply, ReplyBody, Request};
 pub use handle::ChannelHandle;
 pub(crate) use pump::{Source, pump};
@@ -209,6 +210,11 @@ impl Channel {
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether new calls may be sent here.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().state == State::Open
     }
 
     /// Whether the bytes that wait to be written are under the high watermark.

@@ -122,9 +122,17 @@ impl Endpoint {
         self.links.iter().for_each(Link::begin);
     }
 
-    /// `channel` takes no more calls: its link is made again, at once, when a call needs it.
+    /// `channel` takes no more calls: its link is made again, at once, when a call needs it. So are
+    /// the others that take none: a provider that goes away says so on all of its connections, and a
+    /// call does not try them one by one.
     pub(crate) fn forget(&self, channel: &Arc<Channel>) {
-        self.links.iter().for_each(|link| link.forget(channel));
+        let mut known = false;
+        for link in &self.links {
+            known |= link.forget(channel);
+        }
+        if known {
+            self.links.iter().for_each(|link| link.forget_unless_open());
+        }
     }
 }
 

@@ -182,12 +182,24 @@ impl Link {
     }
 
     /// `channel` takes no more calls: the next call connects again, at once.
-    pub(super) fn forget(&self, channel: &Arc<Channel>) {
+    /// Says whether it was the one of this link.
+    pub(super) fn forget(&self, channel: &Arc<Channel>) -> bool {
+        self.forget_if(|known| Arc::ptr_eq(known, channel))
+    }
+
+    /// Forgets a channel that takes no more calls.
+    pub(super) fn forget_unless_open(&self) {
+        self.forget_if(|channel| !channel.is_open());
+    }
+
+    fn forget_if(&self, forget: impl FnOnce(&Arc<Channel>) -> bool) -> bool {
         let mut progress = self.lock();
-        if matches!(&progress.state, State::Ready(known) if Arc::ptr_eq(known, channel)) {
+        let forgotten = matches!(&progress.state, State::Ready(channel) if forget(channel));
+        if forgotten {
             progress.failures = 0;
             progress.state = State::Idle;
         }
+        forgotten
     }
 }
 

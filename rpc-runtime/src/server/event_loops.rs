@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::cores::Cores;
+use crate::channel::count_cores;
 use crate::error::RpcError;
 
 /// How long loops may take to end that have nothing left to do, or whose work was cut off.
@@ -38,6 +39,7 @@ impl EventLoops {
         S: FnOnce() -> Result<F, RpcError> + Send + 'static,
         F: Future<Output = ()>,
     {
+        count_cores();
         let cores = Cores::available();
         let (end, ending) = watch::channel(());
         let (running, ended) = mpsc::channel(1);
