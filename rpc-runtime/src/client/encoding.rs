@@ -22,9 +22,10 @@ pub enum Encoding {
     /// Always maps.
     Named,
     /// Arrays, whatever the provider says. Both ends must have the very same types: with a provider
-    /// of another version, values may be read as those of other fields, without an error. For
-    /// providers that do not tell their shapes, or types that have none, when both ends are built
-    /// from the same source.
+    /// of another version, values may be read as those of other fields, without an error. So may
+    /// those of types that write other fields than they read, or in another order
+    /// (`skip_serializing`, `into` with `from`), at two ends of the same source. For providers that
+    /// do not tell their shapes.
     ///
     /// A value that leaves out fields (`#[serde(skip_serializing_if = "…")]`) is written as maps
     /// all the same.
