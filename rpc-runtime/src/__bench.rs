@@ -12,7 +12,7 @@ pub use crate::server::bench::Dispatching;
 
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
-use crate::protocol::{Header, payload};
+use crate::protocol::{Header, Output, payload};
 use crate::shape;
 use crate::status::Status;
 
@@ -20,6 +20,12 @@ use crate::status::Status;
 #[inline]
 pub fn encode<T: Serialize>(value: &T, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError> {
     payload::encode(value, form, out)
+}
+
+/// Makes it empty, with the buffer that it has.
+#[inline]
+pub fn clear(output: &mut Output) {
+    output.truncate(0);
 }
 
 /// Reads a value.

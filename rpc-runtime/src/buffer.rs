@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use crate::protocol::Output;
+
 thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
@@ -14,6 +16,11 @@ pub(crate) const MAX_KEPT: usize = 64 << 10;
 /// An empty buffer.
 pub(crate) fn take() -> Vec<u8> {
     POOL.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// The same for the buffer of an output.
+pub(crate) fn give_output(mut output: Output) {
+    give(std::mem::take(output.small_mut()));
 }
 
 /// Gives a buffer back for the next [`take`] on this thread.

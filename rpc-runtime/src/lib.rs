@@ -43,6 +43,7 @@
 //! | provide it | [`Server`], [`ServerBuilder`] |
 //! | call it | the generated `…Client`, [`Client`], [`ClientBuilder`] |
 //! | choose how values are written | [`Encoding`] |
+//! | send large bytes without a copy | [`Blob`] |
 //! | know who calls and how long is left | [`Context`] |
 //! | know what went wrong and whether to retry | [`RpcError`] |
 //! | look into a connection, or extend it | [`pipeline`], [`handlers`], [`protocol`] |
@@ -90,6 +91,7 @@ pub use descriptor::{
     ArgumentDescriptor, Dispatch, MethodDescriptor, ServiceDescriptor, ServiceKey,
 };
 pub use error::{Result, RpcError};
+pub use protocol::Blob;
 pub use rpc_macros::rpc_service;
 pub use server::{Server, ServerBuilder};
 pub use service::{BoxCall, Dispatched, Request, Service};

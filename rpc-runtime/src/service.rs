@@ -8,10 +8,13 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
+
 use crate::channel::{IncomingStream, Source};
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Arguments, Form, Wire};
+use crate::protocol::{Output, blob};
 use crate::shape::{self, Shape};
 use crate::status::Status;
 use crate::streaming::{self, Collected};
@@ -38,6 +41,8 @@ pub trait Service: Send + Sync + 'static {
 pub struct Request<'a> {
     pub(crate) method: &'static MethodDescriptor,
     pub(crate) arguments: &'a [u8],
+    /// What they are a part of, if parts of that may be kept.
+    pub(crate) payload: Option<&'a Bytes>,
     pub(crate) form: Form,
     /// For an argument that is a stream.
     pub(crate) stream: Option<IncomingStream>,
@@ -81,7 +86,7 @@ impl BoxCall {
     pub(crate) fn poll_into(
         &mut self,
         cx: &mut Context<'_>,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> Poll<Result<Finished, RpcError>> {
         self.0.as_mut().poll_into(cx, out)
     }
@@ -91,7 +96,7 @@ trait RunningCall: Send {
     fn poll_into(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> Poll<Result<Finished, RpcError>>;
 }
 
@@ -112,7 +117,7 @@ where
     fn poll_into(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> Poll<Result<Finished, RpcError>> {
         let this = self.project();
         let outcome = ready!(this.future.poll(cx)).into_result();
@@ -179,8 +184,8 @@ where
     F: FnOnce(M::Arguments) -> Fut,
     Fut: Future<Output = M::Outcome> + Send + 'static,
 {
-    let Request { method, arguments, form, stream } = request;
-    let decode = || M::Arguments::decode(arguments, method.arguments());
+    let Request { method, arguments, payload, form, stream } = request;
+    let decode = || blob::decoding(payload, || M::Arguments::decode(arguments, method.arguments()));
     let arguments = streaming::offer(stream, decode).map_err(RpcError::unexecuted)?;
     Ok(BoxCall(Box::pin(Unary { form, future: handler(arguments) })))
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rpc_runtime::{Context, Dispatch, MethodDescriptor, Result, RpcError, Server, rpc_service};
+use rpc_runtime::{
+    Blob, Context, Dispatch, MethodDescriptor, Result, RpcError, Server, rpc_service,
+};
 use serde::{Deserialize, Serialize};
 
 /// A value that may be nested without end.
@@ -21,6 +23,13 @@ pub trait Probe {
     async fn add(&self, a: i64, b: i64) -> Result<i64>;
     /// The very same text.
     async fn echo(&self, text: String) -> Result<String>;
+    /// The very same bytes, behind a text and in front of one.
+    async fn blob(
+        &self,
+        before: String,
+        blob: Blob,
+        behind: String,
+    ) -> Result<(String, Blob, String)>;
     /// A text of so many bytes.
     async fn make(&self, bytes: usize) -> Result<String>;
     /// The name of this provider.
@@ -134,6 +143,15 @@ impl Probe for Provider {
     async fn echo(&self, text: String) -> Result<String> {
         self.starts();
         Ok(text)
+    }
+
+    async fn blob(
+        &self,
+        before: String,
+        blob: Blob,
+        behind: String,
+    ) -> Result<(String, Blob, String)> {
+        Ok((before, blob, behind))
     }
 
     async fn make(&self, bytes: usize) -> Result<String> {

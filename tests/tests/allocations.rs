@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
-use rpc_runtime::{Result, Server, rpc_service};
+use rpc_runtime::{Blob, Encoding, Result, Server, rpc_service};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 pub trait Echo {
     async fn number(&self, number: u64) -> Result<u64>;
     async fn text(&self, text: String) -> Result<String>;
+    async fn blob(&self, blob: Blob) -> Result<Blob>;
 }
 
 struct Provider;
@@ -30,6 +31,9 @@ impl Echo for Provider {
     }
     async fn text(&self, text: String) -> Result<String> {
         Ok(text)
+    }
+    async fn blob(&self, blob: Blob) -> Result<Blob> {
+        Ok(blob)
     }
 }
 
@@ -129,6 +133,35 @@ fn a_small_call_allocates_no_more_than_once_at_the_client_and_twice_at_the_serve
     let at_server = best(|counts| counts.server.count_total);
     assert!(at_client <= CALLS, "{at_client} allocations in {CALLS} calls at the client");
     assert!(at_server <= 2 * CALLS, "{at_server} allocations in {CALLS} calls at the server");
+    drop(client);
+    provider.stop();
+}
+
+#[test]
+fn a_large_blob_takes_the_buffer_that_it_is_read_into_at_each_end_and_no_copy() {
+    const BYTES: usize = 1 << 20;
+    const CALLS: u64 = 10;
+
+    let provider = Counted::start();
+    let runtime = runtime();
+    let client = runtime.block_on(EchoClient::connect(&provider.uri)).unwrap();
+    let blob = Blob::from(vec![7; BYTES]);
+    for encoding in [Encoding::Named, Encoding::Compact] {
+        let calls = || {
+            let client = client.clone().with_encoding(encoding);
+            for _ in 0..CALLS {
+                // Not `assert_eq`: a megabyte is no message.
+                assert!(runtime.block_on(client.blob(blob.clone())).unwrap() == blob);
+            }
+        };
+        // From the second one on, the buffer is known to be as large as that.
+        calls();
+        let counts = provider.count(calls);
+        for (end, info) in [("client", counts.client), ("server", counts.server)] {
+            let each = info.bytes_total / CALLS;
+            assert!(each < (BYTES + (64 << 10)) as u64, "{each} bytes for a call at the {end}");
+        }
+    }
     drop(client);
     provider.stop();
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use rpc_runtime::pipeline::{Change, ChannelContext, ChannelHandler, Flow, Handled};
 use rpc_runtime::protocol::{Body, Frame, Kind};
-use rpc_runtime::{Client, Server, ServerBuilder};
+use rpc_runtime::{Blob, Client, Encoding, Server, ServerBuilder};
 use rpc_tests::bystander::Bystander;
 use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider, serve};
 use rpc_tests::random::Random;
@@ -50,6 +50,16 @@ async fn echoes(probe: &ProbeClient, sizes: impl IntoIterator<Item = usize>) {
     }
 }
 
+async fn echoes_blobs(probe: &ProbeClient, sizes: impl IntoIterator<Item = usize>) {
+    let calls = sizes.into_iter().enumerate().map(|(n, size)| async move {
+        let sent = (text(n % 7, n), Blob::from(text(size, n).into_bytes()), text(n % 5, n));
+        let (before, blob, behind) = sent.clone();
+        let got = probe.blob(before, blob, behind).await.unwrap();
+        assert!(got == sent, "{size} bytes came back as {} others", got.1.len());
+    });
+    within(30 * SECOND, "the answers", join_all(calls)).await;
+}
+
 async fn client(uri: &str) -> ProbeClient {
     ProbeClient::connect(uri).await.unwrap().with_timeout(30 * SECOND)
 }
@@ -67,6 +77,24 @@ async fn payloads_of_each_size_around_a_boundary_come_back_as_they_were() {
         for boundary in BOUNDARIES {
             for size in [boundary - 38, boundary - 6, boundary - 4, boundary, boundary + 1] {
                 echoes(&probe, [size]).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_each_size_around_a_boundary_come_back_as_they_were() {
+    for uri in ["tcp://127.0.0.1:0", "memory:blob-boundaries"] {
+        let (server, _) = serve(uri).await;
+        let probe = client(server.local_uri()).await;
+        for encoding in [Encoding::Named, Encoding::Compact] {
+            let probe = probe.clone().with_encoding(encoding);
+            for boundary in BOUNDARIES {
+                let sizes = [boundary - 40, boundary - 1, boundary, boundary + 1, 3];
+                echoes_blobs(&probe, sizes).await;
+                for size in sizes {
+                    echoes_blobs(&probe, [size]).await;
+                }
             }
         }
     }

@@ -10,10 +10,9 @@ use std::future::pending;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use harness::work::{self, Call, Order, check};
 use harness::{Args, Connection, Role};
-use rpc_runtime::{Client, ClientBuilder, Encoding, Result, Server, rpc_service};
+use rpc_runtime::{Blob, Client, ClientBuilder, Encoding, Result, Server, rpc_service};
 
 /// The contract.
 #[rpc_service]
@@ -23,7 +22,7 @@ pub trait Echo {
     /// W2.
     async fn text(&self, text: String) -> Result<String>;
     /// W3.
-    async fn blob(&self, blob: Bytes) -> Result<Bytes>;
+    async fn blob(&self, blob: Blob) -> Result<Blob>;
     /// A call with next to no values.
     async fn number(&self, number: u64) -> Result<u64>;
     /// Awaits for so many milliseconds.
@@ -44,7 +43,7 @@ impl Echo for Service {
         Ok(text)
     }
 
-    async fn blob(&self, blob: Bytes) -> Result<Bytes> {
+    async fn blob(&self, blob: Blob) -> Result<Blob> {
         Ok(blob)
     }
 
@@ -100,7 +99,7 @@ impl Connection for EchoClient {
         match call {
             Call::Order(id) => check(self.order(work::order(id)).await?.id, id),
             Call::Text => check(self.text(work::TEXT.into()).await?.len(), work::TEXT.len()),
-            Call::Blob => check(self.blob(work::blob()).await?.len(), work::BLOB_LEN),
+            Call::Blob => check(self.blob(work::blob().into()).await?.len(), work::BLOB_LEN),
             Call::Number(number) => check(self.number(number).await?, number),
             Call::Wait(time) => Ok(self.wait(time.as_millis() as u64).await?),
             Call::Block(time) => Ok(self.block(time.as_millis() as u64).await?),

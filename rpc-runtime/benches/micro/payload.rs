@@ -1,7 +1,8 @@
 //! Values and arguments, to MessagePack and back.
 
 use divan::{Bencher, black_box};
-use rpc_runtime::__bench::{Arguments, Form, decode, encode};
+use rpc_runtime::__bench::{Arguments, Form, clear, decode, encode};
+use rpc_runtime::protocol::Output;
 
 use crate::order::{Order, order};
 
@@ -31,16 +32,17 @@ fn three() -> Three {
 
 #[divan::bench(args = FORMS)]
 fn arguments_encode(bencher: Bencher<'_, '_>, form: Form) {
-    let (arguments, mut out) = (three(), Vec::with_capacity(1 << 10));
+    let (arguments, mut out) = (three(), Output::from(Vec::with_capacity(1 << 10)));
     bencher.bench_local(|| {
-        out.clear();
-        black_box(&arguments).encode(form, &mut out)
+        black_box(&arguments).encode(form, &mut out).unwrap();
+        clear(&mut out);
     });
 }
 
 #[divan::bench(args = FORMS)]
 fn arguments_decode(bencher: Bencher<'_, '_>, form: Form) {
-    let mut bytes = Vec::new();
-    three().encode(form, &mut bytes).unwrap();
+    let mut encoded = Output::default();
+    three().encode(form, &mut encoded).unwrap();
+    let bytes = encoded.to_vec();
     bencher.bench_local(|| <Three as Arguments>::decode(black_box(&bytes), &[]));
 }

@@ -25,6 +25,7 @@ impl Channel {
     /// Sends the answer of a request that was in work, unless the caller has cancelled it. With the
     /// flag for a stream it stays in work.
     pub(crate) async fn answer(&self, ticket: Ticket, answer: Frame<'_>) {
+        let now = clock();
         let (duty, wait, kick) = {
             let mut core = self.lock();
             let (wanted, kick) = match answer.header.flags.contains(Flags::STREAM) {
@@ -32,7 +33,7 @@ impl Channel {
                 false => core.finish(ticket),
             };
             if wanted {
-                core.answer(answer, clock());
+                core.answer(answer, now);
             }
             let others = core.work.len();
             let enough = core.has_gathered(self.limits.flush_after(others, core.split));
@@ -40,7 +41,7 @@ impl Channel {
         };
         kick.into_iter().for_each(Waker::wake);
         if duty {
-            let duty = FlushDuty(self);
+            let duty = FlushDuty(self, now);
             if wait {
                 // Other answers are on their way: let them gather and leave in one write.
                 yield_once().await;

@@ -17,14 +17,14 @@ use super::{
 use crate::error::RpcError;
 use crate::in_flight::{Completion, Removed};
 use crate::protocol::payload::Form;
-use crate::protocol::{Frame, Header, Kind};
+use crate::protocol::{Frame, Header, Kind, Output};
 use crate::status::Status;
 
 /// What is to be sent: a header without id and length, and the encoded payload.
 pub(crate) struct Request<'r> {
     pub(crate) header: Header,
     /// The answer's payload takes its place.
-    pub(crate) body: &'r mut Vec<u8>,
+    pub(crate) body: &'r mut Output,
     pub(crate) deadline: Instant,
     /// The time just now.
     pub(crate) now: Instant,
@@ -240,12 +240,12 @@ impl Call<'_> {
         self.stage = Stage::Sent(match owed {
             Owed::Nothing => None,
             Owed::FlushNow => {
-                drop(FlushDuty(self.channel));
+                drop(FlushDuty(self.channel, now));
                 None
             }
             Owed::FlushLater => {
                 waker.wake_by_ref();
-                Some(FlushDuty(self.channel))
+                Some(FlushDuty(self.channel, now))
             }
         });
         if let Some((source, outgoing)) = upload {
@@ -266,7 +266,7 @@ impl Call<'_> {
         mut core: MutexGuard<'_, Core>,
         waker: &Waker,
     ) -> Poll<Result<Reply, CallError>> {
-        let completion = core.in_flight.poll(self.id, waker, self.request.body);
+        let completion = core.in_flight.poll(self.id, waker, self.request.body.small_mut());
         drop(core);
         match completion {
             None => Poll::Pending,
@@ -277,7 +277,7 @@ impl Call<'_> {
                 }
                 let body = match whole {
                     Some(body) => ReplyBody::Whole(body),
-                    None => ReplyBody::Pooled(std::mem::take(self.request.body)),
+                    None => ReplyBody::Pooled(std::mem::take(self.request.body.small_mut())),
                 };
                 let stream = self.channel.incoming_stream(&header);
                 Poll::Ready(Ok(Reply { header, body, stream }))
@@ -347,17 +347,18 @@ impl Drop for Call<'_> {
         }
         let mut core = self.channel.lock();
         let (removed, mut wakers) = core.give_up(self.id);
+        let now = clock();
         let mut claimed = false;
         if removed == Removed::Sent && !matches!(core.state, State::Closed(_)) {
             let cancel = Header { id: self.id, ..Header::new(Kind::Cancel) };
             // Not being able to tell the peer costs it some work, nothing else.
-            claimed = core.write(Frame::bare(cancel), clock()).is_ok() && core.claim_duty();
+            claimed = core.write(Frame::bare(cancel), now).is_ok() && core.claim_duty();
         }
         wakers.extend(core.driver_if_needed());
         drop(core);
         wake_all(wakers);
         if claimed {
-            drop(FlushDuty(self.channel));
+            drop(FlushDuty(self.channel, now));
         }
         if removed == Removed::Answered {
             // A stream that nobody will take tells its sender so when it is dropped.

@@ -38,8 +38,9 @@ pub(crate) struct Batch<'a> {
 
 /// Takes the requests of a connection, outside of the lock.
 pub(crate) trait RequestHandler: Send + 'static {
-    /// Answers that are ready at once are appended; the driver flushes them.
-    fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, cx: &mut Context<'_>);
+    /// Answers that are ready at once are appended; the driver flushes them. Returns the time.
+    fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, cx: &mut Context<'_>)
+    -> Instant;
 
     /// Whether reading stops while too much is in work or waits to be written. An end that only
     /// calls must go on reading, or two congested ends would wait for each other.
@@ -83,6 +84,7 @@ pub(crate) fn run(
             channel,
             reader,
             handler,
+            now: clock(),
             input: Input::default(),
             unread: false,
             pace: FIRST_REQUESTS,
@@ -95,7 +97,7 @@ pub(crate) fn run(
             rested: None,
             worked: false,
         };
-        driver.channel.flush();
+        driver.channel.flush(driver.now);
         let cause = poll_fn(|cx| driver.poll(cx)).await;
         // Bytes that arrive at a socket that is closed destroy those that it has yet to send.
         let spoke_last =
@@ -121,6 +123,8 @@ struct Driver<H> {
     channel: Arc<Channel>,
     reader: Box<dyn Reader>,
     handler: H,
+    /// The time, read once for all that one wake-up does before a user's code runs.
+    now: Instant,
     input: Input,
     /// Requests to be handled before another look at the room for answers.
     pace: usize,
@@ -150,6 +154,7 @@ enum Turn {
 
 impl<H: RequestHandler> Driver<H> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RpcError> {
+        self.now = clock();
         for _ in 0..MAX_BATCHES {
             match self.look(cx) {
                 Turn::End(cause) => return Poll::Ready(cause),
@@ -180,6 +185,7 @@ impl<H: RequestHandler> Driver<H> {
             if self.armed.is_none() || self.sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
+            self.now = clock();
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -187,7 +193,7 @@ impl<H: RequestHandler> Driver<H> {
 
     /// Registers for wake-ups, runs what is due, and says what is next.
     fn look(&mut self, cx: &mut Context<'_>) -> Turn {
-        let now = clock();
+        let now = self.now;
         let mut wakers = Vec::new();
         let mut core = self.channel.lock();
         match &mut core.driver {
@@ -279,7 +285,7 @@ impl<H: RequestHandler> Driver<H> {
             self.deliver(inbox, cx);
         }
         if flush {
-            self.channel.flush();
+            self.channel.flush(now);
         }
         if look_again {
             return self.look(cx);
@@ -290,7 +296,7 @@ impl<H: RequestHandler> Driver<H> {
     /// Runs the input through the pipeline, then hands on what came out of it.
     fn batch(&mut self, cx: &mut Context<'_>) {
         if !self.input.is_enough() {
-            self.channel.stay();
+            self.channel.lock().stay(self.now);
             return;
         }
         let input = self.input.take();
@@ -301,14 +307,14 @@ impl<H: RequestHandler> Driver<H> {
 
     fn hand_on(&mut self, batch: Batch<'_>, cx: &mut Context<'_>) {
         if !batch.requests.is_empty() {
-            self.handler.handle(&self.channel, batch, cx);
-            self.channel.flush_unless_promised();
+            self.now = self.handler.handle(&self.channel, batch, cx);
+            self.channel.flush_unless_promised(self.now);
             self.pace = self.pace.saturating_mul(2).min(MAX_REQUESTS);
         }
     }
 
     fn through_pipeline<'a>(&mut self, input: &'a Taken) -> (Batch<'a>, input::Rest) {
-        let now = clock();
+        let now = self.now;
         let mut requests = Vec::new();
         let mut wakers = Vec::new();
         self.worked = true;
@@ -336,14 +342,14 @@ impl<H: RequestHandler> Driver<H> {
         drop(core);
         wake_all(wakers);
         if flush {
-            self.channel.flush();
+            self.channel.flush(now);
         }
         (Batch { requests, now, overloaded, split }, input::Rest { consumed, needed, has_frames })
     }
 
     /// Hands on frames that handlers sent to the tail while nothing was being read.
     fn deliver(&mut self, inbox: Vec<Frame<'static>>, cx: &mut Context<'_>) {
-        let now = clock();
+        let now = self.now;
         let mut wakers = Vec::new();
         let mut requests = Vec::new();
         let mut core = self.channel.lock();
@@ -379,23 +385,19 @@ impl<H: RequestHandler> Driver<H> {
 
 impl Channel {
     /// Flushes, unless somebody has promised to.
-    fn flush_unless_promised(&self) {
+    fn flush_unless_promised(&self, now: Instant) {
         let flush = {
             let core = self.lock();
             core.pipeline.has_output() && !core.duty
         };
         if flush {
-            self.flush();
+            self.flush(now);
         }
     }
 
     /// Why the connection ended: what the peer said, if it said anything.
     fn peer_error_or(&self, error: RpcError) -> RpcError {
         self.lock().peer_error.take().unwrap_or(error)
-    }
-
-    fn stay(&self) {
-        self.lock().stay(clock());
     }
 
     /// Fails the calls under way; the connection may still be saying its last words.

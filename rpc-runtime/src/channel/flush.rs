@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use super::{Channel, ChannelLimits, clock, connection_lost, wake_all};
 use crate::buffer;
@@ -13,12 +14,12 @@ const MAX_GATHERED: usize = 256;
 /// Pieces of one vectored write.
 const MAX_SLICES: usize = 16;
 
-/// The promise to flush a channel; kept when it is dropped.
-pub(super) struct FlushDuty<'c>(pub(super) &'c Channel);
+/// The promise to flush a channel, given at that time; kept when it is dropped.
+pub(super) struct FlushDuty<'c>(pub(super) &'c Channel, pub(super) Instant);
 
 impl Drop for FlushDuty<'_> {
     fn drop(&mut self) {
-        self.0.flush();
+        self.0.flush(self.1);
     }
 }
 
@@ -53,7 +54,9 @@ impl ChannelLimits {
 
 impl Channel {
     /// Writes all that has gathered. Never waits; what does not fit is left to the driver.
-    pub(crate) fn flush(&self) {
+    ///
+    /// The time need not be more exact than handlers that measure silence want it: a little early.
+    pub(crate) fn flush(&self, mut now: Instant) {
         let mut output = {
             let mut core = self.lock();
             core.duty = false;
@@ -72,7 +75,7 @@ impl Channel {
         loop {
             let (written, result) = self.write_some(&output, 0);
             let mut core = self.lock();
-            core.written(written, clock(), &mut wakers);
+            core.written(written, now, &mut wakers);
             match result {
                 Ok(true) => {}
                 Ok(false) => {
@@ -95,6 +98,8 @@ impl Channel {
                 break;
             }
             output = core.take_output(empty);
+            drop(core);
+            now = clock();
         }
         wake_all(wakers);
     }

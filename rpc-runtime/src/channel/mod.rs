@@ -239,7 +239,7 @@ impl Channel {
         };
         kick.into_iter().for_each(Waker::wake);
         if duty {
-            drop(FlushDuty(self));
+            drop(FlushDuty(self, now));
         }
         result
     }
@@ -259,7 +259,7 @@ impl Channel {
             core.claim_duty()
         };
         if duty {
-            drop(FlushDuty(self));
+            drop(FlushDuty(self, now));
         }
     }
 
@@ -318,13 +318,13 @@ impl Channel {
     }
 
     /// Appends a frame. The caller has the duty to flush it if this says so.
-    fn append(&self, frame: Frame<'_>) -> Result<bool, RpcError> {
+    fn append(&self, frame: Frame<'_>, now: Instant) -> Result<bool, RpcError> {
         let mut core = self.lock();
         if let State::Closed(cause) = &core.state {
             return Err(cause.clone());
         }
-        let fits = core.fits(frame.body.as_slice().len());
-        let written = fits.and_then(|()| core.write(frame, clock()));
+        let fits = core.fits(frame.body.len());
+        let written = fits.and_then(|()| core.write(frame, now));
         // What made it fail may concern the whole connection.
         let kick = if written.is_err() { core.driver_if_needed() } else { None };
         let duty = written.is_ok() && core.claim_duty();
@@ -335,8 +335,9 @@ impl Channel {
 
     /// Sends a frame whose loss nobody waits for.
     fn send_now(&self, frame: Frame<'_>) {
-        if let Ok(true) = self.append(frame) {
-            drop(FlushDuty(self));
+        let now = clock();
+        if let Ok(true) = self.append(frame, now) {
+            drop(FlushDuty(self, now));
         }
     }
 }

@@ -44,6 +44,7 @@ impl Arrived<'_, '_> {
                 let end = start.checked_add(part.len()).filter(|end| *end <= whole.len())?;
                 Some(whole.slice(start..end))
             }
+            Body::Pieces(pieces) => Some(pieces.whole().clone()),
             Body::Slice(_) | Body::TooLarge { .. } => None,
         }
     }
@@ -106,7 +107,10 @@ impl<'a> Reading<'_, 'a> {
     }
 
     #[inline]
-    fn request(&mut self, frame: Frame<'a>) {
+    fn request(&mut self, mut frame: Frame<'a>) {
+        if let Some(whole) = self.arrived.keep(&frame.body) {
+            frame.body = Body::Owned(whole);
+        }
         if frame.header.flags.contains(Flags::STREAM) {
             // Its items may be next in this very batch.
             self.streams.open_incoming(frame.header.id, self.wakers);

@@ -12,7 +12,7 @@ use crate::context::{Context, Metadata};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Arguments, Form};
-use crate::protocol::{Flags, Header, HelloService, Kind};
+use crate::protocol::{Flags, Header, HelloService, Kind, Output, blob};
 use crate::service::{Method, Oneway, Outcome, fingerprint};
 use crate::status::Status;
 use crate::streaming::{self, Collected};
@@ -73,7 +73,7 @@ impl Target {
 /// [`Arguments`] of any type, until they are sent. By `&mut`, since a future that holds `&` would
 /// have to be `Sync`.
 trait Unsent: Send {
-    fn encode(&mut self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError>;
+    fn encode(&mut self, form: Form, out: &mut Output) -> Result<Form, RpcError>;
 
     /// They are not needed any more. Freed here and now, their memory serves the next call while it
     /// is still in the cache.
@@ -82,7 +82,7 @@ trait Unsent: Send {
 
 impl<A: Arguments> Unsent for Option<A> {
     #[inline]
-    fn encode(&mut self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError> {
+    fn encode(&mut self, form: Form, out: &mut Output) -> Result<Form, RpcError> {
         match self {
             Some(arguments) => arguments.encode(form, out),
             None => Err(RpcError::internal("the arguments are sent already")),
@@ -97,10 +97,14 @@ impl<A: Arguments> Unsent for Option<A> {
 
 /// The contract's value or error; an `RpcError` is the framework's own.
 fn decode<O: Outcome>(reply: &Reply) -> Result<O, RpcError> {
-    let result = match Status::from_wire(reply.header.status) {
+    let whole = match &reply.body {
+        ReplyBody::Whole(bytes) => Some(bytes),
+        ReplyBody::Pooled(_) => None,
+    };
+    let result = blob::decoding(whole, || match Status::from_wire(reply.header.status) {
         Status::Ok => payload::decode(&reply.body).map(Ok),
         _ => payload::decode(&reply.body).map(Err),
-    };
+    });
     result.map(O::from_result).map_err(|error| {
         RpcError::new(Status::Decode, format!("the answer does not decode: {}", error.message()))
             .with_source(&error)
@@ -111,7 +115,7 @@ fn decode<O: Outcome>(reply: &Reply) -> Result<O, RpcError> {
 struct Prepared {
     header: Header,
     /// The metadata, if there is some.
-    body: Vec<u8>,
+    body: Output,
     deadline: Instant,
     now: Instant,
 }
@@ -123,7 +127,7 @@ impl Client {
         let now = clock();
         let mut deadline = deadline_after(now, timeout);
         let mut header = Header { method: method.id(), ..Header::new(kind) };
-        let mut body = buffer::take();
+        let mut body = Output::from(buffer::take());
         Context::with_current(|context| {
             if let Some(outer) = context.and_then(|context| context.deadline) {
                 deadline = deadline.min(outer);
@@ -139,7 +143,7 @@ impl Client {
                 }
             };
             header.flags = header.flags.with(Flags::METADATA);
-            payload::encode_metadata(metadata, &mut body)
+            payload::encode_metadata(metadata, body.small_mut())
         })?;
         Ok(Prepared { header, body, deadline, now })
     }
@@ -201,7 +205,7 @@ impl Client {
                 }
             }
         };
-        buffer::give(body);
+        buffer::give_output(body);
         result
     }
 
@@ -238,7 +242,7 @@ fn answered(
 fn encode(
     arguments: &mut dyn Unsent,
     form: Form,
-    body: &mut Vec<u8>,
+    body: &mut Output,
     upload: &mut Collected,
     kind: Kind,
 ) -> Result<Flags, RpcError> {

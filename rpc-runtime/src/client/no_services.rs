@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::Context;
+use std::time::Instant;
 
 use crate::channel::Channel;
 use crate::channel::driver::{Batch, RequestHandler};
@@ -13,11 +14,11 @@ use crate::status::Status;
 pub(super) struct NoServices;
 
 impl RequestHandler for NoServices {
-    fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) {
+    fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
         if !channel.is_writable() {
             // This end never stops reading, so it would keep all the answers that are not read.
             channel.fail(RpcError::protocol("the peer asks and does not read the answers"));
-            return;
+            return batch.now;
         }
         let error = RpcError::new(Status::NotFound, "this end provides no services").unexecuted();
         for request in batch.requests {
@@ -27,6 +28,7 @@ impl RequestHandler for NoServices {
                 channel.append_answers(std::iter::once(Frame::new(header, &body)), batch.now);
             }
         }
+        batch.now
     }
 
     fn limits_reading(&self) -> bool {

@@ -114,13 +114,13 @@ impl Codec for FrameCodec {
 
     #[inline]
     fn encode(&mut self, frame: &Frame<'_>, out: &mut Output) -> Result<(), RpcError> {
-        let body = frame.body.as_slice();
+        let bytes = frame.body.len();
         let limit = self.limit(frame.header.kind);
-        let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= limit);
+        let length = u32::try_from(bytes).ok().filter(|_| bytes <= limit);
         let Some(length) = length else {
             return Err(RpcError::new(
                 Status::TooLarge,
-                format!("payload of {} bytes is over the limit of {} bytes", body.len(), limit),
+                format!("payload of {bytes} bytes is over the limit of {limit} bytes"),
             )
             .unexecuted());
         };
@@ -130,10 +130,14 @@ impl Codec for FrameCodec {
                 out.extend_from_slice(&header);
                 out.append(bytes.clone());
             }
-            Body::Slice(_) | Body::TooLarge { .. } => {
-                out.reserve(HEADER_LEN + body.len());
+            Body::Pieces(pieces) => {
                 out.extend_from_slice(&header);
-                out.extend_from_slice(body);
+                out.append_all(pieces.output());
+            }
+            Body::Slice(_) | Body::TooLarge { .. } => {
+                out.reserve(HEADER_LEN + bytes);
+                out.extend_from_slice(&header);
+                out.extend_from_slice(frame.body.as_slice());
             }
         }
         Ok(())

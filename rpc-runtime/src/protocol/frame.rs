@@ -1,9 +1,11 @@
 //! A frame as handlers see it.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 
 use super::header::{Header, Kind};
-use super::output::KEPT_WHOLE;
+use super::output::{KEPT_WHOLE, Output};
 
 /// A header and its payload.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub enum Body<'a> {
     Slice(&'a [u8]),
     /// Bytes of its own, such as those that a handler put in the place of the original ones.
     Owned(Bytes),
+    /// An outbound payload with large parts that are not to be copied.
+    Pieces(Box<Pieces>),
     /// An inbound payload over this limit; it is discarded as it arrives. The header's `length`
     /// has its size.
     TooLarge {
@@ -30,13 +34,58 @@ pub enum Body<'a> {
 }
 
 impl Body<'_> {
-    /// The bytes; none of a payload that was too large.
+    /// The bytes; none of a payload that was too large. Those of one in pieces are copied together
+    /// when they are first asked for.
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Slice(bytes) => bytes,
             Self::Owned(bytes) => bytes,
+            Self::Pieces(pieces) => pieces.whole(),
             Self::TooLarge { .. } => &[],
         }
+    }
+
+    /// How many bytes there are; none of a payload that was too large.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Slice(bytes) => bytes.len(),
+            Self::Owned(bytes) => bytes.len(),
+            Self::Pieces(pieces) => pieces.output.len(),
+            Self::TooLarge { .. } => 0,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<Output> for Body<'_> {
+    fn from(output: Output) -> Self {
+        match output.into_small() {
+            Ok(bytes) => Self::Owned(bytes.into()),
+            Err(output) => Self::Pieces(Box::new(Pieces { output, whole: OnceLock::new() })),
+        }
+    }
+}
+
+/// A payload in several pieces.
+#[derive(Clone, Debug)]
+pub struct Pieces {
+    output: Output,
+    whole: OnceLock<Bytes>,
+}
+
+impl Pieces {
+    /// The pieces.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// All of it in one piece. Copied when it is first asked for, then kept.
+    pub fn whole(&self) -> &Bytes {
+        self.whole.get_or_init(|| self.output.to_vec().into())
     }
 }
 
@@ -47,11 +96,12 @@ impl<'a> Frame<'a> {
     }
 
     /// A frame that takes a payload which is worth it, and borrows a small one.
-    pub(crate) fn taking(header: Header, body: &'a mut Vec<u8>) -> Self {
-        if body.len() < KEPT_WHOLE {
-            return Self::new(header, body);
+    pub(crate) fn taking(header: Header, payload: &'a mut Output) -> Self {
+        if payload.len() < KEPT_WHOLE {
+            // What is so small is all in the one buffer.
+            return Self::new(header, payload.small_mut());
         }
-        Self { header, body: Body::Owned(std::mem::take(body).into()) }
+        Self { header, body: std::mem::take(payload).into() }
     }
 
     /// A frame that is nothing but its header.
@@ -70,6 +120,7 @@ impl<'a> Frame<'a> {
             Body::Slice([]) => Body::Slice(&[]),
             Body::Slice(bytes) => Body::Owned(Bytes::copy_from_slice(bytes)),
             Body::Owned(bytes) => Body::Owned(bytes),
+            Body::Pieces(pieces) => Body::Pieces(pieces),
             Body::TooLarge { limit } => Body::TooLarge { limit },
         };
         Frame { header: self.header, body }

@@ -3,6 +3,7 @@
 //! Nothing here does I/O or reads a clock.
 
 mod agreement;
+pub(crate) mod blob;
 mod codec;
 mod frame;
 mod header;
@@ -14,8 +15,9 @@ mod positional;
 use crate::error::RpcError;
 
 pub(crate) use agreement::Agreement;
+pub use blob::Blob;
 pub use codec::{Codec, Decoded, FrameCodec};
-pub use frame::{Body, Frame};
+pub use frame::{Body, Frame, Pieces};
 pub use header::{Flags, HEADER_LEN, Header, Kind, MAGIC, VERSION};
 pub use hello::{Hello, HelloService};
 pub(crate) use output::KEPT_WHOLE;

@@ -1,8 +1,10 @@
 //! [`Output`]: encoded bytes on their way out.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
+
+use super::blob;
 
 /// From this size on, bytes that have an owner are sent from where they are. Below it, a copy costs
 /// less than another piece of a vectored write.
@@ -10,7 +12,7 @@ pub(crate) const KEPT_WHOLE: usize = 16 << 10;
 
 /// Encoded bytes that wait to be sent, in order. Small pieces are copied together, large ones that
 /// have an owner are kept as they are.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Output {
     small: Vec<u8>,
     /// Each is behind so many bytes of `small`.
@@ -51,6 +53,57 @@ impl Output {
             self.large_bytes += bytes.len();
             self.large.push((self.small.len(), bytes));
         }
+    }
+
+    /// Appends all of `other`; its large pieces without a copy.
+    pub fn append_all(&mut self, other: &Output) {
+        let mut from = 0;
+        for (at, bytes) in &other.large {
+            self.small.extend_from_slice(other.small.get(from..*at).unwrap_or_default());
+            self.append(bytes.clone());
+            from = *at;
+        }
+        self.small.extend_from_slice(other.small.get(from..).unwrap_or_default());
+    }
+
+    /// Drops what is behind the first `len` bytes.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        while let Some((at, bytes)) = self.large.last_mut() {
+            let before = *at + self.large_bytes - bytes.len();
+            if len >= before + bytes.len() {
+                break;
+            }
+            self.small.truncate(*at);
+            self.large_bytes -= bytes.len();
+            if len > before {
+                bytes.truncate(len - before);
+                self.large_bytes += bytes.len();
+                return;
+            }
+            self.large.pop();
+        }
+        self.small.truncate(len.saturating_sub(self.large_bytes));
+    }
+
+    /// Takes out all that is behind the first `at` bytes, none of which are in large pieces.
+    pub(crate) fn split_off_small(&mut self, at: usize) -> Self {
+        let small = match at {
+            0 => std::mem::take(&mut self.small),
+            _ => self.small.split_off(at.min(self.small.len())),
+        };
+        let mut large = std::mem::take(&mut self.large);
+        large.iter_mut().for_each(|(start, _)| *start = start.saturating_sub(at));
+        Self { small, large, large_bytes: std::mem::take(&mut self.large_bytes) }
+    }
+
+    /// What was copied, if that is all.
+    pub(crate) fn into_small(self) -> Result<Vec<u8>, Self> {
+        if self.large.is_empty() { Ok(self.small) } else { Err(self) }
+    }
+
+    /// The buffer for what is copied.
+    pub(crate) fn small_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.small
     }
 
     /// All bytes in one piece.
@@ -98,6 +151,68 @@ impl Output {
     }
 }
 
+/// Small pieces are copied into it.
+impl From<Vec<u8>> for Output {
+    fn from(small: Vec<u8>) -> Self {
+        Self { small, ..Self::default() }
+    }
+}
+
+impl Write for Output {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match Some(bytes).filter(|bytes| bytes.len() >= KEPT_WHOLE).and_then(blob::serialized) {
+            Some(blob) => self.append(blob),
+            None => self.small.extend_from_slice(bytes),
+        }
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where values are encoded to.
+pub(crate) trait Sink: Write {
+    /// Bytes that are there.
+    fn written(&self) -> usize;
+
+    /// Drops what is behind the first `len` bytes.
+    fn take_back(&mut self, len: usize);
+}
+
+impl Sink for Output {
+    #[inline]
+    fn written(&self) -> usize {
+        self.len()
+    }
+
+    fn take_back(&mut self, len: usize) {
+        self.truncate(len);
+    }
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn written(&self) -> usize {
+        self.len()
+    }
+
+    fn take_back(&mut self, len: usize) {
+        self.truncate(len);
+    }
+}
+
+#[cfg(test)]
+impl Output {
+    /// Where such bytes are.
+    pub(crate) fn slice_of(&self, bytes: &[u8]) -> Option<&[u8]> {
+        self.pieces().find(|piece| *piece == bytes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -110,6 +225,7 @@ mod tests {
             sizes in prop::collection::vec((0_usize..3 * KEPT_WHOLE, any::<bool>()), 0..8),
             written in prop::collection::vec(1_usize..2 * KEPT_WHOLE, 1..8),
             at_once in 1_usize..4,
+            cut in 0_usize..30 * KEPT_WHOLE,
         ) {
             let mut output = Output::default();
             let mut expected = Vec::new();
@@ -131,7 +247,13 @@ mod tests {
                     break;
                 }
             }
-            prop_assert_eq!(sent, expected);
+            prop_assert_eq!(&sent, &expected);
+            let mut twice = output.clone();
+            twice.append_all(&output);
+            prop_assert_eq!(twice.to_vec(), [&sent[..], &sent].concat());
+            twice.truncate(cut.min(twice.len()));
+            prop_assert_eq!(twice.len(), cut.min(2 * sent.len()));
+            prop_assert_eq!(twice.to_vec(), [&sent[..], &sent].concat()[..twice.len()].to_vec());
             prop_assert!(output.cleared(0).is_empty());
         }
     }

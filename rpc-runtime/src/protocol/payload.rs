@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, SeqAcces
 use serde::{Deserialize, Serialize};
 
 use super::header::Flags;
+use super::output::{Output, Sink};
 use super::positional::Positional;
 use crate::context::Metadata;
 use crate::descriptor::ArgumentDescriptor;
@@ -50,18 +51,18 @@ pub(crate) const MAX_METADATA: usize = 16 << 10;
 pub(crate) fn encode<T: Serialize + ?Sized>(
     value: &T,
     form: Form,
-    out: &mut Vec<u8>,
+    out: &mut impl Sink,
 ) -> Result<Form, RpcError> {
-    let start = out.len();
+    let start = out.written();
     if form == Form::Compact {
         let mut serializer = rmp_serde::Serializer::new(&mut *out);
         if value.serialize(Positional(&mut serializer)).is_ok() {
             return Ok(Form::Compact);
         }
-        out.truncate(start);
+        out.take_back(start);
     }
     rmp_serde::encode::write_named(out, value).map(|()| Form::Named).map_err(|error| {
-        out.truncate(start);
+        out.take_back(start);
         RpcError::internal("the value cannot be encoded as MessagePack").with_source(&error)
     })
 }
@@ -109,7 +110,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Wire for T {}
 pub trait Arguments: Sized + Send + 'static {
     /// Appends the array, and says in which form.
     #[doc(hidden)]
-    fn encode(&self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError>;
+    fn encode(&self, form: Form, out: &mut Output) -> Result<Form, RpcError>;
 
     /// Reads the array; the descriptors are for messages.
     #[doc(hidden)]
@@ -121,7 +122,7 @@ pub trait Arguments: Sized + Send + 'static {
 }
 
 impl Arguments for () {
-    fn encode(&self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError> {
+    fn encode(&self, form: Form, out: &mut Output) -> Result<Form, RpcError> {
         // serde writes `()` as nil; arguments are always an array.
         encode::<[u8; 0]>(&[], form, out)
     }
@@ -153,7 +154,7 @@ macro_rules! arguments {
     ($($at:tt $T:ident),+) => {
         impl<$($T: Wire),+> Arguments for ($($T,)+) {
             #[inline]
-            fn encode(&self, form: Form, out: &mut Vec<u8>) -> Result<Form, RpcError> {
+            fn encode(&self, form: Form, out: &mut Output) -> Result<Form, RpcError> {
                 encode(self, form, out)
             }
 
@@ -352,9 +353,9 @@ mod tests {
         &[ArgumentDescriptor::new("account", "u32"), ArgumentDescriptor::new("note", "String")];
 
     fn encoded(arguments: &impl Arguments) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         arguments.encode(Form::Named, &mut out).unwrap();
-        out
+        out.to_vec()
     }
 
     #[test]
@@ -391,9 +392,9 @@ mod tests {
             y: i32,
         }
         for form in [Form::Named, Form::Compact] {
-            let mut out = Vec::new();
+            let mut out = Output::default();
             (Point { x: 1, y: -2 },).encode(form, &mut out).unwrap();
-            let (point,) = <(Point,)>::decode(&out, &[]).unwrap();
+            let (point,) = <(Point,)>::decode(&out.to_vec(), &[]).unwrap();
             assert_eq!(point, Point { x: 1, y: -2 });
         }
     }

@@ -36,7 +36,7 @@ impl Dispatching {
             Transport { reader: Box::new(Nowhere), writer: Box::new(Nowhere), peer: String::new() };
         let (channel, _) =
             Channel::new(nowhere, ChannelLimits::default(), &Hello::default(), None)?;
-        channel.flush();
+        channel.flush(clock());
         let (done, _done) = mpsc::channel(1);
         Ok(Self { channel, requests: Requests::new(Arc::new(dispatcher), done), _done })
     }
@@ -46,8 +46,9 @@ impl Dispatching {
     pub fn answer<'a>(&mut self, requests: impl IntoIterator<Item = Frame<'a>>) {
         let requests = requests.into_iter().collect();
         let batch = Batch { requests, now: clock(), overloaded: false, split: false };
-        self.requests.handle(&self.channel, batch, &mut Context::from_waker(Waker::noop()));
-        self.channel.flush();
+        let mut cx = Context::from_waker(Waker::noop());
+        let now = self.requests.handle(&self.channel, batch, &mut cx);
+        self.channel.flush(now);
     }
 }
 

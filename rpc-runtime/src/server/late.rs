@@ -13,7 +13,7 @@ use crate::channel::{Channel, Source, Ticket, pump};
 use crate::context::Context;
 use crate::error::RpcError;
 use crate::protocol::payload::Form;
-use crate::protocol::{Flags, Frame, Header, Kind, error_answer};
+use crate::protocol::{Flags, Frame, Header, Kind, Output, error_answer};
 use crate::service::{BoxCall, Finished};
 
 /// A request in work, until it is dropped.
@@ -52,10 +52,10 @@ impl Late {
 pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
     let deadline = context.deadline;
     let finished = poll_fn(|cx| {
-        let mut body = buffer::take();
+        let mut body = Output::from(buffer::take());
         match caught(|| context.enter(|| Ok(call.poll_into(cx, &mut body)))) {
             Ok(Poll::Pending) => {
-                buffer::give(body);
+                buffer::give_output(body);
                 Poll::Pending
             }
             Ok(Poll::Ready(result)) => Poll::Ready((result, body)),
@@ -67,7 +67,7 @@ pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
         Some(deadline) if late.request.kind != Kind::Oneway => {
             tokio::time::timeout_at(deadline.into(), finished).await.unwrap_or_else(|_| {
                 let late = "the deadline passed while the provider worked on it";
-                (Err(RpcError::timeout(late)), Vec::new())
+                (Err(RpcError::timeout(late)), Output::default())
             })
         }
         _ => finished.await,
@@ -83,7 +83,7 @@ pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
         Ok(finished) => {
             let answer = Frame::taking(answer_header(request, &finished), &mut body);
             channel.answer(*ticket, answer).await;
-            buffer::give(body);
+            buffer::give_output(body);
             if let Some(source) = finished.stream {
                 let form = Form::of(request.flags);
                 late.send_items(source, form).await;

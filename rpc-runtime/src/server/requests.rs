@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::dispatcher::{Dispatcher, Route};
@@ -22,7 +21,7 @@ use crate::context::Context;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Form};
-use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, error_answer};
+use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output, error_answer};
 use crate::service::{BoxCall, Finished, Request};
 use crate::status::Status;
 
@@ -36,7 +35,7 @@ pub(super) struct Requests {
     done: mpsc::Sender<()>,
     /// Ready answers, in order.
     answers: Vec<(Header, Gathered)>,
-    bodies: Vec<u8>,
+    bodies: Output,
 }
 
 /// The body of a ready answer.
@@ -44,7 +43,7 @@ enum Gathered {
     /// Where it is in `bodies`.
     In(Range<usize>),
     /// A large one is not copied into the output.
-    Whole(Bytes),
+    Whole(Body<'static>),
 }
 
 /// A request that is known to be for a method that exists.
@@ -63,7 +62,7 @@ enum Begun {
 
 impl Requests {
     pub(super) fn new(dispatcher: Arc<Dispatcher>, done: mpsc::Sender<()>) -> Self {
-        Self { dispatcher, done, answers: Vec::new(), bodies: Vec::new() }
+        Self { dispatcher, done, answers: Vec::new(), bodies: Output::default() }
     }
 
     /// Finds the method, the context and the arguments.
@@ -100,10 +99,14 @@ impl Requests {
             // Cannot overflow in the lifetime of a machine, but it is the peer's number.
             left => now.checked_add(Duration::from_millis(u64::from(left))),
         };
+        let payload = match &frame.body {
+            Body::Owned(payload) => Some(payload),
+            _ => None,
+        };
         let form = Form::of(header.flags);
         Ok(Accepted {
             route,
-            request: Request { method: route.method, arguments, form, stream },
+            request: Request { method: route.method, arguments, payload, form, stream },
             context: Context {
                 deadline,
                 metadata: metadata.map(Arc::new),
@@ -206,12 +209,8 @@ impl Requests {
         if end - start < KEPT_WHOLE {
             return Gathered::In(start..end);
         }
-        let whole = if start == 0 {
-            std::mem::take(&mut self.bodies)
-        } else {
-            self.bodies.split_off(start)
-        };
-        Gathered::Whole(whole.into())
+        // Large ones before it were taken out like this.
+        Gathered::Whole(self.bodies.split_off_small(start).into())
     }
 
     /// Lets a request go on in a task of its own.
@@ -256,17 +255,25 @@ impl Requests {
             return;
         }
         let answers = answers.drain(..).map(|(header, body)| match body {
-            Gathered::In(range) => Frame::new(header, bodies.get(range).unwrap_or_default()),
-            Gathered::Whole(bytes) => Frame { header, body: Body::Owned(bytes) },
+            Gathered::In(range) => {
+                let bodies = bodies.single(0).unwrap_or_default();
+                Frame::new(header, bodies.get(range).unwrap_or_default())
+            }
+            Gathered::Whole(body) => Frame { header, body },
         });
         channel.append_answers(answers, now);
-        bodies.clear();
+        bodies.truncate(0);
     }
 }
 
 impl RequestHandler for Requests {
-    fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, cx: &mut task::Context<'_>) {
-        self.bodies = buffer::take();
+    fn handle(
+        &mut self,
+        channel: &Arc<Channel>,
+        batch: Batch<'_>,
+        cx: &mut task::Context<'_>,
+    ) -> Instant {
+        self.bodies = buffer::take().into();
         let mut before = batch.now;
         let mut in_place = true;
         let mut left = batch.requests.len();
@@ -295,12 +302,13 @@ impl RequestHandler for Requests {
             // Fewer than enough would be left for another write.
             if slow || (self.answers.len() >= enough && left >= enough) {
                 self.append_answers(channel, after);
-                channel.flush();
+                channel.flush(after);
             }
             before = after;
         }
         self.append_answers(channel, before);
-        buffer::give(std::mem::take(&mut self.bodies));
+        buffer::give_output(std::mem::take(&mut self.bodies));
+        before
     }
 
     fn limits_reading(&self) -> bool {

@@ -157,7 +157,7 @@ impl Channel {
         let duty = core.claim_duty();
         drop(core);
         if duty {
-            self.flush();
+            self.flush(now);
         }
         result
     }
