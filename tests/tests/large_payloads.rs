@@ -274,6 +274,7 @@ async fn a_handler_that_copies_or_keeps_large_payloads_changes_none() {
         let (_server, probe) = with_handler("tcp://127.0.0.1:0", handler, true).await;
         for boundary in BOUNDARIES {
             echoes(&probe, [boundary - 37, boundary - 3, boundary, boundary + 1, 5]).await;
+            echoes_blobs(&probe, [boundary - 3, boundary, 5]).await;
         }
     }
 }
