@@ -36,7 +36,7 @@ impl Channel {
                 core.answer(answer, now);
             }
             let others = core.work.len();
-            let enough = core.has_gathered(self.limits.flush_after(others, core.split));
+            let enough = core.has_gathered(self.settings.flush_after(others, core.split));
             (wanted && (core.claim_duty() || enough), others > 0 && !enough, kick)
         };
         kick.into_iter().for_each(Waker::wake);

@@ -219,7 +219,7 @@ impl Call<'_> {
         if self.is_oneway() {
             core.in_flight.remove(self.id);
         }
-        let enough = self.channel.limits.flush_after(core.in_flight.sent(), core.split);
+        let enough = self.channel.settings.flush_after(core.in_flight.sent(), core.split);
         let owed = match core.claim_duty() {
             _ if core.has_gathered(enough) => Owed::FlushNow,
             false => Owed::Nothing,

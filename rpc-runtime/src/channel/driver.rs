@@ -208,7 +208,7 @@ impl<H: RequestHandler> Driver<H> {
         }
         let inbox = core.run_timers(now, &mut wakers);
         let may_read = core
-            .may_read(self.channel.limits.max_concurrent_requests, self.handler.limits_reading());
+            .may_read(self.channel.settings.max_concurrent_requests, self.handler.limits_reading());
         let turn = match core.pipeline.closing().cloned() {
             Some(cause) => {
                 let close_by = *self.close_by.get_or_insert(now + LAST_WRITES);
@@ -321,8 +321,8 @@ impl<H: RequestHandler> Driver<H> {
         let split = self.busy.leaves_cores_idle(now);
         let mut core = self.channel.lock();
         core.split = split;
-        let overloaded = core.is_overloaded(self.channel.limits.max_concurrent_requests);
-        let room = core.room(self.channel.limits.max_concurrent_requests).min(self.pace);
+        let overloaded = core.is_overloaded(self.channel.settings.max_concurrent_requests);
+        let room = core.room(self.channel.settings.max_concurrent_requests).min(self.pace);
         let had_output = core.pipeline.pending_bytes();
         let arrived = Arrived { room, shared: input.shared(), requests: &mut requests };
         let consumed = core.reading(now, &mut wakers, arrived, |pipeline, tail| {
@@ -353,7 +353,7 @@ impl<H: RequestHandler> Driver<H> {
         let mut wakers = Vec::new();
         let mut requests = Vec::new();
         let mut core = self.channel.lock();
-        let overloaded = core.is_overloaded(self.channel.limits.max_concurrent_requests);
+        let overloaded = core.is_overloaded(self.channel.settings.max_concurrent_requests);
         let arrived = Arrived { room: usize::MAX, shared: None, requests: &mut requests };
         core.reading(now, &mut wakers, arrived, |_, tail| {
             inbox.into_iter().for_each(|frame| tail.read(frame));

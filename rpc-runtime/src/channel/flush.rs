@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::{Channel, ChannelLimits, clock, connection_lost, wake_all};
+use super::{Channel, ChannelSettings, clock, connection_lost, wake_all};
 use crate::buffer;
 use crate::protocol::Output;
 
@@ -43,7 +43,7 @@ const WORTH_A_WRITE: usize = 16;
 /// the two ends work at the same time, each on a part of them.
 const PARTS: usize = 4;
 
-impl ChannelLimits {
+impl ChannelSettings {
     /// How many frames leave without waiting for more, when `under_way` are to be expected. `split`:
     /// there are idle cores.
     pub(crate) fn flush_after(&self, under_way: usize, split: bool) -> usize {
@@ -170,13 +170,13 @@ mod tests {
 
     #[test]
     fn frames_leave_in_parts_only_while_cores_are_idle() {
-        let mut limits = ChannelLimits::default();
-        let after = |limits: &ChannelLimits| {
+        let mut settings = ChannelSettings::default();
+        let after = |settings: &ChannelSettings| {
             [(64, true), (1_000, true), (3, true), (64, false)]
-                .map(|(under_way, split)| limits.flush_after(under_way, split))
+                .map(|(under_way, split)| settings.flush_after(under_way, split))
         };
-        assert_eq!(after(&limits), [16, 250, 16, MAX_GATHERED]);
-        limits.flush_after = Some(7);
-        assert_eq!(after(&limits), [7; 4]);
+        assert_eq!(after(&settings), [16, 250, 16, MAX_GATHERED]);
+        settings.flush_after = Some(7);
+        assert_eq!(after(&settings), [7; 4]);
     }
 }

@@ -55,9 +55,9 @@ use crate::protocol::{
 };
 use crate::transport::{Transport, Writer};
 
-/// Limits of one connection. Both ends have the same kind.
+/// Settings of one connection. Both ends have the same kind.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ChannelLimits {
+pub(crate) struct ChannelSettings {
     /// Largest payload that is read or written, in bytes.
     pub(crate) max_payload: usize,
     pub(crate) watermarks: Watermarks,
@@ -69,7 +69,7 @@ pub(crate) struct ChannelLimits {
     pub(crate) flush_after: Option<usize>,
 }
 
-impl Default for ChannelLimits {
+impl Default for ChannelSettings {
     fn default() -> Self {
         Self {
             max_payload: DEFAULT_MAX_PAYLOAD,
@@ -109,7 +109,7 @@ pub(crate) struct Channel {
     core: Apart<Mutex<Core>>,
     writer: Box<dyn Writer>,
     peer: Arc<str>,
-    limits: ChannelLimits,
+    settings: ChannelSettings,
     agreement: OnceLock<Agreement>,
 }
 
@@ -122,7 +122,7 @@ impl Channel {
     /// driver that is to run it sends it.
     pub(crate) fn new(
         transport: Transport,
-        limits: ChannelLimits,
+        settings: ChannelSettings,
         hello: &Hello,
         initializer: Option<&Initializer>,
     ) -> Result<(Arc<Self>, Box<dyn crate::transport::Reader>), RpcError> {
@@ -130,10 +130,10 @@ impl Channel {
         let Transport { reader, writer, peer } = transport;
         let mut core = Core {
             pipeline: Pipeline::new(
-                FrameCodec::new(limits.max_payload).with_max_control(MAX_CONTROL),
-                limits.watermarks,
+                FrameCodec::new(settings.max_payload).with_max_control(MAX_CONTROL),
+                settings.watermarks,
             ),
-            in_flight: InFlight::new(limits.max_in_flight),
+            in_flight: InFlight::new(settings.max_in_flight),
             work: Work::default(),
             streams: Streams::default(),
             await_room: Vec::new(),
@@ -168,7 +168,7 @@ impl Channel {
         let body = hello.encode()?;
         pipeline.write(Frame::new(Header::new(Kind::Hello), &body), now, &mut tail)?;
         let (core, agreement) = (Apart(Mutex::new(core)), OnceLock::new());
-        Ok((Arc::new(Self { core, writer, peer: peer.into(), limits, agreement }), reader))
+        Ok((Arc::new(Self { core, writer, peer: peer.into(), settings, agreement }), reader))
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -176,8 +176,8 @@ impl Channel {
         self.core.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn limits(&self) -> &ChannelLimits {
-        &self.limits
+    pub(crate) fn settings(&self) -> &ChannelSettings {
+        &self.settings
     }
 
     /// The other end.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::endpoint::SinglePeer;
 use super::{Client, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker};
-use crate::channel::{ChannelLimits, Initializer};
+use crate::channel::{ChannelSettings, Initializer};
 use crate::context::current_runtime;
 use crate::error::RpcError;
 use crate::pipeline::{Change, Watermarks};
@@ -24,7 +24,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     connections: usize,
     encoding: Encoding,
-    limits: ChannelLimits,
+    settings: ChannelSettings,
     initializer: Option<Initializer>,
 }
 
@@ -35,7 +35,7 @@ impl Default for ClientBuilder {
             connect_timeout: Duration::from_secs(5),
             connections: 1,
             encoding: Encoding::default(),
-            limits: ChannelLimits::default(),
+            settings: ChannelSettings::default(),
             initializer: None,
         }
     }
@@ -48,7 +48,7 @@ impl fmt::Debug for ClientBuilder {
             .field("connect_timeout", &self.connect_timeout)
             .field("connections", &self.connections)
             .field("encoding", &self.encoding)
-            .field("limits", &self.limits)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -93,27 +93,27 @@ impl ClientBuilder {
     /// a quarter of what is under way on the connection, and 16 at least: both ends are then at work
     /// at the same time. When all cores are busy it is 256, for larger writes cost less.
     pub fn flush_after(mut self, frames: usize) -> Self {
-        self.limits.flush_after = Some(frames.max(1));
+        self.settings.flush_after = Some(frames.max(1));
         self
     }
 
     /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
     /// 8 MiB; at most 4 GiB.
     pub fn max_payload(mut self, bytes: usize) -> Self {
-        self.limits.max_payload = bytes;
+        self.settings.max_payload = bytes;
         self
     }
 
     /// Calls that may wait for their answers on one connection; more wait for their turn, within
     /// their deadlines. Default 16,384; at least 1.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
-        self.limits.max_in_flight = calls.max(1);
+        self.settings.max_in_flight = calls.max(1);
         self
     }
 
     /// When a connection counts as congested; new calls wait for their turn then.
     pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
-        self.limits.watermarks = watermarks;
+        self.settings.watermarks = watermarks;
         self
     }
 
@@ -140,7 +140,7 @@ impl ClientBuilder {
     /// There is no tokio runtime.
     pub(crate) fn endpoint_settings(&self) -> Result<Arc<EndpointSettings>, RpcError> {
         Ok(Arc::new(EndpointSettings {
-            limits: self.limits,
+            channel: self.settings,
             initializer: self.initializer.clone(),
             connect_timeout: self.connect_timeout,
             connections: self.connections,

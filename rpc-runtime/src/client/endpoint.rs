@@ -11,13 +11,13 @@ use tokio::runtime::Handle;
 
 use super::Invoker;
 use super::link::{Availability, Link};
-use crate::channel::{Channel, ChannelLimits, Initializer};
+use crate::channel::{Channel, ChannelSettings, Initializer};
 use crate::error::RpcError;
 use crate::uri::Uri;
 
 /// What the endpoints of a client have in common.
 pub(crate) struct EndpointSettings {
-    pub(crate) limits: ChannelLimits,
+    pub(crate) channel: ChannelSettings,
     pub(crate) initializer: Option<Initializer>,
     pub(crate) connect_timeout: Duration,
     /// Links of each endpoint, at least 1.

@@ -152,12 +152,13 @@ impl Link {
     /// Starts a channel over an open connection.
     fn open(self: &Arc<Self>, transport: Transport) -> Result<Arc<Channel>, RpcError> {
         let hello = Hello {
-            max_payload: u32::try_from(self.settings.limits.max_payload).unwrap_or(u32::MAX),
+            max_payload: u32::try_from(self.settings.channel.max_payload).unwrap_or(u32::MAX),
             ..Hello::default()
         };
         tracing::debug!(uri = %self.uri, "connected");
         let initializer = self.settings.initializer.as_ref();
-        let (channel, reader) = Channel::new(transport, self.settings.limits, &hello, initializer)?;
+        let (channel, reader) =
+            Channel::new(transport, self.settings.channel, &hello, initializer)?;
         let link = Arc::downgrade(self);
         let driven = Arc::clone(&channel);
         let driver = driver::run(Arc::clone(&driven), reader, NoServices);

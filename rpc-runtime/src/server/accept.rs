@@ -9,14 +9,14 @@ use tokio::sync::{mpsc, watch};
 use super::Connections;
 use super::dispatcher::Dispatcher;
 use super::requests::Requests;
-use crate::channel::{Channel, ChannelLimits, Initializer, driver};
+use crate::channel::{Channel, ChannelSettings, Initializer, driver};
 use crate::protocol::Hello;
 use crate::transport::{Listener, Transport};
 
 /// What every connection of a server has in common.
 pub(super) struct Acceptor {
     pub(super) dispatcher: Arc<Dispatcher>,
-    pub(super) limits: ChannelLimits,
+    pub(super) settings: ChannelSettings,
     pub(super) hello: Hello,
     pub(super) initializer: Option<Initializer>,
     pub(super) connections: Arc<Connections>,
@@ -54,7 +54,7 @@ impl Acceptor {
     }
 
     async fn serve(self: Arc<Self>, transport: Transport) {
-        let opened = Channel::new(transport, self.limits, &self.hello, self.initializer.as_ref());
+        let opened = Channel::new(transport, self.settings, &self.hello, self.initializer.as_ref());
         let (channel, reader) = match opened {
             Ok(opened) => opened,
             Err(error) => {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::dispatcher::Dispatcher;
 use super::requests::Requests;
 use crate::channel::driver::{Batch, RequestHandler};
-use crate::channel::{Channel, ChannelLimits, clock};
+use crate::channel::{Channel, ChannelSettings, clock};
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::protocol::{Frame, Hello};
@@ -35,7 +35,7 @@ impl Dispatching {
         let nowhere =
             Transport { reader: Box::new(Nowhere), writer: Box::new(Nowhere), peer: String::new() };
         let (channel, _) =
-            Channel::new(nowhere, ChannelLimits::default(), &Hello::default(), None)?;
+            Channel::new(nowhere, ChannelSettings::default(), &Hello::default(), None)?;
         channel.flush(clock());
         let (done, _done) = mpsc::channel(1);
         Ok(Self { channel, requests: Requests::new(Arc::new(dispatcher), done), _done })

@@ -14,7 +14,7 @@ use super::accept::Acceptor;
 use super::dispatcher::Dispatcher;
 use super::event_loops::EventLoops;
 use super::{Accepting, Connections, Server};
-use crate::channel::{ChannelLimits, Initializer, MAX_CONTROL};
+use crate::channel::{ChannelSettings, Initializer, MAX_CONTROL};
 use crate::context::current_runtime;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
@@ -41,7 +41,7 @@ pub struct ServerBuilder {
     dispatch: Dispatch,
     drain_timeout: Duration,
     event_loops: Option<usize>,
-    limits: ChannelLimits,
+    settings: ChannelSettings,
     initializer: Option<Initializer>,
 }
 
@@ -56,7 +56,7 @@ impl Default for ServerBuilder {
             dispatch: Dispatch::Inline,
             drain_timeout: Duration::from_secs(10),
             event_loops: None,
-            limits: ChannelLimits::default(),
+            settings: ChannelSettings::default(),
             initializer: None,
         }
     }
@@ -68,7 +68,7 @@ impl fmt::Debug for ServerBuilder {
         f.debug_struct("ServerBuilder")
             .field("services", &services.collect::<Vec<_>>())
             .field("event_loops", &self.event_loops)
-            .field("limits", &self.limits)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -155,14 +155,14 @@ impl ServerBuilder {
     /// a quarter of what is under way on the connection, and 16 at least: both ends are then at work
     /// at the same time. When all cores are busy it is 256, for larger writes cost less.
     pub fn flush_after(mut self, frames: usize) -> Self {
-        self.limits.flush_after = Some(frames.max(1));
+        self.settings.flush_after = Some(frames.max(1));
         self
     }
 
     /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
     /// 8 MiB; at most 4 GiB.
     pub fn max_payload(mut self, bytes: usize) -> Self {
-        self.limits.max_payload = bytes;
+        self.settings.max_payload = bytes;
         self
     }
 
@@ -170,13 +170,13 @@ impl ServerBuilder {
     /// let further calls wait; from a client that sends more all the same, nothing is read until
     /// half are done. Default 1,024; at least 1.
     pub fn max_concurrent_requests(mut self, requests: usize) -> Self {
-        self.limits.max_concurrent_requests = requests.max(1);
+        self.settings.max_concurrent_requests = requests.max(1);
         self
     }
 
     /// When a connection counts as congested; no requests are read from it then.
     pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
-        self.limits.watermarks = watermarks;
+        self.settings.watermarks = watermarks;
         self
     }
 
@@ -206,8 +206,8 @@ impl ServerBuilder {
         let instances = self.instances(&local_uri)?;
 
         let mut hello = Hello {
-            max_payload: u32::try_from(self.limits.max_payload).unwrap_or(u32::MAX),
-            max_requests: u32::try_from(self.limits.max_concurrent_requests).unwrap_or(u32::MAX),
+            max_payload: u32::try_from(self.settings.max_payload).unwrap_or(u32::MAX),
+            max_requests: u32::try_from(self.settings.max_concurrent_requests).unwrap_or(u32::MAX),
             services: self
                 .services
                 .iter()
@@ -229,7 +229,7 @@ impl ServerBuilder {
         let connections = Arc::new(Connections::default());
         let acceptor = Arc::new(Acceptor {
             dispatcher: Arc::new(dispatcher),
-            limits: self.limits,
+            settings: self.settings,
             hello,
             initializer: self.initializer,
             connections: Arc::clone(&connections),

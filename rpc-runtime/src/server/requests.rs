@@ -277,7 +277,7 @@ impl RequestHandler for Requests {
         let mut before = batch.now;
         let mut in_place = true;
         let mut left = batch.requests.len();
-        let enough = channel.limits().flush_after(left, batch.split);
+        let enough = channel.settings().flush_after(left, batch.split);
         for frame in &batch.requests {
             left -= 1;
             if batch.overloaded {
