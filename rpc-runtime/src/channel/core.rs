@@ -199,19 +199,39 @@ impl Core {
         self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
     }
 
-    /// Runs the deadlines and timers that are due. Returns the frames that handlers sent to the
+    /// Ends the calls whose deadlines have passed. Returns the frames that handlers sent to the
     /// tail in the meantime.
-    pub(super) fn run_timers(
+    pub(super) fn run_deadlines(
         &mut self,
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) -> Vec<Frame<'static>> {
         self.in_flight.expire(now, wakers);
-        if self.pipeline.poll_timeout().is_some_and(|due| due <= now) {
-            let Self { pipeline, inbox, .. } = self;
-            pipeline.handle_timeout(now, &mut ChannelTail::aside(inbox));
-        }
         self.admit(wakers);
         std::mem::take(&mut self.inbox)
+    }
+
+    /// Runs the timers of the pipeline's handlers that are due, and says whether there were any.
+    ///
+    /// To be called when all that has arrived was read, or silence would be found where bytes wait.
+    /// `reading`: whether bytes are taken at all; while not, silence says nothing of the peer.
+    pub(super) fn run_handlers_timers(&mut self, now: Instant, reading: bool) -> bool {
+        let due = self.pipeline.poll_timeout().is_some_and(|due| due <= now);
+        if due {
+            let Self { pipeline, inbox, .. } = self;
+            let mut aside = ChannelTail::aside(inbox);
+            if !reading {
+                pipeline.read_complete(now, &mut aside);
+            }
+            pipeline.handle_timeout(now, &mut aside);
+        }
+        due
+    }
+
+    /// Bytes came that are no whole frame yet: the peer is alive.
+    pub(super) fn partly_read(&mut self, now: Instant) {
+        self.stay(now);
+        let Self { pipeline, inbox, .. } = self;
+        pipeline.read_complete(now, &mut ChannelTail::aside(inbox));
     }
 }

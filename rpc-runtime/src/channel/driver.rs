@@ -155,8 +155,13 @@ enum Turn {
 impl<H: RequestHandler> Driver<H> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RpcError> {
         self.now = clock();
+        let mut reading = true;
+        // Once for each wake-up: a handler may leave its timer due.
+        let mut timers_ran = false;
         for _ in 0..MAX_BATCHES {
-            match self.look(cx) {
+            let turn = self.look(cx);
+            reading = matches!(turn, Turn::Read);
+            match turn {
                 Turn::End(cause) => return Poll::Ready(cause),
                 Turn::Wait => {}
                 Turn::Read => match self.input.poll_fill(&mut *self.reader, cx) {
@@ -182,13 +187,27 @@ impl<H: RequestHandler> Driver<H> {
                 Poll::Ready(Ok(false)) | Poll::Pending => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(connection_lost(&error)),
             }
+            if !timers_ran && self.run_handlers_timers(reading) {
+                timers_ran = true;
+                continue;
+            }
             if self.armed.is_none() || self.sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             self.now = clock();
         }
+        if !timers_ran {
+            self.run_handlers_timers(reading);
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Runs the timers of handlers that are due, once what has arrived was read, and says whether
+    /// there were any.
+    fn run_handlers_timers(&mut self, reading: bool) -> bool {
+        let may_be_due = self.armed.is_some_and(|due| due <= self.now);
+        may_be_due && self.channel.lock().run_handlers_timers(self.now, reading)
     }
 
     /// Registers for wake-ups, runs what is due, and says what is next.
@@ -206,7 +225,7 @@ impl<H: RequestHandler> Driver<H> {
         if self.rest.is_empty() && !core.rest.is_empty() {
             self.rest = std::mem::take(&mut core.rest);
         }
-        let inbox = core.run_timers(now, &mut wakers);
+        let inbox = core.run_deadlines(now, &mut wakers);
         let may_read = core
             .may_read(self.channel.settings.max_concurrent_requests, self.handler.limits_reading());
         let turn = match core.pipeline.closing().cloned() {
@@ -296,7 +315,7 @@ impl<H: RequestHandler> Driver<H> {
     /// Runs the input through the pipeline, then hands on what came out of it.
     fn batch(&mut self, cx: &mut Context<'_>) {
         if !self.input.is_enough() {
-            self.channel.lock().stay(self.now);
+            self.channel.lock().partly_read(self.now);
             return;
         }
         let input = self.input.take();

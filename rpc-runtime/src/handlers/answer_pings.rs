@@ -3,6 +3,9 @@
 use crate::pipeline::{ChannelContext, ChannelHandler, Flow, Handled};
 use crate::protocol::{Frame, Header, Kind};
 
+/// Pings are not answered while so many bytes of heartbeats wait to be written.
+const MAX_PENDING: usize = 1 << 10;
+
 /// Answers each ping with a pong of the same id, before any request of the batch is dispatched, so
 /// that busy workers can't starve it.
 #[derive(Debug, Default)]
@@ -12,9 +15,8 @@ impl ChannelHandler for AnswerPings {
     #[inline]
     fn channel_read(&mut self, ctx: &mut ChannelContext<'_>, frame: &mut Frame<'_>) -> Handled {
         match frame.header.kind {
-            // A congested peer has bytes to read as a sign of life; one that does not read them would
-            // fill the memory with its pongs.
-            Kind::Ping if !ctx.is_writable() => Ok(Flow::Stop),
+            // A peer that does not read its pongs must not fill the memory with them.
+            Kind::Ping if ctx.heartbeat_bytes() >= MAX_PENDING => Ok(Flow::Stop),
             Kind::Ping => {
                 ctx.write(Frame::bare(Header { id: frame.header.id, ..Header::new(Kind::Pong) }));
                 Ok(Flow::Stop)

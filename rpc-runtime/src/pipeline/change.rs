@@ -210,6 +210,7 @@ impl Pipeline {
             name: &entry.name,
             writable: self.writable,
             pending_bytes: self.pending_bytes,
+            heartbeat_bytes: self.out.heartbeat_bytes(),
             ops: &mut self.ops,
         };
         let _ = guarded(&mut self.closing, &mut *entry.handler, &mut ctx, |handler, ctx| {

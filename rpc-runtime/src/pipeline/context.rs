@@ -25,6 +25,7 @@ pub struct ChannelContext<'a> {
     pub(super) name: &'a str,
     pub(super) writable: bool,
     pub(super) pending_bytes: usize,
+    pub(super) heartbeat_bytes: usize,
     pub(super) ops: &'a mut Vec<Op>,
 }
 
@@ -47,6 +48,11 @@ impl ChannelContext<'_> {
     /// Bytes that wait to be written.
     pub fn pending_bytes(&self) -> usize {
         self.pending_bytes
+    }
+
+    /// Those of them that are pings and pongs, which leave ahead of all others.
+    pub fn heartbeat_bytes(&self) -> usize {
+        self.heartbeat_bytes
     }
 
     /// Writes `frame`, starting at the handler before this one.

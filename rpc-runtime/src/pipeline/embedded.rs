@@ -172,7 +172,10 @@ impl EmbeddedChannel {
 
     /// The bytes that reached the head. They count as written.
     pub fn take_output(&mut self) -> Vec<u8> {
-        let bytes = self.pipeline.take_output(Output::default()).to_vec();
+        let mut bytes = Vec::new();
+        while self.pipeline.has_output() {
+            bytes.extend(self.pipeline.take_output(Output::default()).to_vec());
+        }
         if !bytes.is_empty() {
             self.pipeline.written(bytes.len(), self.now, &mut self.tail);
         }

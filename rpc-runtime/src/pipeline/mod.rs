@@ -17,6 +17,7 @@ mod change;
 mod context;
 mod embedded;
 mod handler;
+mod outbound;
 mod traverse;
 
 use std::any::Any;
@@ -28,6 +29,7 @@ pub use embedded::EmbeddedChannel;
 pub use handler::{ChannelHandler, Flow, Handled};
 
 use self::context::Op;
+use self::outbound::Outbound;
 use self::traverse::Cursor;
 use crate::error::RpcError;
 use crate::protocol::{Codec, Decoded, Frame, Header, Output};
@@ -89,7 +91,7 @@ pub struct Pipeline {
     runaway: bool,
     /// Bytes that the codec needs to go on, if it has seen all that there is.
     needed: usize,
-    out: Output,
+    out: Outbound,
     /// Bytes encoded and not yet taken by the operating system.
     pending_bytes: usize,
     watermarks: Watermarks,
@@ -109,7 +111,7 @@ impl Pipeline {
             cursors: Vec::new(),
             runaway: false,
             needed: 0,
-            out: Output::default(),
+            out: Outbound::default(),
             pending_bytes: 0,
             watermarks,
             writable: true,
@@ -285,9 +287,15 @@ impl Pipeline {
         self.closing.get_or_insert(cause);
     }
 
-    /// The bytes to be written, if any, in exchange for an empty buffer.
+    /// The bytes to be written next, if any, in exchange for an empty buffer. Heartbeats come first;
+    /// of much that is queued a part of 256 KiB or one frame, so that a heartbeat may come next.
     pub fn take_output(&mut self, empty: Output) -> Output {
-        std::mem::replace(&mut self.out, empty)
+        self.out.take(empty)
+    }
+
+    /// Bytes of heartbeats that wait to be written.
+    pub fn heartbeat_bytes(&self) -> usize {
+        self.out.heartbeat_bytes()
     }
 
     /// Whether there are bytes to be written.

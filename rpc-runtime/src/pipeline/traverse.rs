@@ -72,6 +72,7 @@ impl Pipeline {
             name: &entry.name,
             writable: self.writable,
             pending_bytes: self.pending_bytes,
+            heartbeat_bytes: self.out.heartbeat_bytes(),
             ops: &mut self.ops,
         };
         let handled = guarded(&mut self.closing, &mut *entry.handler, &mut ctx, call);
@@ -194,9 +195,7 @@ impl Pipeline {
             }
             before = cursor.outbound;
         }
-        let start = self.out.len();
-        self.codec.encode(frame, &mut self.out)?;
-        self.pending_bytes += self.out.len() - start;
+        self.pending_bytes += self.out.append(&mut *self.codec, frame)?;
         if self.writable && self.pending_bytes > self.watermarks.high {
             self.writability_changed(false, now, tail);
         }
