@@ -18,7 +18,7 @@ use super::core::State;
 use super::flush::Rest;
 use super::input::{self, Input, Taken, take_read_buffer};
 use super::tail::Arrived;
-use super::{Channel, DUTY_GRACE, clock, connection_lost, wake_all};
+use super::{Channel, DUTY_GRACE, clock, connection_lost, guard, wake_all};
 use crate::error::RpcError;
 use crate::pipeline::Tail;
 use crate::protocol::Frame;
@@ -97,6 +97,7 @@ pub(crate) fn run(
             rested: None,
             worked: false,
         };
+        guard::watch(&driver.channel);
         driver.channel.flush(driver.now);
         let cause = poll_fn(|cx| driver.poll(cx)).await;
         // Bytes that arrive at a socket that is closed destroy those that it has yet to send.

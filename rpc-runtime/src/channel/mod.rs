@@ -21,6 +21,7 @@ mod call;
 mod core;
 pub(crate) mod driver;
 mod flush;
+mod guard;
 mod handle;
 mod input;
 mod pump;

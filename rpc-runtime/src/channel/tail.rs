@@ -1,13 +1,13 @@
 //! Where frames end up that came through the pipeline.
 
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::streams::{Streams, Unwanted};
 use super::work::Work;
-use super::{Core, State};
+use super::{Core, State, guard};
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
 use crate::pipeline::{Pipeline, Tail};
@@ -179,6 +179,10 @@ impl<'a> Reading<'_, 'a> {
                 Ok(hello) => {
                     let requests = (hello.max_requests > 0).then_some(hello.max_requests as usize);
                     self.in_flight.greeted(requests);
+                    if hello.heartbeat_ms > 0 {
+                        let interval = Duration::from_millis(u64::from(hello.heartbeat_ms));
+                        guard::expect_interval(interval);
+                    }
                     *self.peer_hello = Some(hello);
                     self.wakers.extend(self.await_hello.take());
                 }
