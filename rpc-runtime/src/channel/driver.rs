@@ -8,7 +8,6 @@
 //! missed.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use super::core::State;
 use super::flush::Rest;
 use super::input::{self, Input, Taken, take_read_buffer};
 use super::tail::Arrived;
+use super::timers::Timers;
 use super::{Channel, DUTY_GRACE, clock, connection_lost, wake_all};
 use crate::error::RpcError;
 use crate::pipeline::Tail;
@@ -55,20 +55,11 @@ pub(super) const MAX_REQUESTS: usize = 128;
 /// As many are handled at first, and twice as many each time while the answers find room: a few
 /// small requests can ask for more than there is memory.
 const FIRST_REQUESTS: usize = 8;
-/// How often an end that reads no more looks whether its peer is still there.
-const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Batches handled before other tasks get their turn.
 const MAX_BATCHES: usize = 16;
-/// Deadlines are looked at this often at most, so they fire up to this much late.
-const TICK: Duration = Duration::from_millis(5);
-/// How long a connection that is to be closed may take to write what it still has.
-const LAST_WRITES: Duration = Duration::from_secs(5);
 /// How long a closed connection still takes in what the peer has sent, so that the last words to it
 /// are not lost to a reset.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// A connection that has been at rest for so long gives back the memory that it kept.
-const REST: Duration = Duration::from_secs(1);
 
 /// Runs a connection until it ends. If the future is dropped, polled or not, or a handler panics, it
 /// ends as well.
@@ -90,12 +81,7 @@ pub(crate) fn run(
             pace: FIRST_REQUESTS,
             busy: Busy::default(),
             rest: Rest::default(),
-            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
-            close_by: None,
-            closed_check: None,
-            rested: None,
-            worked: false,
+            timers: Timers::new(),
         };
         driver.channel.flush(driver.now);
         let cause = poll_fn(|cx| driver.poll(cx)).await;
@@ -133,16 +119,7 @@ struct Driver<H> {
     unread: bool,
     /// What the operating system did not take. While not empty, the channel's `writing` is set.
     rest: Rest,
-    sleep: Pin<Box<tokio::time::Sleep>>,
-    /// What `sleep` is set to.
-    armed: Option<Instant>,
-    close_by: Option<Instant>,
-    /// When to look whether the peer is still there, while nothing is read.
-    closed_check: Option<Instant>,
-    /// When to look whether the connection has rested, if it keeps memory.
-    rested: Option<Instant>,
-    /// It had work since the last such look.
-    worked: bool,
+    timers: Timers,
 }
 
 /// What the driver found under the lock.
@@ -182,7 +159,7 @@ impl<H: RequestHandler> Driver<H> {
                 Poll::Ready(Ok(false)) | Poll::Pending => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(connection_lost(&error)),
             }
-            if self.armed.is_none() || self.sleep.as_mut().poll(cx).is_pending() {
+            if self.timers.poll_due(cx).is_pending() {
                 return Poll::Pending;
             }
             self.now = clock();
@@ -211,8 +188,8 @@ impl<H: RequestHandler> Driver<H> {
             .may_read(self.channel.settings.max_concurrent_requests, self.handler.limits_reading());
         let turn = match core.pipeline.closing().cloned() {
             Some(cause) => {
-                let close_by = *self.close_by.get_or_insert(now + LAST_WRITES);
-                if core.is_flushed() || close_by <= now { Turn::End(cause) } else { Turn::Wait }
+                let must_close = self.timers.must_close(now);
+                if core.is_flushed() || must_close { Turn::End(cause) } else { Turn::Wait }
             }
             // What came while nothing was read may be requests.
             None if core.may_end(now)
@@ -227,30 +204,15 @@ impl<H: RequestHandler> Driver<H> {
         if !core.is_writable() {
             self.pace = 1;
         }
-        match turn {
-            Turn::Wait => {
-                let due = *self.closed_check.get_or_insert(now + CLOSED_CHECK);
-                if due <= now {
-                    self.closed_check = Some(now + CLOSED_CHECK);
-                    if self.reader.is_closed(cx) {
-                        // Nobody waits for answers. What was sent before is read when there is
-                        // room for it, and then the end.
-                        core.work.cancel_all();
-                    }
-                }
-            }
-            Turn::Read | Turn::End(_) => self.closed_check = None,
+        let reads = !matches!(turn, Turn::Wait);
+        if self.timers.checks_closed(now, reads) && self.reader.is_closed(cx) {
+            // Nobody waits for answers. What was sent before is read when there is room for it, and
+            // then the end.
+            core.work.cancel_all();
         }
-        if self.worked && self.rested.is_none() {
-            self.rested = Some(now + REST);
-        }
-        if self.rested.take_if(|due| *due <= now).is_some() {
-            if std::mem::take(&mut self.worked) || !core.is_idle() {
-                self.rested = Some(now + REST);
-            } else {
-                core.shrink();
-                self.handler.shrink();
-            }
+        if self.timers.has_rested(now, || core.is_idle()) {
+            core.shrink();
+            self.handler.shrink();
         }
         let leaving = core.leaving.filter(|_| core.is_idle());
         let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;
@@ -258,23 +220,9 @@ impl<H: RequestHandler> Driver<H> {
             // Whoever writes leaves what has gathered to the promise: look at that again.
             core.duty_due = Some(now + DUTY_GRACE);
         }
-        let next = [
-            core.in_flight.earliest(),
-            core.pipeline.poll_timeout(),
-            core.duty_due,
-            self.close_by,
-            self.closed_check,
-            self.rested,
-            leaving,
-        ];
-        let next = next.into_iter().flatten().min();
-        if let Some(next) = next
-            && (Some(next) != self.armed || self.sleep.is_elapsed())
-        {
-            self.sleep.as_mut().reset(next.max(now + TICK).into());
-        }
-        self.armed = next;
-        core.armed = next;
+        let others =
+            [core.in_flight.earliest(), core.pipeline.poll_timeout(), core.duty_due, leaving];
+        core.armed = self.timers.arm(now, others);
         core.paused = !core.pipeline.auto_read();
         // Nobody has promised to flush what a timer or a handler wrote; or somebody has, long ago.
         let flush = core.pipeline.has_output() && !core.writing && (!core.duty || broken_promise);
@@ -317,7 +265,7 @@ impl<H: RequestHandler> Driver<H> {
         let now = self.now;
         let mut requests = Vec::new();
         let mut wakers = Vec::new();
-        self.worked = true;
+        self.timers.work();
         let split = self.busy.leaves_cores_idle(now);
         let mut core = self.channel.lock();
         core.split = split;

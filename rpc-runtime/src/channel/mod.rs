@@ -26,6 +26,7 @@ mod input;
 mod pump;
 mod streams;
 mod tail;
+mod timers;
 mod work;
 
 use std::future::poll_fn;
