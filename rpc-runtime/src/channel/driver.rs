@@ -156,8 +156,12 @@ impl<H: RequestHandler> Driver<H> {
             }
             match self.channel.poll_rest(&mut self.rest, cx) {
                 Poll::Ready(Ok(true)) => continue,
-                Poll::Ready(Ok(false)) | Poll::Pending => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(connection_lost(&error)),
+                // Judged only now: this process may have been stopped, and the peer not.
+                Poll::Pending if self.reader_is_slow() => {
+                    return Poll::Ready(self.channel.slow_reader(self.now));
+                }
+                Poll::Ready(Ok(false)) | Poll::Pending => {}
             }
             if self.timers.poll_due(cx).is_pending() {
                 return Poll::Pending;
@@ -166,6 +170,12 @@ impl<H: RequestHandler> Driver<H> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// The peer has taken nothing for too long of what waits for it.
+    fn reader_is_slow(&self) -> bool {
+        let limit = self.channel.settings.slow_reader_timeout;
+        self.rest.stalls_at(limit).is_some_and(|due| due <= self.now)
     }
 
     /// Registers for wake-ups, runs what is due, and says what is next.
@@ -220,8 +230,13 @@ impl<H: RequestHandler> Driver<H> {
             // Whoever writes leaves what has gathered to the promise: look at that again.
             core.duty_due = Some(now + DUTY_GRACE);
         }
-        let others =
-            [core.in_flight.earliest(), core.pipeline.poll_timeout(), core.duty_due, leaving];
+        let others = [
+            core.in_flight.earliest(),
+            core.pipeline.poll_timeout(),
+            core.duty_due,
+            leaving,
+            self.rest.stalls_at(self.channel.settings.slow_reader_timeout),
+        ];
         core.armed = self.timers.arm(now, others);
         core.paused = !core.pipeline.auto_read();
         // Nobody has promised to flush what a timer or a handler wrote; or somebody has, long ago.

@@ -68,6 +68,8 @@ pub(crate) struct ChannelSettings {
     pub(crate) max_concurrent_requests: usize,
     /// Gathered frames that leave without waiting for more. `None`: as many as seem best.
     pub(crate) flush_after: Option<usize>,
+    /// How long bytes may wait to be written of which the operating system takes none.
+    pub(crate) slow_reader_timeout: Duration,
 }
 
 impl Default for ChannelSettings {
@@ -78,6 +80,7 @@ impl Default for ChannelSettings {
             max_in_flight: 16_384,
             max_concurrent_requests: 1_024,
             flush_after: None,
+            slow_reader_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -85,6 +88,8 @@ impl Default for ChannelSettings {
 /// Limit of the payload of frames that carry no user's data, whatever the limit of those is: a
 /// hello of about a thousand services.
 pub(crate) const MAX_CONTROL: usize = 64 << 10;
+/// A shorter one would close connections that are merely busy.
+pub(crate) const MIN_SLOW_READER_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long requests may still be on their way that the peer sent before it heard of the end.
 const LEAVING: Duration = Duration::from_secs(1);
 

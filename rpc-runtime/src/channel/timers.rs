@@ -104,3 +104,89 @@ impl Timers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::channel::driver::{self, Batch, RequestHandler};
+    use crate::channel::{CallError, Channel, ChannelSettings, Request, clock};
+    use crate::error::RpcError;
+    use crate::protocol::{Header, Hello, Kind, Output};
+    use crate::transport::raw::{RawEnd, pair};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Answers nothing.
+    struct Silent;
+
+    impl RequestHandler for Silent {
+        fn handle(&mut self, _: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
+            batch.now
+        }
+        fn limits_reading(&self) -> bool {
+            true
+        }
+    }
+
+    async fn open(settings: ChannelSettings) -> (Arc<Channel>, RawEnd, JoinHandle<()>) {
+        let (transport, raw) = pair().await;
+        let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
+        let driver = tokio::spawn(driver::run(Arc::clone(&channel), reader, Silent));
+        (channel, raw, driver)
+    }
+
+    /// Begins a call of a megabyte, more than a pipe holds.
+    fn call(channel: &Arc<Channel>) -> JoinHandle<RpcError> {
+        let channel = Arc::clone(channel);
+        tokio::spawn(async move {
+            let mut body = Output::from(vec![7; 1 << 20]);
+            let now = clock();
+            let header = Header::new(Kind::Request);
+            let request = Request { header, body: &mut body, deadline: now + SECOND * 600, now };
+            match channel.call(request, &mut None).await {
+                Err(CallError::Failed(error) | CallError::NotOpen(error)) => error,
+                Ok(_) => panic!("nobody answers"),
+            }
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_stops_reading_costs_its_connection_after_the_timeout() {
+        let (channel, _raw, driver) = open(ChannelSettings::default()).await;
+        let started = Instant::now();
+        let begun = clock();
+        let error = call(&channel).await.unwrap();
+        driver.await.unwrap();
+        let took = clock() - begun;
+        assert!((SECOND * 30..SECOND * 31).contains(&took), "{took:?}");
+        assert!(error.message().contains("slow_reader_timeout"), "{error}");
+        assert!(error.is_unavailable(), "{error}");
+        assert!(started.elapsed() < SECOND * 10, "the time was virtual");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_a_little_now_and_then_keeps_its_connection() {
+        let (channel, mut raw, driver) = open(ChannelSettings::default()).await;
+        let call = call(&channel);
+        for _ in 0..20 {
+            tokio::time::sleep(SECOND * 29).await;
+            assert!(raw.read_some(1_000).await > 0);
+        }
+        assert!(!driver.is_finished() && !call.is_finished());
+        channel.close(RpcError::unavailable("the test is over"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_has_read_all_is_not_slow() {
+        let (channel, mut raw, driver) = open(ChannelSettings::default()).await;
+        let call = call(&channel);
+        assert!(raw.frame(Kind::Request).await.is_some());
+        tokio::time::sleep(SECOND * 300).await;
+        assert!(!driver.is_finished() && !call.is_finished());
+        channel.close(RpcError::unavailable("the test is over"));
+    }
+}

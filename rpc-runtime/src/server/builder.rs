@@ -14,7 +14,7 @@ use super::accept::Acceptor;
 use super::dispatcher::Dispatcher;
 use super::event_loops::EventLoops;
 use super::{Accepting, Connections, Server};
-use crate::channel::{ChannelSettings, Initializer, MAX_CONTROL};
+use crate::channel::{ChannelSettings, Initializer, MAX_CONTROL, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
@@ -177,6 +177,17 @@ impl ServerBuilder {
     /// When a connection counts as congested; no requests are read from it then.
     pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
         self.settings.watermarks = watermarks;
+        self
+    }
+
+    /// Closes a connection when answers wait to be written and the operating system has taken no byte
+    /// of them for so long, since its client does not read. Default 30 s; at least 100 ms;
+    /// [`Duration::MAX`] for never. A client that reads, however slowly, is not concerned.
+    ///
+    /// Without it, one that stops reading and does not go away would keep the memory of what waits
+    /// for it for ever.
+    pub fn slow_reader_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.slow_reader_timeout = timeout.max(MIN_SLOW_READER_TIMEOUT);
         self
     }
 
