@@ -10,12 +10,13 @@
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::busy::Busy;
 use super::core::State;
 use super::flush::Rest;
-use super::input::{self, Input, Taken, take_read_buffer};
+use super::input::{self, Input, Taken};
+use super::last_words::linger;
 use super::tail::Arrived;
 use super::timers::Timers;
 use super::{Channel, DUTY_GRACE, clock, connection_lost, wake_all};
@@ -57,10 +58,6 @@ pub(super) const MAX_REQUESTS: usize = 128;
 const FIRST_REQUESTS: usize = 8;
 /// Batches handled before other tasks get their turn.
 const MAX_BATCHES: usize = 16;
-/// How long a closed connection still takes in what the peer has sent, so that the last words to it
-/// are not lost to a reset.
-const LINGER: Duration = Duration::from_millis(500);
-
 /// Runs a connection until it ends. If the future is dropped, polled or not, or a handler panics, it
 /// ends as well.
 pub(crate) fn run(
@@ -70,6 +67,7 @@ pub(crate) fn run(
 ) -> impl Future<Output = ()> + Send {
     // Made at once: the task of this future may be dropped before it is polled.
     let guard = CloseOnDrop(Arc::clone(&channel));
+    let timers = Timers::new(channel.settings.handshake_timeout);
     async move {
         let mut driver = Driver {
             channel,
@@ -81,16 +79,15 @@ pub(crate) fn run(
             pace: FIRST_REQUESTS,
             busy: Busy::default(),
             rest: Rest::default(),
-            timers: Timers::new(),
+            timers,
         };
         driver.channel.flush(driver.now);
         let cause = poll_fn(|cx| driver.poll(cx)).await;
-        // Bytes that arrive at a socket that is closed destroy those that it has yet to send.
-        let spoke_last =
-            driver.rest.is_empty() && (cause.is_protocol() || driver.channel.lock().is_ending());
+        let spoke_last = driver.rest.is_empty()
+            && (cause.is_protocol() || driver.channel.lock().has_last_words());
         driver.channel.fail_calls(&cause);
         if spoke_last {
-            driver.linger().await;
+            linger(&mut *driver.reader, &*driver.channel.writer).await;
         }
         driver.channel.close(cause);
         drop(guard);
@@ -151,6 +148,11 @@ impl<H: RequestHandler> Driver<H> {
                     }
                     // It may end now.
                     Poll::Pending if std::mem::take(&mut self.unread) => continue,
+                    // All that has arrived was read.
+                    Poll::Pending if self.timers.handshake_is_over(self.now) => {
+                        self.channel.fail_handshake(self.now);
+                        continue;
+                    }
                     Poll::Pending => {}
                 },
             }
@@ -236,6 +238,7 @@ impl<H: RequestHandler> Driver<H> {
             core.duty_due,
             leaving,
             self.rest.stalls_at(self.channel.settings.slow_reader_timeout),
+            self.timers.handshake().filter(|_| reads),
         ];
         core.armed = self.timers.arm(now, others);
         core.paused = !core.pipeline.auto_read();
@@ -293,6 +296,9 @@ impl<H: RequestHandler> Driver<H> {
             pipeline.read_complete(now, tail);
             consumed
         });
+        if consumed > 0 {
+            self.timers.greeted();
+        }
         let has_frames = requests.len() >= room && consumed < input.len();
         let left = input.get(consumed..).unwrap_or_default();
         let needed = if has_frames { 0 } else { core.pipeline.needed(left) };
@@ -326,23 +332,6 @@ impl<H: RequestHandler> Driver<H> {
         drop(core);
         wake_all(wakers);
         self.hand_on(Batch { requests, now, overloaded, split }, cx);
-    }
-
-    /// Takes in and drops what the peer still sends, for a short while.
-    async fn linger(&mut self) {
-        self.channel.writer.shutdown_write();
-        let mut dropped = take_read_buffer();
-        let drain = poll_fn(|cx| {
-            loop {
-                dropped.clear();
-                match self.reader.poll_read(cx, &mut dropped, usize::MAX) {
-                    Poll::Ready(Ok(n)) if n > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        });
-        let _ = tokio::time::timeout(LINGER, drain).await;
     }
 }
 

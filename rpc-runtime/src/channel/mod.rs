@@ -23,6 +23,7 @@ pub(crate) mod driver;
 mod flush;
 mod handle;
 mod input;
+mod last_words;
 mod pump;
 mod streams;
 mod tail;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 pub(crate) use busy::count_cores;
 pub(crate) use call::{CallError, Reply, ReplyBody, Request};
 pub use handle::ChannelHandle;
+pub(crate) use last_words::refuse;
 pub(crate) use pump::{Source, pump};
 pub(crate) use streams::{IncomingStream, OutgoingStream};
 pub(crate) use tail::read_error;
@@ -70,6 +72,8 @@ pub(crate) struct ChannelSettings {
     pub(crate) flush_after: Option<usize>,
     /// How long bytes may wait to be written of which the operating system takes none.
     pub(crate) slow_reader_timeout: Duration,
+    /// How long the peer may take for its first frame. `None`: somebody else sees to that.
+    pub(crate) handshake_timeout: Option<Duration>,
 }
 
 impl Default for ChannelSettings {
@@ -81,6 +85,7 @@ impl Default for ChannelSettings {
             max_concurrent_requests: 1_024,
             flush_after: None,
             slow_reader_timeout: Duration::from_secs(30),
+            handshake_timeout: None,
         }
     }
 }
@@ -159,6 +164,7 @@ impl Channel {
             await_hello: None,
             peer_error: None,
             leaving: None,
+            explained: false,
         };
         let mut changes = vec![
             Change::add_last("refuse-unknown", RefuseUnknown),
@@ -292,6 +298,7 @@ impl Channel {
             let now = clock();
             // If it cannot be said, the connection ends all the same.
             let _ = core.write(error_frame(0, &error), now);
+            core.explained = true;
             let Core { pipeline, inbox, .. } = &mut *core;
             pipeline.close(error, now, &mut ChannelTail::aside(inbox));
             core.driver.take()

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::clock;
+
 /// How often an end that reads no more looks whether its peer is still there.
 const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Deadlines are looked at this often at most, so they fire up to this much late.
@@ -19,6 +21,8 @@ pub(super) struct Timers {
     sleep: Pin<Box<tokio::time::Sleep>>,
     /// What `sleep` is set to.
     armed: Option<Instant>,
+    /// When the peer must have sent its first frame.
+    handshake: Option<Instant>,
     close_by: Option<Instant>,
     /// When to look whether the peer is still there, while nothing is read.
     closed_check: Option<Instant>,
@@ -29,15 +33,32 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    pub(super) fn new() -> Self {
+    /// With the time that the peer has for its first frame.
+    pub(super) fn new(handshake_timeout: Option<Duration>) -> Self {
         Self {
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
+            handshake: handshake_timeout.and_then(|timeout| clock().checked_add(timeout)),
             close_by: None,
             closed_check: None,
             rested: None,
             worked: false,
         }
+    }
+
+    /// A frame has come.
+    pub(super) fn greeted(&mut self) {
+        self.handshake = None;
+    }
+
+    /// When the peer must have sent its first frame, until it has.
+    pub(super) fn handshake(&self) -> Option<Instant> {
+        self.handshake
+    }
+
+    /// Whether the peer has had its time for its first frame. Says so once.
+    pub(super) fn handshake_is_over(&mut self, now: Instant) -> bool {
+        self.handshake.take_if(|due| *due <= now).is_some()
     }
 
     /// The connection has work, and keeps memory for more.
@@ -115,7 +136,7 @@ mod tests {
     use crate::channel::driver::{self, Batch, RequestHandler};
     use crate::channel::{CallError, Channel, ChannelSettings, Request, clock};
     use crate::error::RpcError;
-    use crate::protocol::{Header, Hello, Kind, Output};
+    use crate::protocol::{Header, Hello, Kind, Output, payload};
     use crate::transport::raw::{RawEnd, pair};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -178,6 +199,44 @@ mod tests {
         }
         assert!(!driver.is_finished() && !call.is_finished());
         channel.close(RpcError::unavailable("the test is over"));
+    }
+
+    fn with_handshake() -> ChannelSettings {
+        ChannelSettings { handshake_timeout: Some(SECOND * 10), ..ChannelSettings::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_sends_no_whole_frame_is_told_so_and_loses_its_connection() {
+        for bytes in [&b""[..], b"R", b"RP\x01\x01\0\0\0\0"] {
+            let (_channel, mut raw, driver) = open(with_handshake()).await;
+            if !bytes.is_empty() {
+                raw.send(bytes);
+            }
+            let begun = clock();
+            let (_, body) = raw.frame(Kind::Error).await.unwrap();
+            let took = clock() - begun;
+            assert!((SECOND * 10..SECOND * 11).contains(&took), "{took:?}");
+            let error: RpcError = payload::decode(&body).unwrap();
+            assert!(error.message().contains("handshake_timeout"), "{error}");
+            assert!(error.is_timeout(), "{error}");
+            assert!(raw.any_frame().await.is_none());
+            driver.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_has_sent_any_frame_may_be_silent_from_then_on() {
+        for kind in [Kind::Hello, Kind::Ping, Kind::Request] {
+            let (channel, raw, driver) = open(with_handshake()).await;
+            tokio::time::sleep(SECOND * 9).await;
+            match kind {
+                Kind::Hello => raw.send_hello(),
+                _ => raw.send_frame(Header::new(kind), &[]),
+            }
+            tokio::time::sleep(SECOND * 60).await;
+            assert!(!driver.is_finished(), "{kind:?}");
+            channel.close(RpcError::unavailable("the test is over"));
+        }
     }
 
     #[tokio::test(start_paused = true)]

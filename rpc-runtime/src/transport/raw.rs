@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::{Transport, connect, listen};
-use crate::protocol::{HEADER_LEN, Header, Kind};
+use crate::protocol::{Codec, Frame, FrameCodec, HEADER_LEN, Header, Hello, Kind, Output};
 use crate::uri::Uri;
 
 /// A connection within the process: an end for the code under test, and the other one.
@@ -30,6 +30,21 @@ impl RawEnd {
     pub(crate) async fn connect(uri: &str) -> Self {
         let transport = connect(&Uri::parse(uri).unwrap()).await.unwrap();
         Self { transport, input: BytesMut::new() }
+    }
+
+    /// Sends bytes, all of which must fit.
+    pub(crate) fn send(&self, bytes: &[u8]) {
+        assert_eq!(self.transport.writer.try_write(bytes).unwrap(), bytes.len());
+    }
+
+    pub(crate) fn send_frame(&self, header: Header, body: &[u8]) {
+        let mut output = Output::default();
+        FrameCodec::new(1 << 20).encode(&Frame::new(header, body), &mut output).unwrap();
+        self.send(&output.to_vec());
+    }
+
+    pub(crate) fn send_hello(&self) {
+        self.send_frame(Header::new(Kind::Hello), &Hello::default().encode().unwrap());
     }
 
     /// Reads some bytes and drops them; none at the end of the connection.
