@@ -69,6 +69,7 @@ mod descriptor;
 mod error;
 pub mod handlers;
 mod in_flight;
+mod log_limit;
 pub mod pipeline;
 pub mod protocol;
 mod server;

@@ -60,6 +60,11 @@ impl Channel {
         Some(core.work.start(id, oneway))
     }
 
+    /// Requests in work whose callers wait for the answer.
+    pub(crate) fn requests_in_work(&self) -> usize {
+        self.lock().work.wanted()
+    }
+
     /// `abort` ends the task of a request when the caller cancels it or the connection ends.
     pub(crate) fn set_abort(&self, ticket: Ticket, abort: AbortHandle) {
         let late = self.lock().work.set_abort(ticket, abort);

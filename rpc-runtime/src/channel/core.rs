@@ -58,6 +58,8 @@ pub(super) struct Core {
     pub(super) peer_error: Option<RpcError>,
     /// Set once this end has said that it is about to close: when it may, if nothing is under way.
     pub(super) leaving: Option<Instant>,
+    /// The peer is told why this end closes.
+    pub(super) explained: bool,
 }
 
 impl Core {
@@ -135,6 +137,11 @@ impl Core {
     /// One of the ends has said that it is about to close.
     pub(super) fn is_ending(&self) -> bool {
         self.state == State::Draining || self.leaving.is_some()
+    }
+
+    /// This end has told the peer about its end, or is to be heard for another reason.
+    pub(super) fn has_last_words(&self) -> bool {
+        self.explained || self.is_ending()
     }
 
     /// Neither calls of ours nor requests of the peer are under way, and all is written.

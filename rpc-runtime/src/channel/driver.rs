@@ -8,16 +8,17 @@
 //! missed.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::busy::Busy;
 use super::core::State;
 use super::flush::Rest;
-use super::input::{self, Input, Taken, take_read_buffer};
+use super::input::{self, Input, Taken};
+use super::last_words::linger;
 use super::tail::Arrived;
+use super::timers::Timers;
 use super::{Channel, DUTY_GRACE, clock, connection_lost, guard, wake_all};
 use crate::error::RpcError;
 use crate::pipeline::Tail;
@@ -55,21 +56,8 @@ pub(super) const MAX_REQUESTS: usize = 128;
 /// As many are handled at first, and twice as many each time while the answers find room: a few
 /// small requests can ask for more than there is memory.
 const FIRST_REQUESTS: usize = 8;
-/// How often an end that reads no more looks whether its peer is still there.
-const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Batches handled before other tasks get their turn.
 const MAX_BATCHES: usize = 16;
-/// Deadlines are looked at this often at most, so they fire up to this much late.
-const TICK: Duration = Duration::from_millis(5);
-/// How long a connection that is to be closed may take to write what it still has.
-const LAST_WRITES: Duration = Duration::from_secs(5);
-/// How long a closed connection still takes in what the peer has sent, so that the last words to it
-/// are not lost to a reset.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// A connection that has been at rest for so long gives back the memory that it kept.
-const REST: Duration = Duration::from_secs(1);
-
 /// Runs a connection until it ends. If the future is dropped, polled or not, or a handler panics, it
 /// ends as well.
 pub(crate) fn run(
@@ -79,6 +67,7 @@ pub(crate) fn run(
 ) -> impl Future<Output = ()> + Send {
     // Made at once: the task of this future may be dropped before it is polled.
     let guard = CloseOnDrop(Arc::clone(&channel));
+    let timers = Timers::new(channel.settings.handshake_timeout);
     async move {
         let mut driver = Driver {
             channel,
@@ -90,22 +79,16 @@ pub(crate) fn run(
             pace: FIRST_REQUESTS,
             busy: Busy::default(),
             rest: Rest::default(),
-            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
-            close_by: None,
-            closed_check: None,
-            rested: None,
-            worked: false,
+            timers,
         };
         guard::watch(&driver.channel);
         driver.channel.flush(driver.now);
         let cause = poll_fn(|cx| driver.poll(cx)).await;
-        // Bytes that arrive at a socket that is closed destroy those that it has yet to send.
-        let spoke_last =
-            driver.rest.is_empty() && (cause.is_protocol() || driver.channel.lock().is_ending());
+        let spoke_last = driver.rest.is_empty()
+            && (cause.is_protocol() || driver.channel.lock().has_last_words());
         driver.channel.fail_calls(&cause);
         if spoke_last {
-            driver.linger().await;
+            linger(&mut *driver.reader, &*driver.channel.writer).await;
         }
         driver.channel.close(cause);
         drop(guard);
@@ -134,16 +117,7 @@ struct Driver<H> {
     unread: bool,
     /// What the operating system did not take. While not empty, the channel's `writing` is set.
     rest: Rest,
-    sleep: Pin<Box<tokio::time::Sleep>>,
-    /// What `sleep` is set to.
-    armed: Option<Instant>,
-    close_by: Option<Instant>,
-    /// When to look whether the peer is still there, while nothing is read.
-    closed_check: Option<Instant>,
-    /// When to look whether the connection has rested, if it keeps memory.
-    rested: Option<Instant>,
-    /// It had work since the last such look.
-    worked: bool,
+    timers: Timers,
 }
 
 /// What the driver found under the lock.
@@ -180,19 +154,28 @@ impl<H: RequestHandler> Driver<H> {
                     }
                     // It may end now.
                     Poll::Pending if std::mem::take(&mut self.unread) => continue,
+                    // All that has arrived was read.
+                    Poll::Pending if self.timers.handshake_is_over(self.now) => {
+                        self.channel.fail_handshake(self.now);
+                        continue;
+                    }
                     Poll::Pending => {}
                 },
             }
             match self.channel.poll_rest(&mut self.rest, cx) {
                 Poll::Ready(Ok(true)) => continue,
-                Poll::Ready(Ok(false)) | Poll::Pending => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(connection_lost(&error)),
+                // Judged only now: this process may have been stopped, and the peer not.
+                Poll::Pending if self.reader_is_slow() => {
+                    return Poll::Ready(self.channel.slow_reader(self.now));
+                }
+                Poll::Ready(Ok(false)) | Poll::Pending => {}
             }
             if !timers_ran && self.run_handlers_timers(reading) {
                 timers_ran = true;
                 continue;
             }
-            if self.armed.is_none() || self.sleep.as_mut().poll(cx).is_pending() {
+            if self.timers.poll_due(cx).is_pending() {
                 return Poll::Pending;
             }
             self.now = clock();
@@ -207,8 +190,14 @@ impl<H: RequestHandler> Driver<H> {
     /// Runs the timers of handlers that are due, once what has arrived was read, and says whether
     /// there were any.
     fn run_handlers_timers(&mut self, reading: bool) -> bool {
-        let may_be_due = self.armed.is_some_and(|due| due <= self.now);
+        let may_be_due = self.timers.is_due(self.now);
         may_be_due && self.channel.lock().run_handlers_timers(self.now, reading)
+    }
+
+    /// The peer has taken nothing for too long of what waits for it.
+    fn reader_is_slow(&self) -> bool {
+        let limit = self.channel.settings.slow_reader_timeout;
+        self.rest.stalls_at(limit).is_some_and(|due| due <= self.now)
     }
 
     /// Registers for wake-ups, runs what is due, and says what is next.
@@ -231,8 +220,8 @@ impl<H: RequestHandler> Driver<H> {
             .may_read(self.channel.settings.max_concurrent_requests, self.handler.limits_reading());
         let turn = match core.pipeline.closing().cloned() {
             Some(cause) => {
-                let close_by = *self.close_by.get_or_insert(now + LAST_WRITES);
-                if core.is_flushed() || close_by <= now { Turn::End(cause) } else { Turn::Wait }
+                let must_close = self.timers.must_close(now);
+                if core.is_flushed() || must_close { Turn::End(cause) } else { Turn::Wait }
             }
             // What came while nothing was read may be requests.
             None if core.may_end(now)
@@ -247,30 +236,15 @@ impl<H: RequestHandler> Driver<H> {
         if !core.is_writable() {
             self.pace = 1;
         }
-        match turn {
-            Turn::Wait => {
-                let due = *self.closed_check.get_or_insert(now + CLOSED_CHECK);
-                if due <= now {
-                    self.closed_check = Some(now + CLOSED_CHECK);
-                    if self.reader.is_closed(cx) {
-                        // Nobody waits for answers. What was sent before is read when there is
-                        // room for it, and then the end.
-                        core.work.cancel_all();
-                    }
-                }
-            }
-            Turn::Read | Turn::End(_) => self.closed_check = None,
+        let reads = !matches!(turn, Turn::Wait);
+        if self.timers.checks_closed(now, reads) && self.reader.is_closed(cx) {
+            // Nobody waits for answers. What was sent before is read when there is room for it, and
+            // then the end.
+            core.work.cancel_all();
         }
-        if self.worked && self.rested.is_none() {
-            self.rested = Some(now + REST);
-        }
-        if self.rested.take_if(|due| *due <= now).is_some() {
-            if std::mem::take(&mut self.worked) || !core.is_idle() {
-                self.rested = Some(now + REST);
-            } else {
-                core.shrink();
-                self.handler.shrink();
-            }
+        if self.timers.has_rested(now, || core.is_idle()) {
+            core.shrink();
+            self.handler.shrink();
         }
         let leaving = core.leaving.filter(|_| core.is_idle());
         let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;
@@ -278,23 +252,15 @@ impl<H: RequestHandler> Driver<H> {
             // Whoever writes leaves what has gathered to the promise: look at that again.
             core.duty_due = Some(now + DUTY_GRACE);
         }
-        let next = [
+        let others = [
             core.in_flight.earliest(),
             core.pipeline.poll_timeout(),
             core.duty_due,
-            self.close_by,
-            self.closed_check,
-            self.rested,
             leaving,
+            self.rest.stalls_at(self.channel.settings.slow_reader_timeout),
+            self.timers.handshake().filter(|_| reads),
         ];
-        let next = next.into_iter().flatten().min();
-        if let Some(next) = next
-            && (Some(next) != self.armed || self.sleep.is_elapsed())
-        {
-            self.sleep.as_mut().reset(next.max(now + TICK).into());
-        }
-        self.armed = next;
-        core.armed = next;
+        core.armed = self.timers.arm(now, others);
         core.paused = !core.pipeline.auto_read();
         // Nobody has promised to flush what a timer or a handler wrote; or somebody has, long ago.
         let flush = core.pipeline.has_output() && !core.writing && (!core.duty || broken_promise);
@@ -337,7 +303,7 @@ impl<H: RequestHandler> Driver<H> {
         let now = self.now;
         let mut requests = Vec::new();
         let mut wakers = Vec::new();
-        self.worked = true;
+        self.timers.work();
         let split = self.busy.leaves_cores_idle(now);
         let mut core = self.channel.lock();
         core.split = split;
@@ -350,6 +316,9 @@ impl<H: RequestHandler> Driver<H> {
             pipeline.read_complete(now, tail);
             consumed
         });
+        if consumed > 0 {
+            self.timers.greeted();
+        }
         let has_frames = requests.len() >= room && consumed < input.len();
         let left = input.get(consumed..).unwrap_or_default();
         let needed = if has_frames { 0 } else { core.pipeline.needed(left) };
@@ -383,23 +352,6 @@ impl<H: RequestHandler> Driver<H> {
         drop(core);
         wake_all(wakers);
         self.hand_on(Batch { requests, now, overloaded, split }, cx);
-    }
-
-    /// Takes in and drops what the peer still sends, for a short while.
-    async fn linger(&mut self) {
-        self.channel.writer.shutdown_write();
-        let mut dropped = take_read_buffer();
-        let drain = poll_fn(|cx| {
-            loop {
-                dropped.clear();
-                match self.reader.poll_read(cx, &mut dropped, usize::MAX) {
-                    Poll::Ready(Ok(n)) if n > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        });
-        let _ = tokio::time::timeout(LINGER, drain).await;
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Channel, ChannelSettings, clock, connection_lost, wake_all};
 use crate::buffer;
+use crate::error::RpcError;
+use crate::log_limit::LogLimit;
 use crate::protocol::Output;
 
 /// So many frames leave without waiting for more in any case; Netty's flush consolidation has the
@@ -29,13 +31,22 @@ pub(super) struct Rest {
     output: Output,
     /// Where it begins.
     at: usize,
+    /// Since when the operating system has taken nothing.
+    since: Option<Instant>,
 }
 
 impl Rest {
     pub(super) fn is_empty(&self) -> bool {
         self.output.len() <= self.at
     }
+
+    /// When the operating system will have taken nothing for so long, if there is something to take.
+    pub(super) fn stalls_at(&self, limit: Duration) -> Option<Instant> {
+        self.since.filter(|_| !self.is_empty())?.checked_add(limit)
+    }
 }
+
+static SLOW_READERS: LogLimit = LogLimit::new();
 
 /// So many gathered frames are worth a write of their own.
 const WORTH_A_WRITE: usize = 16;
@@ -79,7 +90,7 @@ impl Channel {
             match result {
                 Ok(true) => {}
                 Ok(false) => {
-                    core.rest = Rest { output, at: written };
+                    core.rest = Rest { output, at: written, since: Some(now) };
                     wakers.extend(core.driver.take());
                     break;
                 }
@@ -130,6 +141,19 @@ impl Channel {
         (written, Ok(true))
     }
 
+    /// Why a connection is closed whose peer does not read.
+    pub(super) fn slow_reader(&self, now: Instant) -> RpcError {
+        let cause = RpcError::unavailable(format!(
+            "the peer did not read: of the bytes that wait for it, none were taken within {:?} \
+             (`slow_reader_timeout`)",
+            self.settings.slow_reader_timeout
+        ));
+        if let Some(held_back) = SLOW_READERS.pass(now) {
+            tracing::warn!(peer = %self.peer, %cause, held_back, "connection closed");
+        }
+        cause
+    }
+
     /// Writes what was left over: `Ok(true)` if it made progress.
     pub(super) fn poll_rest(
         &self,
@@ -145,14 +169,18 @@ impl Channel {
         }
         let (written, result) = self.write_some(&rest.output, rest.at);
         result?;
-        rest.at += written;
+        let now = clock();
+        if written > 0 {
+            rest.at += written;
+            rest.since = Some(now);
+        }
         let mut wakers = Vec::new();
         let mut core = self.lock();
-        core.written(written, clock(), &mut wakers);
+        core.written(written, now, &mut wakers);
         if rest.is_empty() {
             let empty = std::mem::take(rest).output.cleared(buffer::MAX_KEPT);
             if core.pipeline.has_output() {
-                *rest = Rest { output: core.take_output(empty), at: 0 };
+                *rest = Rest { output: core.take_output(empty), at: 0, since: Some(now) };
             } else {
                 core.writing = false;
                 core.spare = empty;

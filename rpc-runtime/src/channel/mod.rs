@@ -24,9 +24,11 @@ mod flush;
 mod guard;
 mod handle;
 mod input;
+mod last_words;
 mod pump;
 mod streams;
 mod tail;
+mod timers;
 mod work;
 
 use std::future::poll_fn;
@@ -37,6 +39,7 @@ use std::time::{Duration, Instant};
 pub(crate) use busy::count_cores;
 pub(crate) use call::{CallError, Reply, ReplyBody, Request};
 pub use handle::ChannelHandle;
+pub(crate) use last_words::refuse;
 pub(crate) use pump::{Source, pump};
 pub(crate) use streams::{IncomingStream, OutgoingStream};
 pub(crate) use tail::read_error;
@@ -68,6 +71,10 @@ pub(crate) struct ChannelSettings {
     pub(crate) max_concurrent_requests: usize,
     /// Gathered frames that leave without waiting for more. `None`: as many as seem best.
     pub(crate) flush_after: Option<usize>,
+    /// How long bytes may wait to be written of which the operating system takes none.
+    pub(crate) slow_reader_timeout: Duration,
+    /// How long the peer may take for its first frame. `None`: somebody else sees to that.
+    pub(crate) handshake_timeout: Option<Duration>,
 }
 
 impl Default for ChannelSettings {
@@ -78,6 +85,8 @@ impl Default for ChannelSettings {
             max_in_flight: 16_384,
             max_concurrent_requests: 1_024,
             flush_after: None,
+            slow_reader_timeout: Duration::from_secs(30),
+            handshake_timeout: None,
         }
     }
 }
@@ -85,6 +94,8 @@ impl Default for ChannelSettings {
 /// Limit of the payload of frames that carry no user's data, whatever the limit of those is: a
 /// hello of about a thousand services.
 pub(crate) const MAX_CONTROL: usize = 64 << 10;
+/// A shorter one would close connections that are merely busy.
+pub(crate) const MIN_SLOW_READER_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long requests may still be on their way that the peer sent before it heard of the end.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -154,6 +165,7 @@ impl Channel {
             await_hello: None,
             peer_error: None,
             leaving: None,
+            explained: false,
         };
         let mut changes = vec![
             Change::add_last("refuse-unknown", RefuseUnknown),
@@ -287,6 +299,7 @@ impl Channel {
             let now = clock();
             // If it cannot be said, the connection ends all the same.
             let _ = core.write(error_frame(0, &error), now);
+            core.explained = true;
             let Core { pipeline, inbox, .. } = &mut *core;
             pipeline.close(error, now, &mut ChannelTail::aside(inbox));
             core.driver.take()

@@ -36,6 +36,11 @@ impl Work {
         self.running.len()
     }
 
+    /// Those whose answers somebody waits for.
+    pub(super) fn wanted(&self) -> usize {
+        self.running.values().filter(|running| running.wanted).count()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }

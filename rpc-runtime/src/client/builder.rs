@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::endpoint::SinglePeer;
 use super::{Client, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker};
-use crate::channel::{ChannelSettings, Initializer};
+use crate::channel::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
 use crate::error::RpcError;
 use crate::pipeline::{Change, Watermarks};
@@ -114,6 +114,17 @@ impl ClientBuilder {
     /// When a connection counts as congested; new calls wait for their turn then.
     pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
         self.settings.watermarks = watermarks;
+        self
+    }
+
+    /// Closes a connection when requests wait to be written and the operating system has taken no byte
+    /// of them for so long, since its provider does not read. Default 30 s; at least 100 ms;
+    /// [`Duration::MAX`] for never. A provider that reads, however slowly, is not concerned.
+    ///
+    /// Without it, one that stops reading and does not go away would keep the memory of what waits
+    /// for it for ever.
+    pub fn slow_reader_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.slow_reader_timeout = timeout.max(MIN_SLOW_READER_TIMEOUT);
         self
     }
 

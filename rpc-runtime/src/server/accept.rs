@@ -4,12 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::Connections;
+use super::connections::{Connections, Place};
 use super::dispatcher::Dispatcher;
 use super::requests::Requests;
-use crate::channel::{Channel, ChannelSettings, Initializer, driver};
+use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refuse};
+use crate::error::RpcError;
+use crate::log_limit::LogLimit;
 use crate::protocol::Hello;
 use crate::transport::{Listener, Transport};
 
@@ -22,7 +24,24 @@ pub(super) struct Acceptor {
     pub(super) connections: Arc<Connections>,
     /// Held by everything that must be done before the server is.
     pub(super) done: mpsc::Sender<()>,
+    pub(super) refusals: Refusals,
 }
+
+/// Peers that are being told why they are not served.
+pub(super) struct Refusals {
+    at_a_time: Arc<Semaphore>,
+    log: LogLimit,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { at_a_time: Arc::new(Semaphore::new(MAX_REFUSALS)), log: LogLimit::new() }
+    }
+}
+
+/// Peers that hear why they are refused at a time. More of them are a flood, and are closed without
+/// a word: each takes a file descriptor for up to a second.
+const MAX_REFUSALS: usize = 64;
 
 /// How long to wait before accepting again when the process has run out of something.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(50);
@@ -42,8 +61,11 @@ impl Acceptor {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                // In a task of its own, so that a user's handlers cannot end the accepting.
-                Ok(transport) => drop(tokio::spawn(Arc::clone(&self).serve(transport))),
+                Ok(transport) => match self.connections.admit(&transport.peer) {
+                    // In a task of its own, so that a user's handlers cannot end the accepting.
+                    Ok(place) => drop(tokio::spawn(Arc::clone(&self).serve(transport, place))),
+                    Err(why) => self.refusals.refuse(transport, why),
+                },
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections; trying again");
@@ -53,7 +75,7 @@ impl Acceptor {
         }
     }
 
-    async fn serve(self: Arc<Self>, transport: Transport) {
+    async fn serve(self: Arc<Self>, transport: Transport, place: Place) {
         let opened = Channel::new(transport, self.settings, &self.hello, self.initializer.as_ref());
         let (channel, reader) = match opened {
             Ok(opened) => opened,
@@ -63,9 +85,26 @@ impl Acceptor {
             }
         };
         tracing::debug!(peer = %channel.peer(), "connection accepted");
-        let _entered = self.connections.enter(&channel);
+        place.take(&channel);
         let requests = Requests::new(Arc::clone(&self.dispatcher), self.done.clone());
         driver::run(channel, reader, requests).await;
+        drop(place);
+    }
+}
+
+impl Refusals {
+    fn refuse(&self, transport: Transport, why: RpcError) {
+        if why.is_overloaded()
+            && let Some(held_back) = self.log.pass(clock())
+        {
+            tracing::warn!(peer = transport.peer, held_back, "connection refused: {why}");
+        }
+        if let Ok(permit) = Arc::clone(&self.at_a_time).try_acquire_owned() {
+            tokio::spawn(async move {
+                refuse(transport, &why).await;
+                drop(permit);
+            });
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 use rpc_registry::{Instance, Registry};
 use tokio::sync::{mpsc, watch};
 
-use super::accept::Acceptor;
+use super::accept::{Acceptor, Refusals};
+use super::connections::{ConnectionLimits, Connections};
 use super::dispatcher::Dispatcher;
 use super::event_loops::EventLoops;
-use super::{Accepting, Connections, Server};
-use crate::channel::{ChannelSettings, Initializer, MAX_CONTROL};
+use super::{Accepting, Server};
+use crate::channel::{ChannelSettings, Initializer, MAX_CONTROL, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
@@ -26,6 +27,9 @@ use crate::uri::Uri;
 
 /// Longest drain timeout; far enough from where a point in time overflows.
 const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A shorter one would refuse clients that are merely far away.
+const MIN_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Most event loops; more than machines have cores.
 const MAX_EVENT_LOOPS: usize = 1_024;
@@ -41,6 +45,7 @@ pub struct ServerBuilder {
     dispatch: Dispatch,
     drain_timeout: Duration,
     event_loops: Option<usize>,
+    connections: ConnectionLimits,
     settings: ChannelSettings,
     initializer: Option<Initializer>,
 }
@@ -56,7 +61,11 @@ impl Default for ServerBuilder {
             dispatch: Dispatch::Inline,
             drain_timeout: Duration::from_secs(10),
             event_loops: None,
-            settings: ChannelSettings::default(),
+            connections: ConnectionLimits { total: 16_384, per_address: None },
+            settings: ChannelSettings {
+                handshake_timeout: Some(Duration::from_secs(10)),
+                ..ChannelSettings::default()
+            },
             initializer: None,
         }
     }
@@ -68,6 +77,7 @@ impl fmt::Debug for ServerBuilder {
         f.debug_struct("ServerBuilder")
             .field("services", &services.collect::<Vec<_>>())
             .field("event_loops", &self.event_loops)
+            .field("connections", &self.connections)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
@@ -174,9 +184,50 @@ impl ServerBuilder {
         self
     }
 
+    /// Connections at a time; at least 1. Default 16,384. Further ones are refused with the status
+    /// `overloaded` and a message that names this limit, and their clients try again later.
+    ///
+    /// An idle connection takes a file descriptor and a few kilobytes. A system that gives the
+    /// process fewer descriptors is the limit then: connections wait in its queue, and are not told.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.connections.total = connections.max(1);
+        self
+    }
+
+    /// Connections of one IP address at a time; at least 1. Those above are refused like those
+    /// above [`max_connections`](Self::max_connections). An IPv6 host has a whole /64 to connect
+    /// from, so that counts as one address.
+    ///
+    /// By default there is no such limit: behind a proxy or an address translation all clients have
+    /// one address. Set it where strangers can connect directly, so that one of them cannot take all
+    /// the places.
+    pub fn max_connections_per_address(mut self, connections: usize) -> Self {
+        self.connections.per_address = Some(connections.max(1));
+        self
+    }
+
+    /// How long a client may take from connecting to its first whole frame, which is its hello;
+    /// otherwise it is told and the connection closed. Default 10 s; at least 100 ms. What connects
+    /// and says nothing would keep its place for ever.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.handshake_timeout = Some(timeout.max(MIN_HANDSHAKE_TIMEOUT));
+        self
+    }
+
     /// When a connection counts as congested; no requests are read from it then.
     pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
         self.settings.watermarks = watermarks;
+        self
+    }
+
+    /// Closes a connection when answers wait to be written and the operating system has taken no byte
+    /// of them for so long, since its client does not read. Default 30 s; at least 100 ms;
+    /// [`Duration::MAX`] for never. A client that reads, however slowly, is not concerned.
+    ///
+    /// Without it, one that stops reading and does not go away would keep the memory of what waits
+    /// for it for ever.
+    pub fn slow_reader_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.slow_reader_timeout = timeout.max(MIN_SLOW_READER_TIMEOUT);
         self
     }
 
@@ -226,7 +277,7 @@ impl ServerBuilder {
         }
         let (done, all_done) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(false);
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(Connections::new(self.connections));
         let acceptor = Arc::new(Acceptor {
             dispatcher: Arc::new(dispatcher),
             settings: self.settings,
@@ -234,6 +285,7 @@ impl ServerBuilder {
             initializer: self.initializer,
             connections: Arc::clone(&connections),
             done,
+            refusals: Refusals::default(),
         });
         let mut server = Server {
             local_uri: local_uri.to_string(),

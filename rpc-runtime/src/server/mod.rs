@@ -4,15 +4,15 @@ mod accept;
 #[cfg(feature = "__bench")]
 pub(crate) mod bench;
 mod builder;
+mod connections;
 mod cores;
 mod dispatcher;
 mod event_loops;
 mod late;
 mod requests;
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rpc_registry::Lease;
@@ -21,8 +21,9 @@ use tokio::task::JoinHandle;
 
 pub use builder::ServerBuilder;
 
+use self::connections::Connections;
 use self::event_loops::EventLoops;
-use crate::channel::{Channel, ChannelHandle};
+use crate::channel::ChannelHandle;
 use crate::error::RpcError;
 
 /// A running server.
@@ -120,7 +121,8 @@ impl Server {
             let left =
                 self.connections.close_all("the server was shut down before the call was done");
             tracing::warn!(
-                connections = left,
+                connections = left.connections,
+                requests = left.requests,
                 "the drain timeout has passed; connections were cut off"
             );
         }
@@ -150,84 +152,4 @@ enum Accepting {
     /// In the runtime of whoever bound the server.
     Here(JoinHandle<()>),
     OnLoops(EventLoops),
-}
-
-/// The open connections of a server.
-#[derive(Debug, Default)]
-struct Connections {
-    state: Mutex<ConnectionsState>,
-}
-
-#[derive(Default)]
-struct ConnectionsState {
-    next: u64,
-    open: HashMap<u64, Arc<Channel>>,
-    phase: Phase,
-}
-
-/// What becomes of a connection that is just being accepted.
-#[derive(Clone, Default)]
-enum Phase {
-    #[default]
-    Serving,
-    Draining,
-    Closed(RpcError),
-}
-
-impl std::fmt::Debug for ConnectionsState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConnectionsState").field("open", &self.open.len()).finish_non_exhaustive()
-    }
-}
-
-impl Connections {
-    fn lock(&self) -> std::sync::MutexGuard<'_, ConnectionsState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open(&self) -> Vec<Arc<Channel>> {
-        self.lock().open.values().cloned().collect()
-    }
-
-    /// Keeps the channel until the guard is dropped.
-    fn enter(self: &Arc<Self>, channel: &Arc<Channel>) -> Entered {
-        let mut state = self.lock();
-        let number = state.next;
-        state.next += 1;
-        state.open.insert(number, Arc::clone(channel));
-        let phase = state.phase.clone();
-        drop(state);
-        match phase {
-            Phase::Serving => {}
-            Phase::Draining => channel.go_away(),
-            Phase::Closed(cause) => channel.close(cause),
-        }
-        Entered { connections: Arc::clone(self), number }
-    }
-
-    /// Tells all clients, present and future, to send no more.
-    fn drain(&self) {
-        self.lock().phase = Phase::Draining;
-        self.open().iter().for_each(|channel| channel.go_away());
-    }
-
-    /// Closes all, present and future, and says how many there were.
-    fn close_all(&self, why: &str) -> usize {
-        let cause = RpcError::unavailable(why);
-        self.lock().phase = Phase::Closed(cause.clone());
-        let open = self.open();
-        open.iter().for_each(|channel| channel.close(cause.clone()));
-        open.len()
-    }
-}
-
-struct Entered {
-    connections: Arc<Connections>,
-    number: u64,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.connections.lock().open.remove(&self.number);
-    }
 }

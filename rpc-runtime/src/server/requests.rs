@@ -281,7 +281,11 @@ impl RequestHandler for Requests {
         for frame in &batch.requests {
             left -= 1;
             if batch.overloaded {
-                let full = "too many requests of this connection are in work";
+                let full = format!(
+                    "more requests of this connection are in work than the {} that may be \
+                     (`max_concurrent_requests`)",
+                    channel.settings().max_concurrent_requests
+                );
                 let error = RpcError::new(Status::Overloaded, full).unexecuted();
                 drop(channel.incoming_stream(&frame.header));
                 self.fail(channel, &frame.header, &error);

@@ -1,6 +1,8 @@
 //! Ways to carry bytes between two ends.
 
 mod memory;
+#[cfg(test)]
+pub(crate) mod raw;
 mod tcp;
 
 use std::io::{self, IoSlice};

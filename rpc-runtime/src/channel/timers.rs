@@ -1,0 +1,256 @@
+//! The times at which a driver looks by itself.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::clock;
+
+/// How often an end that reads no more looks whether its peer is still there.
+const CLOSED_CHECK: Duration = Duration::from_secs(1);
+/// Deadlines are looked at this often at most, so they fire up to this much late.
+const TICK: Duration = Duration::from_millis(5);
+/// How long a connection that is to be closed may take to write what it still has.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+/// A connection that has been at rest for so long gives back the memory that it kept.
+const REST: Duration = Duration::from_secs(1);
+
+/// The timers of one driver, and the one sleep that wakes it for the first of them.
+pub(super) struct Timers {
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    /// What `sleep` is set to.
+    armed: Option<Instant>,
+    /// When the peer must have sent its first frame.
+    handshake: Option<Instant>,
+    close_by: Option<Instant>,
+    /// When to look whether the peer is still there, while nothing is read.
+    closed_check: Option<Instant>,
+    /// When to look whether the connection has rested, if it keeps memory.
+    rested: Option<Instant>,
+    /// It had work since the last such look.
+    worked: bool,
+}
+
+impl Timers {
+    /// With the time that the peer has for its first frame.
+    pub(super) fn new(handshake_timeout: Option<Duration>) -> Self {
+        Self {
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: None,
+            handshake: handshake_timeout.and_then(|timeout| clock().checked_add(timeout)),
+            close_by: None,
+            closed_check: None,
+            rested: None,
+            worked: false,
+        }
+    }
+
+    /// A frame has come.
+    pub(super) fn greeted(&mut self) {
+        self.handshake = None;
+    }
+
+    /// When the peer must have sent its first frame, until it has.
+    pub(super) fn handshake(&self) -> Option<Instant> {
+        self.handshake
+    }
+
+    /// Whether the peer has had its time for its first frame. Says so once.
+    pub(super) fn handshake_is_over(&mut self, now: Instant) -> bool {
+        self.handshake.take_if(|due| *due <= now).is_some()
+    }
+
+    /// The connection has work, and keeps memory for more.
+    pub(super) fn work(&mut self) {
+        self.worked = true;
+    }
+
+    /// Whether a connection that is to be closed has had its time to write what it still has. The
+    /// time begins with the first look.
+    pub(super) fn must_close(&mut self, now: Instant) -> bool {
+        *self.close_by.get_or_insert(now + LAST_WRITES) <= now
+    }
+
+    /// Whether to look if the peer is still there. An end that reads hears of its end anyhow.
+    pub(super) fn checks_closed(&mut self, now: Instant, reads: bool) -> bool {
+        if reads {
+            self.closed_check = None;
+            return false;
+        }
+        let due = *self.closed_check.get_or_insert(now + CLOSED_CHECK);
+        if due <= now {
+            self.closed_check = Some(now + CLOSED_CHECK);
+        }
+        due <= now
+    }
+
+    /// Whether the connection has been at rest, so that memory may go. Says so once.
+    pub(super) fn has_rested(&mut self, now: Instant, is_idle: impl FnOnce() -> bool) -> bool {
+        if self.worked && self.rested.is_none() {
+            self.rested = Some(now + REST);
+        }
+        if self.rested.take_if(|due| *due <= now).is_none() {
+            return false;
+        }
+        if std::mem::take(&mut self.worked) || !is_idle() {
+            self.rested = Some(now + REST);
+            return false;
+        }
+        true
+    }
+
+    /// Sets the sleep to the first of these times and of its own. Returns it.
+    pub(super) fn arm(
+        &mut self,
+        now: Instant,
+        others: impl IntoIterator<Item = Option<Instant>>,
+    ) -> Option<Instant> {
+        let own = [self.close_by, self.closed_check, self.rested];
+        let next = others.into_iter().chain(own).flatten().min();
+        if let Some(next) = next
+            && (Some(next) != self.armed || self.sleep.is_elapsed())
+        {
+            self.sleep.as_mut().reset(next.max(now + TICK).into());
+        }
+        self.armed = next;
+        next
+    }
+
+    /// Whether the time that was armed has come.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.armed.is_some_and(|due| due <= now)
+    }
+
+    /// Ready when the time has come that was armed.
+    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.armed {
+            None => Poll::Pending,
+            Some(_) => self.sleep.as_mut().poll(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::channel::driver::{self, Batch, RequestHandler};
+    use crate::channel::{CallError, Channel, ChannelSettings, Request, clock};
+    use crate::error::RpcError;
+    use crate::protocol::{Header, Hello, Kind, Output, payload};
+    use crate::transport::raw::{RawEnd, pair};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Answers nothing.
+    struct Silent;
+
+    impl RequestHandler for Silent {
+        fn handle(&mut self, _: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
+            batch.now
+        }
+        fn limits_reading(&self) -> bool {
+            true
+        }
+    }
+
+    async fn open(settings: ChannelSettings) -> (Arc<Channel>, RawEnd, JoinHandle<()>) {
+        let (transport, raw) = pair().await;
+        let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
+        let driver = tokio::spawn(driver::run(Arc::clone(&channel), reader, Silent));
+        (channel, raw, driver)
+    }
+
+    /// Begins a call of a megabyte, more than a pipe holds.
+    fn call(channel: &Arc<Channel>) -> JoinHandle<RpcError> {
+        let channel = Arc::clone(channel);
+        tokio::spawn(async move {
+            let mut body = Output::from(vec![7; 1 << 20]);
+            let now = clock();
+            let header = Header::new(Kind::Request);
+            let request = Request { header, body: &mut body, deadline: now + SECOND * 600, now };
+            match channel.call(request, &mut None).await {
+                Err(CallError::Failed(error) | CallError::NotOpen(error)) => error,
+                Ok(_) => panic!("nobody answers"),
+            }
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_stops_reading_costs_its_connection_after_the_timeout() {
+        let (channel, _raw, driver) = open(ChannelSettings::default()).await;
+        let started = Instant::now();
+        let begun = clock();
+        let error = call(&channel).await.unwrap();
+        driver.await.unwrap();
+        let took = clock() - begun;
+        assert!((SECOND * 30..SECOND * 31).contains(&took), "{took:?}");
+        assert!(error.message().contains("slow_reader_timeout"), "{error}");
+        assert!(error.is_unavailable(), "{error}");
+        assert!(started.elapsed() < SECOND * 10, "the time was virtual");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_a_little_now_and_then_keeps_its_connection() {
+        let (channel, mut raw, driver) = open(ChannelSettings::default()).await;
+        let call = call(&channel);
+        for _ in 0..20 {
+            tokio::time::sleep(SECOND * 29).await;
+            assert!(raw.read_some(1_000).await > 0);
+        }
+        assert!(!driver.is_finished() && !call.is_finished());
+        channel.close(RpcError::unavailable("the test is over"));
+    }
+
+    fn with_handshake() -> ChannelSettings {
+        ChannelSettings { handshake_timeout: Some(SECOND * 10), ..ChannelSettings::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_sends_no_whole_frame_is_told_so_and_loses_its_connection() {
+        for bytes in [&b""[..], b"R", b"RP\x01\x01\0\0\0\0"] {
+            let (_channel, mut raw, driver) = open(with_handshake()).await;
+            if !bytes.is_empty() {
+                raw.send(bytes);
+            }
+            let begun = clock();
+            let (_, body) = raw.frame(Kind::Error).await.unwrap();
+            let took = clock() - begun;
+            assert!((SECOND * 10..SECOND * 11).contains(&took), "{took:?}");
+            let error: RpcError = payload::decode(&body).unwrap();
+            assert!(error.message().contains("handshake_timeout"), "{error}");
+            assert!(error.is_timeout(), "{error}");
+            assert!(raw.any_frame().await.is_none());
+            driver.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_has_sent_any_frame_may_be_silent_from_then_on() {
+        for kind in [Kind::Hello, Kind::Ping, Kind::Request] {
+            let (channel, raw, driver) = open(with_handshake()).await;
+            tokio::time::sleep(SECOND * 9).await;
+            match kind {
+                Kind::Hello => raw.send_hello(),
+                _ => raw.send_frame(Header::new(kind), &[]),
+            }
+            tokio::time::sleep(SECOND * 60).await;
+            assert!(!driver.is_finished(), "{kind:?}");
+            channel.close(RpcError::unavailable("the test is over"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_has_read_all_is_not_slow() {
+        let (channel, mut raw, driver) = open(ChannelSettings::default()).await;
+        let call = call(&channel);
+        assert!(raw.frame(Kind::Request).await.is_some());
+        tokio::time::sleep(SECOND * 300).await;
+        assert!(!driver.is_finished() && !call.is_finished());
+        channel.close(RpcError::unavailable("the test is over"));
+    }
+}

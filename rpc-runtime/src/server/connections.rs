@@ -1,0 +1,231 @@
+//! [`Connections`]: who is connected to a server, and how many may be.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::channel::Channel;
+use crate::error::RpcError;
+use crate::status::Status;
+
+/// How many connections a server takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionLimits {
+    pub(super) total: usize,
+    /// Those of one address.
+    pub(super) per_address: Option<usize>,
+}
+
+/// The connections of a server.
+#[derive(Debug)]
+pub(super) struct Connections {
+    limits: ConnectionLimits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// Places that are taken.
+    taken: usize,
+    /// The same by address, if there is a limit for that.
+    by_address: HashMap<IpAddr, usize>,
+    open: HashMap<u64, OpenChannel>,
+    phase: Phase,
+}
+
+struct OpenChannel(Arc<Channel>);
+
+impl std::fmt::Debug for OpenChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.peer())
+    }
+}
+
+/// What becomes of a connection that is just being accepted.
+#[derive(Clone, Debug, Default)]
+enum Phase {
+    #[default]
+    Serving,
+    Draining,
+    Closed(RpcError),
+}
+
+/// What was cut off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CutOff {
+    pub(super) connections: usize,
+    /// Requests in work, those not counted that nobody waits for.
+    pub(super) requests: usize,
+}
+
+impl Connections {
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
+        Self { limits, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn open(&self) -> Vec<Arc<Channel>> {
+        self.lock().open.values().map(|open| Arc::clone(&open.0)).collect()
+    }
+
+    /// A place for a connection from `peer`, a URI.
+    ///
+    /// # Errors
+    /// A limit is reached, or the server is ending. The message is for the peer.
+    pub(super) fn admit(self: &Arc<Self>, peer: &str) -> Result<Place, RpcError> {
+        let ConnectionLimits { total, per_address } = self.limits;
+        let mut state = self.lock();
+        match &state.phase {
+            Phase::Serving => {}
+            // Not greeted and sent away, which would look like a provider that is there.
+            Phase::Draining => {
+                return Err(RpcError::unavailable(
+                    "the provider is shutting down and takes no new connections",
+                ));
+            }
+            Phase::Closed(cause) => return Err(cause.clone()),
+        }
+        if state.taken >= total {
+            return Err(RpcError::new(
+                Status::Overloaded,
+                format!(
+                    "the provider has {total} connections and takes no more (`max_connections`)"
+                ),
+            ));
+        }
+        let address = per_address.and_then(|limit| Some((limit, address(peer)?)));
+        if let Some((limit, address)) = address {
+            let taken = state.by_address.entry(address).or_default();
+            if *taken >= limit {
+                return Err(RpcError::new(
+                    Status::Overloaded,
+                    format!(
+                        "the provider has {limit} connections of {address} and takes no more \
+                         (`max_connections_per_address`)"
+                    ),
+                ));
+            }
+            *taken += 1;
+        }
+        state.taken += 1;
+        let number = state.next;
+        state.next += 1;
+        let address = address.map(|(_, address)| address);
+        Ok(Place { connections: Arc::clone(self), number, address })
+    }
+
+    /// Tells all clients, present and future, to send no more.
+    pub(super) fn drain(&self) {
+        self.lock().phase = Phase::Draining;
+        self.open().iter().for_each(|channel| channel.go_away());
+    }
+
+    /// Closes all, present and future, and says what that cut off.
+    pub(super) fn close_all(&self, why: &str) -> CutOff {
+        let cause = RpcError::unavailable(why);
+        self.lock().phase = Phase::Closed(cause.clone());
+        let open = self.open();
+        let requests = open.iter().map(|channel| channel.requests_in_work()).sum();
+        open.iter().for_each(|channel| channel.close(cause.clone()));
+        CutOff { connections: open.len(), requests }
+    }
+}
+
+/// A connection's place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    number: u64,
+    address: Option<IpAddr>,
+}
+
+impl Place {
+    /// The channel is open. It hears what became of the server in the meantime.
+    pub(super) fn take(&self, channel: &Arc<Channel>) {
+        let mut state = self.connections.lock();
+        state.open.insert(self.number, OpenChannel(Arc::clone(channel)));
+        let phase = state.phase.clone();
+        drop(state);
+        match phase {
+            Phase::Serving => {}
+            Phase::Draining => channel.go_away(),
+            Phase::Closed(cause) => channel.close(cause),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.connections.lock();
+        state.open.remove(&self.number);
+        state.taken = state.taken.saturating_sub(1);
+        if let Some(address) = self.address
+            && let Some(taken) = state.by_address.get_mut(&address)
+        {
+            *taken = taken.saturating_sub(1);
+            if *taken == 0 {
+                state.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// What a peer's connections are counted by; `None` where peers have no address. An IPv6 host has a
+/// whole /64 to connect from, so that counts as one.
+fn address(peer: &str) -> Option<IpAddr> {
+    let (_, address) = peer.split_once("://")?;
+    let address = address.parse::<SocketAddr>().ok()?;
+    Some(match address.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
+        v4 => v4,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(total: usize, per_address: Option<usize>) -> Arc<Connections> {
+        Arc::new(Connections::new(ConnectionLimits { total, per_address }))
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_connection_has_ended() {
+        let connections = connections(2, None);
+        let first = connections.admit("tcp://127.0.0.1:1").unwrap();
+        let _second = connections.admit("memory://x#client").unwrap();
+        let refused = connections.admit("tcp://127.0.0.1:2").unwrap_err();
+        assert!(
+            refused.is_overloaded() && refused.message().contains("2 connections"),
+            "{refused}"
+        );
+        drop(first);
+        connections.admit("tcp://127.0.0.1:2").unwrap();
+    }
+
+    #[test]
+    fn one_address_does_not_take_the_places_of_others() {
+        let connections = connections(100, Some(2));
+        let places: Vec<_> =
+            (1..=2).map(|port| connections.admit(&format!("tcp://10.0.0.1:{port}"))).collect();
+        let refused = connections.admit("tcp://10.0.0.1:3").unwrap_err();
+        assert!(refused.message().contains("2 connections of 10.0.0.1"), "{refused}");
+        assert!(connections.admit("tcp://[::ffff:10.0.0.1]:3").is_err(), "the same in IPv6");
+        let _other = connections.admit("tcp://10.0.0.2:1").unwrap();
+        drop(places);
+        connections.admit("tcp://10.0.0.1:3").unwrap();
+        assert_eq!(connections.lock().by_address.len(), 1, "addresses are forgotten");
+    }
+
+    #[test]
+    fn an_ipv6_host_counts_once_whatever_it_connects_from() {
+        let connections = connections(100, Some(1));
+        let _place = connections.admit("tcp://[2001:db8::1]:1").unwrap();
+        assert!(connections.admit("tcp://[2001:db8::2]:1").is_err());
+        let _other = connections.admit("tcp://[2001:db8:0:1::1]:1").unwrap();
+    }
+}
