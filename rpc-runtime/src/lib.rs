@@ -46,6 +46,7 @@
 //! | send large bytes without a copy | [`Blob`] |
 //! | know who calls and how long is left | [`Context`] |
 //! | know what went wrong and whether to retry | [`RpcError`] |
+//! | know at once that a connection is dead | [`Heartbeat`] |
 //! | look into a connection, or extend it | [`pipeline`], [`handlers`], [`protocol`] |
 //!
 //! # What holds for every call
@@ -92,6 +93,7 @@ pub use descriptor::{
     ArgumentDescriptor, Dispatch, MethodDescriptor, ServiceDescriptor, ServiceKey,
 };
 pub use error::{Result, RpcError};
+pub use handlers::{Heartbeat, HeartbeatMode};
 pub use protocol::Blob;
 pub use rpc_macros::rpc_service;
 pub use server::{Server, ServerBuilder};

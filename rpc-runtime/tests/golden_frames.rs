@@ -17,7 +17,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rpc_runtime::handlers::{AnswerPings, RefuseUnknown};
+use rpc_runtime::Heartbeat;
+use rpc_runtime::handlers::{HeartbeatHandler, RefuseUnknown};
 use rpc_runtime::pipeline::{Change, EmbeddedChannel};
 use rpc_runtime::protocol::{
     Codec, Decoded, Flags, Frame, FrameCodec, HEADER_LEN, Header, Hello, HelloService, Kind, MAGIC,
@@ -319,6 +320,7 @@ fn golden_payloads_are_what_the_types_of_the_runtime_encode_to() {
     }
     let mut consumer = Hello::default();
     consumer.max_payload = LIMIT as u32;
+    consumer.heartbeat_ms = 60_000;
     let mut provider = consumer.clone();
     let mut service = HelloService::default();
     service.name = "HelloService".to_owned();
@@ -396,7 +398,8 @@ fn the_method_ids_that_the_protocol_lists_are_the_runtimes() {
 fn answering(golden: &str) -> Vec<u8> {
     let mut channel = EmbeddedChannel::new(Instant::now());
     channel.change(Change::add_last(None, RefuseUnknown)).unwrap();
-    channel.change(Change::add_last(None, AnswerPings)).unwrap();
+    let heartbeat = HeartbeatHandler::server(Heartbeat::default());
+    channel.change(Change::add_last(None, heartbeat)).unwrap();
     channel.write_inbound_bytes(&Golden::read(golden).bytes);
     assert!(channel.pipeline().closing().is_none(), "{golden} closes the connection");
     channel.take_output()

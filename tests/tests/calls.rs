@@ -149,7 +149,7 @@ async fn handlers_of_an_open_connection_are_seen_added_and_removed_under_calls()
     let channel = AsRef::<rpc_runtime::Client>::as_ref(&bank).channels().remove(0);
     let count = Arc::new(AtomicUsize::new(0));
     channel.change(Change::add_last("count", CountRequests(Arc::clone(&count)))).unwrap();
-    assert_eq!(channel.handlers(), ["refuse-unknown", "answer-pings", "count"]);
+    assert_eq!(channel.handlers(), ["idle", "heartbeat", "refuse-unknown", "count"]);
     bank.who().await.unwrap();
     bank.who().await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 2);
@@ -161,7 +161,7 @@ async fn handlers_of_an_open_connection_are_seen_added_and_removed_under_calls()
     channel.change(Change::remove("refuse")).unwrap();
     bank.who().await.unwrap();
     assert!(
-        channel.change(Change::remove("refuse")).unwrap_err().to_string().contains("answer-pings")
+        channel.change(Change::remove("refuse")).unwrap_err().to_string().contains("heartbeat")
     );
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Channel;
 use crate::error::RpcError;
+use crate::handlers::HeartbeatState;
 use crate::pipeline::Change;
 
 /// An open connection of a [`Client`](crate::Client) or a [`Server`](crate::Server), to look at its
@@ -27,6 +28,11 @@ impl ChannelHandle {
     /// The names of the pipeline's handlers, from the socket to the calls.
     pub fn handlers(&self) -> Vec<String> {
         self.0.lock().pipeline.names().map(str::to_owned).collect()
+    }
+
+    /// What the connection's heartbeats have shown so far.
+    pub fn heartbeat(&self) -> HeartbeatState {
+        self.0.heartbeat.state()
     }
 
     /// Adds, removes or replaces a handler.

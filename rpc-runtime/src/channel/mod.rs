@@ -51,7 +51,7 @@ use self::streams::Streams;
 use self::tail::ChannelTail;
 use self::work::Work;
 use crate::error::RpcError;
-use crate::handlers::{AnswerPings, RefuseUnknown};
+use crate::handlers::{End, Heartbeat, HeartbeatHandler, HeartbeatStats, RefuseUnknown};
 use crate::in_flight::InFlight;
 use crate::pipeline::{Change, Pipeline, Watermarks};
 use crate::protocol::{
@@ -59,7 +59,7 @@ use crate::protocol::{
 };
 use crate::transport::{Transport, Writer};
 
-/// Settings of one connection. Both ends have the same kind.
+/// Settings of one connection. Both ends have the same kind; the default is a server's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChannelSettings {
     /// Largest payload that is read or written, in bytes.
@@ -75,6 +75,8 @@ pub(crate) struct ChannelSettings {
     pub(crate) slow_reader_timeout: Duration,
     /// How long the peer may take for its first frame. `None`: somebody else sees to that.
     pub(crate) handshake_timeout: Option<Duration>,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) end: End,
 }
 
 impl Default for ChannelSettings {
@@ -87,6 +89,8 @@ impl Default for ChannelSettings {
             flush_after: None,
             slow_reader_timeout: Duration::from_secs(30),
             handshake_timeout: None,
+            heartbeat: Heartbeat::default(),
+            end: End::Server,
         }
     }
 }
@@ -123,6 +127,7 @@ pub(crate) struct Channel {
     peer: Arc<str>,
     settings: ChannelSettings,
     agreement: OnceLock<Agreement>,
+    heartbeat: HeartbeatStats,
 }
 
 fn wake_all(wakers: Vec<Waker>) {
@@ -167,10 +172,16 @@ impl Channel {
             leaving: None,
             explained: false,
         };
-        let mut changes = vec![
-            Change::add_last("refuse-unknown", RefuseUnknown),
-            Change::add_last("answer-pings", AnswerPings),
-        ];
+        if hello.heartbeat_ms > 0 {
+            // What this end tells, the peer may go by.
+            guard::expect_interval(Duration::from_millis(hello.heartbeat_ms.into()));
+        }
+        let handler = HeartbeatHandler::new(settings.heartbeat, settings.end);
+        let heartbeat = handler.stats();
+        let mut changes = Vec::new();
+        changes.extend(handler.idle_handler().map(|idle| Change::add_last("idle", idle)));
+        changes.push(Change::add_last("heartbeat", handler));
+        changes.push(Change::add_last("refuse-unknown", RefuseUnknown));
         changes.extend(initializer.map(|handlers| handlers()).unwrap_or_default());
         let Core { pipeline, inbox, .. } = &mut core;
         let mut tail = ChannelTail::aside(inbox);
@@ -181,7 +192,8 @@ impl Channel {
         let body = hello.encode()?;
         pipeline.write(Frame::new(Header::new(Kind::Hello), &body), now, &mut tail)?;
         let (core, agreement) = (Apart(Mutex::new(core)), OnceLock::new());
-        Ok((Arc::new(Self { core, writer, peer: peer.into(), settings, agreement }), reader))
+        let peer = peer.into();
+        Ok((Arc::new(Self { core, writer, peer, settings, agreement, heartbeat }), reader))
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

@@ -141,6 +141,7 @@ mod tests {
     use crate::channel::driver::{self, Batch, RequestHandler};
     use crate::channel::{CallError, Channel, ChannelSettings, Request, clock};
     use crate::error::RpcError;
+    use crate::handlers::{Heartbeat, HeartbeatMode};
     use crate::protocol::{Header, Hello, Kind, Output, payload};
     use crate::transport::raw::{RawEnd, pair};
 
@@ -246,7 +247,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_has_read_all_is_not_slow() {
-        let (channel, mut raw, driver) = open(ChannelSettings::default()).await;
+        let heartbeat = Heartbeat::default().mode(HeartbeatMode::Off);
+        let settings = ChannelSettings { heartbeat, ..ChannelSettings::default() };
+        let (channel, mut raw, driver) = open(settings).await;
         let call = call(&channel);
         assert!(raw.frame(Kind::Request).await.is_some());
         tokio::time::sleep(SECOND * 300).await;

@@ -9,6 +9,7 @@ use super::{Client, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invok
 use crate::channel::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
 use crate::error::RpcError;
+use crate::handlers::{End, Heartbeat};
 use crate::pipeline::{Change, Watermarks};
 use crate::transport;
 use crate::uri::Uri;
@@ -35,7 +36,7 @@ impl Default for ClientBuilder {
             connect_timeout: Duration::from_secs(5),
             connections: 1,
             encoding: Encoding::default(),
-            settings: ChannelSettings::default(),
+            settings: ChannelSettings { end: End::Client, ..ChannelSettings::default() },
             initializer: None,
         }
     }
@@ -128,6 +129,13 @@ impl ClientBuilder {
         self
     }
 
+    /// How a connection is known to be alive. Default: both ends ask after 60 s without a sign of
+    /// life, and close after 180 s.
+    pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
+        self.settings.heartbeat = heartbeat;
+        self
+    }
+
     /// Adds handlers to the pipeline of each new connection.
     pub fn pipeline(mut self, handlers: impl Fn() -> Vec<Change> + Send + Sync + 'static) -> Self {
         self.initializer = Some(Arc::new(handlers));
@@ -137,7 +145,7 @@ impl ClientBuilder {
     /// Connects to one provider. The connection is made again when it is lost and a call needs it.
     ///
     /// # Errors
-    /// The URI is invalid, nobody answers there, or there is no tokio runtime.
+    /// The URI or the heartbeat is invalid, nobody answers there, or there is no tokio runtime.
     pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
         let settings = self.endpoint_settings()?;
         let uri = Uri::parse(uri.as_ref())?;
@@ -148,8 +156,9 @@ impl ClientBuilder {
     }
 
     /// # Errors
-    /// There is no tokio runtime.
+    /// The heartbeat is invalid, or there is no tokio runtime.
     pub(crate) fn endpoint_settings(&self) -> Result<Arc<EndpointSettings>, RpcError> {
+        self.settings.heartbeat.check()?;
         Ok(Arc::new(EndpointSettings {
             channel: self.settings,
             initializer: self.initializer.clone(),

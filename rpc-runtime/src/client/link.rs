@@ -153,6 +153,7 @@ impl Link {
     fn open(self: &Arc<Self>, transport: Transport) -> Result<Arc<Channel>, RpcError> {
         let hello = Hello {
             max_payload: u32::try_from(self.settings.channel.max_payload).unwrap_or(u32::MAX),
+            heartbeat_ms: self.settings.channel.heartbeat.hello_ms(),
             ..Hello::default()
         };
         tracing::debug!(uri = %self.uri, "connected");

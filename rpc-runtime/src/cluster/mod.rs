@@ -24,7 +24,7 @@ impl ClientBuilder {
     /// retry is safe.
     ///
     /// # Errors
-    /// The registry cannot be asked, or there is no tokio runtime.
+    /// The registry cannot be asked, the heartbeat is invalid, or there is no tokio runtime.
     pub async fn discover(
         self,
         registry: Arc<dyn Registry>,

@@ -1,9 +1,10 @@
 //! The handlers that every pipeline has.
 
-mod answer_pings;
+mod heartbeat;
 mod idle;
 mod refuse_unknown;
 
-pub use answer_pings::AnswerPings;
+pub(crate) use heartbeat::End;
+pub use heartbeat::{Heartbeat, HeartbeatHandler, HeartbeatMode, HeartbeatState, HeartbeatStats};
 pub use idle::{IdleEvent, IdleHandler, IdleKind};
 pub use refuse_unknown::RefuseUnknown;

@@ -19,6 +19,7 @@ use crate::channel::{ChannelSettings, Initializer, MAX_CONTROL, MIN_SLOW_READER_
 use crate::context::current_runtime;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
+use crate::handlers::Heartbeat;
 use crate::pipeline::{Change, Watermarks};
 use crate::protocol::{Hello, HelloService};
 use crate::service::Service;
@@ -231,6 +232,13 @@ impl ServerBuilder {
         self
     }
 
+    /// How a connection is known to be alive. Default: both ends ask after 60 s without a sign of
+    /// life, and close after 180 s.
+    pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
+        self.settings.heartbeat = heartbeat;
+        self
+    }
+
     /// Adds handlers to the pipeline of each new connection.
     pub fn pipeline(mut self, handlers: impl Fn() -> Vec<Change> + Send + Sync + 'static) -> Self {
         self.initializer = Some(Arc::new(handlers));
@@ -243,10 +251,12 @@ impl ServerBuilder {
     /// Dropping the future leaves nothing behind.
     ///
     /// # Errors
-    /// The URI is invalid or its port in use, two services do not go together, the registry refuses
-    /// the announcement, event loops are not possible there, or there is no tokio runtime.
+    /// The URI or the heartbeat is invalid, the port is in use, two services do not go together, the
+    /// registry refuses the announcement, event loops are not possible there, or there is no tokio
+    /// runtime.
     pub async fn bind(self, uri: impl AsRef<str>) -> Result<Server, RpcError> {
         current_runtime()?;
+        self.settings.heartbeat.check()?;
         let uri = Uri::parse(uri.as_ref())?;
         if self.services.is_empty() {
             tracing::warn!(%uri, "nothing is provided: name services with `provide`");
@@ -259,6 +269,7 @@ impl ServerBuilder {
         let mut hello = Hello {
             max_payload: u32::try_from(self.settings.max_payload).unwrap_or(u32::MAX),
             max_requests: u32::try_from(self.settings.max_concurrent_requests).unwrap_or(u32::MAX),
+            heartbeat_ms: self.settings.heartbeat.hello_ms(),
             services: self
                 .services
                 .iter()
