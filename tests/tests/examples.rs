@@ -78,6 +78,25 @@ fn assert_in_order(text: &str, expected: &[&str]) {
 }
 
 #[tokio::test]
+async fn heartbeat_finds_the_connection_dead_at_both_ends_and_makes_another() {
+    let text = printed(&mut program("heartbeat")).await;
+    let consumer = [
+        "consumer  Hello, world\n",
+        "consumer  Reader idle for 1.0 s\n",
+        "consumer  ping 1\n",
+        "unanswered: 0, round trip: ",
+        "forwards nothing any more",
+        "consumer  connection closed, 2 pings missed: ",
+        "consumer  HelloService/hello at tcp://127.0.0.1:",
+        "nothing was read for 3",
+        "consumer  Hello, again\n",
+    ];
+    assert_in_order(&text, &consumer);
+    let provider = ["forwards nothing any more", "provider  connection closed, 2 pings missed: "];
+    assert_in_order(&text, &provider);
+}
+
+#[tokio::test]
 async fn quickstart_gets_its_greeting_from_another_process_and_leaves_nothing_behind() {
     let temporary = tempfile::tempdir().unwrap();
     // With characters that have a meaning in URIs.
