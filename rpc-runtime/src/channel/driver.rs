@@ -246,7 +246,6 @@ impl<H: RequestHandler> Driver<H> {
             core.shrink();
             self.handler.shrink();
         }
-        let leaving = core.leaving.filter(|_| core.is_idle());
         let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;
         if broken_promise && core.writing {
             // Whoever writes leaves what has gathered to the promise: look at that again.
@@ -256,7 +255,7 @@ impl<H: RequestHandler> Driver<H> {
             core.in_flight.earliest(),
             core.pipeline.poll_timeout(),
             core.duty_due,
-            leaving,
+            core.leaves_at(),
             self.rest.stalls_at(self.channel.settings.slow_reader_timeout),
             self.timers.handshake().filter(|_| reads),
         ];
