@@ -9,6 +9,8 @@
 
 pub mod bystander;
 pub mod probe;
+#[cfg(unix)]
+pub mod process;
 pub mod random;
 pub mod waiting;
 pub mod wire;

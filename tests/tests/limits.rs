@@ -86,3 +86,20 @@ async fn a_peer_that_does_not_greet_makes_room_for_others() {
     let probe = ProbeClient::connect(server.local_uri()).await.unwrap();
     assert_eq!(probe.add(1, 2).await, Ok(3));
 }
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_its_answers_makes_room_for_others() {
+    let limits = |server: ServerBuilder| {
+        server.max_connections(1).slow_reader_timeout(Duration::from_millis(200))
+    };
+    let server = serve_with(limits).await;
+    let mut deaf = RawPeer::connect(server.local_uri()).await;
+    for id in 1..=4 {
+        deaf.try_send(&request(id, "make", &(8_000_000,))).await;
+    }
+    until("the place is taken", || !server.channels().is_empty()).await;
+    until("the place is free", || server.channels().is_empty()).await;
+    let probe = ProbeClient::connect(server.local_uri()).await.unwrap();
+    assert_eq!(probe.add(1, 2).await, Ok(3));
+    drop(deaf);
+}

@@ -4,43 +4,34 @@
 #![cfg(unix)]
 #![allow(missing_docs)]
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rpc_runtime::Server;
 use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider};
-use rpc_tests::waiting::{PATIENCE, soon, until};
+use rpc_tests::process::{self, Process, SAYS};
+use rpc_tests::waiting::{soon, until};
 use tokio::signal::unix::{SignalKind, signal};
 
-const ROLE: &str = "RPC_TESTS_ROLE";
 const FOLDER: &str = "RPC_TESTS_FOLDER";
 const BIND: &str = "RPC_TESTS_BIND";
 const NAME: &str = "RPC_TESTS_NAME";
-
-/// What a child prints when it has done what its role begins with.
-const READY: &str = "@ready";
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Not a test of its own: what the child processes run.
 #[test]
 fn child() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    // Ends with the parent, however that ends.
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(1);
-    });
+    let Some(role) = process::role() else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let folder = std::env::var(FOLDER).unwrap();
+    let folder = process::setting(FOLDER);
     runtime.block_on(async {
         match role.as_str() {
             "provider" => provide(&folder).await,
             "consumer" => consume(&folder).await,
+            "patient" => end_with_patience().await,
             other => panic!("no role {other}"),
         }
     });
@@ -50,12 +41,12 @@ fn child() {
 async fn provide(folder: &str) {
     let mut terminate = signal(SignalKind::terminate()).unwrap();
     let server = Server::builder()
-        .provide(ProbeServer::new(Provider::new(std::env::var(NAME).unwrap())))
+        .provide(ProbeServer::new(Provider::new(process::setting(NAME))))
         .registry(rpc_registry::connect(format!("file://{folder}")).await.unwrap())
-        .bind(std::env::var(BIND).unwrap())
+        .bind(process::setting(BIND))
         .await
         .unwrap();
-    println!("{READY} {}", server.local_uri());
+    println!("{SAYS} {}", server.local_uri());
     server.serve_until(terminate.recv()).await.unwrap();
 }
 
@@ -65,77 +56,40 @@ async fn consume(folder: &str) {
     let probe = ProbeClient::discover(registry).await.unwrap();
     let name = probe.who().await.unwrap();
     let sum = probe.add(40, 2).await.unwrap();
-    println!("{READY} {name} says {sum}");
+    println!("{SAYS} {name} says {sum}");
 }
 
-/// A child process, killed when dropped.
-struct Process {
-    child: Child,
-    output: BufReader<ChildStdout>,
+/// Serves until it is told to terminate, and says how it ended.
+async fn end_with_patience() {
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
+    // So that it never ends the process by itself.
+    let _interrupt = signal(SignalKind::interrupt()).unwrap();
+    let server = Server::builder()
+        .provide(ProbeServer::new(Provider::new("patient")))
+        .drain_timeout(60 * SECOND)
+        .bind("tcp://127.0.0.1:0")
+        .await
+        .unwrap();
+    println!("{SAYS} {}", server.local_uri());
+    let first = async {
+        terminate.recv().await;
+        println!("{SAYS} told");
+    };
+    let error = server.serve_until(first).await.unwrap_err();
+    assert!(error.is_cancelled(), "{error:?}");
+    println!("{SAYS} {error}");
 }
 
-impl Process {
-    fn start(role: &str, folder: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact", "--nocapture"])
-            .env(ROLE, role)
-            .env(FOLDER, folder)
-            .envs(settings.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, output }
-    }
-
-    /// A provider that serves, and its URI.
-    fn provider(name: &str, folder: &Path, bind: &str) -> (Self, String) {
-        let mut process = Self::start("provider", folder, &[(NAME, name), (BIND, bind)]);
-        let uri = process.ready();
-        (process, uri)
-    }
-
-    /// Waits for the ready mark and returns what stands after it.
-    fn ready(&mut self) -> String {
-        let mut line = String::new();
-        while self.output.read_line(&mut line).unwrap() > 0 {
-            if let Some((_, rest)) = line.split_once(READY) {
-                return rest.trim().to_owned();
-            }
-            line.clear();
-        }
-        panic!("the child ended before it was ready");
-    }
-
-    /// `kill -9`.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-    }
-
-    fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    }
-
-    /// Waits for the end.
-    async fn ended(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(started.elapsed() < 2 * PATIENCE, "the child does not end");
-            tokio::time::sleep(SECOND / 200).await;
-        }
-    }
+fn start(role: &str, folder: &Path, settings: &[(&str, &str)]) -> Process {
+    let folder = (FOLDER, folder.to_str().unwrap());
+    Process::start(role, &[&[folder], settings].concat())
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A provider that serves, and its URI.
+fn start_provider(name: &str, folder: &Path, bind: &str) -> (Process, String) {
+    let mut process = start("provider", folder, &[(NAME, name), (BIND, bind)]);
+    let uri = process.says();
+    (process, uri)
 }
 
 async fn discover(folder: &Path) -> ProbeClient {
@@ -158,9 +112,9 @@ const ANY_PORT: &str = "tcp://127.0.0.1:0";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_finds_a_provider_of_another_process_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    let (_provider, _) = Process::provider("far away", dir.path(), ANY_PORT);
-    let mut consumer = Process::start("consumer", dir.path(), &[]);
-    assert_eq!(consumer.ready(), "far away says 42");
+    let (_provider, _) = start_provider("far away", dir.path(), ANY_PORT);
+    let mut consumer = start("consumer", dir.path(), &[]);
+    assert_eq!(consumer.says(), "far away says 42");
     assert!(consumer.ended().await.success());
 }
 
@@ -168,7 +122,7 @@ async fn a_consumer_finds_a_provider_of_another_process_by_name() {
 async fn when_a_provider_is_killed_its_callers_hear_at_once_and_the_next_calls_go_elsewhere() {
     const CALLS: usize = 200;
     let dir = tempfile::tempdir().unwrap();
-    let (mut doomed, uri) = Process::provider("doomed", dir.path(), ANY_PORT);
+    let (mut doomed, uri) = start_provider("doomed", dir.path(), ANY_PORT);
     let probe = discover(dir.path()).await;
     let calls: Vec<_> = (0..CALLS)
         .map(|_| {
@@ -185,7 +139,7 @@ async fn when_a_provider_is_killed_its_callers_hear_at_once_and_the_next_calls_g
         }
     })
     .await;
-    let (_other, _) = Process::provider("other", dir.path(), ANY_PORT);
+    let (_other, _) = start_provider("other", dir.path(), ANY_PORT);
     until_called(&probe, "other").await;
 
     doomed.kill();
@@ -212,13 +166,13 @@ async fn when_a_provider_is_killed_its_callers_hear_at_once_and_the_next_calls_g
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_back_when_its_provider_is_restarted_on_the_same_port() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut provider, uri) = Process::provider("first", dir.path(), ANY_PORT);
+    let (mut provider, uri) = start_provider("first", dir.path(), ANY_PORT);
     let by_uri = ProbeClient::connect(&uri).await.unwrap();
     let by_name = discover(dir.path()).await;
     for (round, name) in ["second", "third", "fourth"].into_iter().enumerate() {
         assert!(by_uri.who().await.is_ok() && by_name.who().await.is_ok());
         if round == 1 {
-            provider.terminate();
+            provider.signal("-TERM");
         } else {
             provider.kill();
         }
@@ -227,7 +181,7 @@ async fn a_client_is_back_when_its_provider_is_restarted_on_the_same_port() {
             let error = soon("a call to nobody", probe.who()).await.unwrap_err();
             assert!(error.is_unavailable(), "{error:?}");
         }
-        let (restarted, again) = Process::provider(name, dir.path(), &uri);
+        let (restarted, again) = start_provider(name, dir.path(), &uri);
         assert_eq!(again, uri);
         provider = restarted;
         until_called(&by_uri, name).await;
@@ -239,7 +193,7 @@ async fn a_client_is_back_when_its_provider_is_restarted_on_the_same_port() {
 async fn a_provider_that_is_terminated_answers_what_is_in_work_and_new_calls_go_elsewhere() {
     const CALLS: usize = 100;
     let dir = tempfile::tempdir().unwrap();
-    let (mut leaving, _) = Process::provider("leaving", dir.path(), ANY_PORT);
+    let (mut leaving, _) = start_provider("leaving", dir.path(), ANY_PORT);
     let probe = discover(dir.path()).await;
     assert_eq!(probe.who().await.as_deref(), Ok("leaving"));
     let in_work: Vec<_> = (0..CALLS)
@@ -254,7 +208,7 @@ async fn a_provider_that_is_terminated_answers_what_is_in_work_and_new_calls_go_
         }
     })
     .await;
-    let (_staying, _) = Process::provider("staying", dir.path(), ANY_PORT);
+    let (_staying, _) = start_provider("staying", dir.path(), ANY_PORT);
     until_called(&probe, "staying").await;
 
     // Others go on calling all along, and none of their calls fails.
@@ -272,7 +226,7 @@ async fn a_provider_that_is_terminated_answers_what_is_in_work_and_new_calls_go_
         })
         .collect();
     until("they call", || calls.load(Ordering::Relaxed) > 20).await;
-    leaving.terminate();
+    leaving.signal("-TERM");
     for call in in_work {
         assert_eq!(soon("a call in work", call).await.unwrap(), Ok(1_500));
     }
@@ -285,5 +239,36 @@ async fn a_provider_that_is_terminated_answers_what_is_in_work_and_new_calls_go_
     }
     for _ in 0..20 {
         assert_eq!(probe.who().await.as_deref(), Ok("staying"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_server_at_once_and_it_says_what_was_cut_off() {
+    for second in ["-TERM", "-INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = start("patient", folder.path(), &[]);
+        let probe = ProbeClient::connect(process.says()).await.unwrap().with_timeout(60 * SECOND);
+        let calls: Vec<_> = (0..3)
+            .map(|_| {
+                let probe = probe.clone();
+                tokio::spawn(async move { probe.wait().await })
+            })
+            .collect();
+        soon("they are in work", async { while probe.waiting().await.unwrap() < 3 {} }).await;
+        process.signal("-TERM");
+        assert_eq!(process.says(), "told");
+        tokio::time::sleep(SECOND / 5).await;
+        assert!(!process.has_ended(), "the first signal is a request");
+        assert!(!calls.iter().any(|call| call.is_finished()), "the calls go on");
+        let started = Instant::now();
+        process.signal(second);
+        let said = process.says();
+        assert!(process.ended().await.success());
+        assert!(started.elapsed() < 10 * SECOND, "{:?}", started.elapsed());
+        assert!(said.contains("requests cut off: 3, connections: 1"), "{said}");
+        for call in calls {
+            let error = soon("a call that was cut off", call).await.unwrap().unwrap_err();
+            assert!(error.is_unavailable() && !error.is_safe_to_retry(), "{error:?}");
+        }
     }
 }

@@ -267,7 +267,10 @@ async fn more_streams_than_may_be_in_work_do_not_wait_for_each_other() {
                 assert_eq!(sum, 49_995_000);
                 done += 1;
             }
-            Err(error) => assert!(error.is_overloaded() && error.is_safe_to_retry(), "{error:?}"),
+            Err(error) => {
+                assert!(error.is_overloaded() && error.is_safe_to_retry(), "{error:?}");
+                assert!(error.message().contains("`max_concurrent_requests`"), "{error}");
+            }
         }
     }
     assert!(done >= 4, "{done} of 32 were done");

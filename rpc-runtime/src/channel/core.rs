@@ -56,7 +56,8 @@ pub(super) struct Core {
     pub(super) await_hello: Option<Waker>,
     /// Why the peer is about to close, if it said so.
     pub(super) peer_error: Option<RpcError>,
-    /// Set once this end has said that it is about to close: when it may, if nothing is under way.
+    /// Set once this end has said that it is about to close: when it may, if the peer has not
+    /// greeted and nothing is under way.
     pub(super) leaving: Option<Instant>,
     /// The peer is told why this end closes.
     pub(super) explained: bool,
@@ -139,7 +140,7 @@ impl Core {
         self.state == State::Draining || self.leaving.is_some()
     }
 
-    /// This end has told the peer about its end, or is to be heard for another reason.
+    /// What was written last says that or why the connection ends, and is not to be lost.
     pub(super) fn has_last_words(&self) -> bool {
         self.explained || self.is_ending()
     }
@@ -183,9 +184,15 @@ impl Core {
 
     /// Whether an end that was announced can come now.
     pub(super) fn may_end(&self, now: Instant) -> bool {
-        let may =
-            self.state == State::Draining || self.leaving.is_some_and(|leaving| leaving <= now);
-        may && self.is_idle()
+        let asked = self.state == State::Draining && self.is_idle();
+        asked || self.leaves_at().is_some_and(|leaves_at| leaves_at <= now)
+    }
+
+    /// When this end, which has said that it is about to close, does so by itself. A peer that has
+    /// greeted is left to it: it closes once it has its answers, and it alone knows whether a request
+    /// is on its way. One that never spoke may have nothing to do with this protocol.
+    pub(super) fn leaves_at(&self) -> Option<Instant> {
+        self.leaving.filter(|_| self.peer_hello.is_none() && self.is_idle())
     }
 
     /// A request has arrived, or some of one: others may be on their way.

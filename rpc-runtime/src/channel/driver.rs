@@ -162,14 +162,10 @@ impl<H: RequestHandler> Driver<H> {
                     Poll::Pending => {}
                 },
             }
-            match self.channel.poll_rest(&mut self.rest, cx) {
-                Poll::Ready(Ok(true)) => continue,
-                Poll::Ready(Err(error)) => return Poll::Ready(connection_lost(&error)),
-                // Judged only now: this process may have been stopped, and the peer not.
-                Poll::Pending if self.reader_is_slow() => {
-                    return Poll::Ready(self.channel.slow_reader(self.now));
-                }
-                Poll::Ready(Ok(false)) | Poll::Pending => {}
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => continue,
+                Poll::Ready(Err(cause)) => return Poll::Ready(cause),
+                Poll::Pending => {}
             }
             if !timers_ran && self.run_handlers_timers(reading) {
                 timers_ran = true;
@@ -179,6 +175,10 @@ impl<H: RequestHandler> Driver<H> {
                 return Poll::Pending;
             }
             self.now = clock();
+        }
+        // A peer that sends without a pause does not keep this end from anything else.
+        if let Poll::Ready(Err(cause)) = self.poll_write(cx) {
+            return Poll::Ready(cause);
         }
         if !timers_ran {
             self.run_handlers_timers(reading);
@@ -194,10 +194,23 @@ impl<H: RequestHandler> Driver<H> {
         may_be_due && self.channel.lock().run_handlers_timers(self.now, reading)
     }
 
-    /// The peer has taken nothing for too long of what waits for it.
-    fn reader_is_slow(&self) -> bool {
+    /// Writes some of what the operating system did not take, if it takes it now.
+    ///
+    /// # Errors
+    /// Why the connection is to end: it is lost, or the peer has taken nothing for too long. That is
+    /// judged behind the attempt: this process may have been stopped, and the peer not.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RpcError>> {
+        match self.channel.poll_rest(&mut self.rest, cx) {
+            Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+            Poll::Ready(Ok(false)) => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(connection_lost(&error))),
+            Poll::Pending => {}
+        }
         let limit = self.channel.settings.slow_reader_timeout;
-        self.rest.stalls_at(limit).is_some_and(|due| due <= self.now)
+        match self.rest.stalls_at(limit) {
+            Some(due) if due <= self.now => Poll::Ready(Err(self.channel.slow_reader(self.now))),
+            _ => Poll::Pending,
+        }
     }
 
     /// Registers for wake-ups, runs what is due, and says what is next.
@@ -246,7 +259,6 @@ impl<H: RequestHandler> Driver<H> {
             core.shrink();
             self.handler.shrink();
         }
-        let leaving = core.leaving.filter(|_| core.is_idle());
         let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;
         if broken_promise && core.writing {
             // Whoever writes leaves what has gathered to the promise: look at that again.
@@ -256,7 +268,7 @@ impl<H: RequestHandler> Driver<H> {
             core.in_flight.earliest(),
             core.pipeline.poll_timeout(),
             core.duty_due,
-            leaving,
+            core.leaves_at(),
             self.rest.stalls_at(self.channel.settings.slow_reader_timeout),
             self.timers.handshake().filter(|_| reads),
         ];

@@ -100,7 +100,7 @@ impl Default for ChannelSettings {
 pub(crate) const MAX_CONTROL: usize = 64 << 10;
 /// A shorter one would close connections that are merely busy.
 pub(crate) const MIN_SLOW_READER_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long requests may still be on their way that the peer sent before it heard of the end.
+/// How long a peer that has never greeted may be silent once it was told of the end.
 const LEAVING: Duration = Duration::from_secs(1);
 
 /// How long a caller may take to keep its promise to flush. Its task was woken for it at once, but
@@ -269,8 +269,8 @@ impl Channel {
         result
     }
 
-    /// Tells the peer to send no new calls here. The connection ends once nothing is under way: the
-    /// peer closes it, or this end after [`LEAVING`] without a request.
+    /// Tells the peer to send no new calls here. The peer ends the connection once nothing is under
+    /// way; one that has not greeted by then is given up after [`LEAVING`] without a request.
     pub(crate) fn go_away(&self) {
         let now = clock();
         let duty = {

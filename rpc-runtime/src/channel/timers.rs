@@ -133,8 +133,10 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::Arc;
 
+    use bytes::BytesMut;
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -144,6 +146,7 @@ mod tests {
     use crate::handlers::{Heartbeat, HeartbeatMode};
     use crate::protocol::{Header, Hello, Kind, Output, payload};
     use crate::transport::raw::{RawEnd, pair};
+    use crate::transport::{Reader, Transport, Writer};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -193,6 +196,52 @@ mod tests {
         assert!(error.message().contains("slow_reader_timeout"), "{error}");
         assert!(error.is_unavailable(), "{error}");
         assert!(started.elapsed() < SECOND * 10, "the time was virtual");
+    }
+
+    /// A peer that sends pings without a pause, and never reads.
+    struct Deaf;
+
+    impl Reader for Deaf {
+        fn poll_read(
+            &mut self,
+            _: &mut Context<'_>,
+            buffer: &mut BytesMut,
+            _: usize,
+        ) -> Poll<io::Result<usize>> {
+            let ping = Header::new(Kind::Ping).encode();
+            buffer.extend_from_slice(&ping);
+            Poll::Ready(Ok(ping.len()))
+        }
+        fn is_closed(&mut self, _: &mut Context<'_>) -> bool {
+            false
+        }
+    }
+
+    impl Writer for Deaf {
+        fn try_write(&self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn poll_write_ready(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn shutdown_write(&self) {}
+        fn shutdown(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_sends_without_a_pause_is_slow_all_the_same_if_it_does_not_read() {
+        let transport =
+            Transport { reader: Box::new(Deaf), writer: Box::new(Deaf), peer: String::new() };
+        let settings = ChannelSettings::default();
+        let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
+        let driver = tokio::spawn(driver::run(channel, reader, Silent));
+        for second in 0..40 {
+            assert!(second > 30 || !driver.is_finished(), "closed after {second} seconds");
+            // The clock does not go by itself, since there is always something to read.
+            tokio::time::advance(SECOND).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(driver.is_finished());
     }
 
     #[tokio::test(start_paused = true)]

@@ -126,7 +126,8 @@ impl ServerBuilder {
         self
     }
 
-    /// How long [`Server::shutdown`] lets requests in work go on. Default 10 s, Dubbo's. Longer than
+    /// How long [`Server::shutdown`] lets requests in work go on, and waits for clients to end their
+    /// connections, which they do once they have their answers. Default 10 s, Dubbo's. Longer than
     /// a day counts as a day.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout.min(MAX_DRAIN_TIMEOUT);

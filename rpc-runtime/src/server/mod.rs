@@ -7,11 +7,14 @@ mod builder;
 mod connections;
 mod cores;
 mod dispatcher;
+mod ending;
 mod event_loops;
 mod late;
 mod requests;
+mod signals;
+#[cfg(test)]
+mod tests;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +27,6 @@ pub use builder::ServerBuilder;
 use self::connections::Connections;
 use self::event_loops::EventLoops;
 use crate::channel::ChannelHandle;
-use crate::error::RpcError;
 
 /// A running server.
 ///
@@ -70,67 +72,6 @@ impl Server {
     /// The connections that are open now.
     pub fn channels(&self) -> Vec<ChannelHandle> {
         self.connections.open().into_iter().map(ChannelHandle::new).collect()
-    }
-
-    /// Serves until `signal` is ready, then [shuts down](Self::shutdown). What the signal yields
-    /// does not matter.
-    ///
-    /// # Errors
-    /// Those of [`shutdown`](Self::shutdown).
-    pub async fn serve_until(self, signal: impl Future) -> Result<(), RpcError> {
-        signal.await;
-        self.shutdown().await
-    }
-
-    /// Ends the server without losing a call: every client is told to send no more, the
-    /// registrations are taken back, requests in work are finished and their answers written, then
-    /// the connections are closed. What is not done within the timeout
-    /// ([`ServerBuilder::drain_timeout`], 10 s by default) is cut off.
-    ///
-    /// Event loops end after that, within the timeout and half a second at least.
-    ///
-    /// Dropping the future ends the server at once.
-    ///
-    /// # Errors
-    /// A registration could not be taken back, or an event loop had panicked. The server is down all
-    /// the same.
-    pub async fn shutdown(mut self) -> Result<(), RpcError> {
-        let until = tokio::time::Instant::now() + self.drain_timeout;
-        tracing::info!(uri = self.local_uri, "shutting down");
-        self.connections.drain();
-        let mut result = Ok(());
-        for lease in std::mem::take(&mut self.leases) {
-            match tokio::time::timeout_at(until, lease.revoke()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    result = Err(RpcError::unavailable(format!(
-                        "a registration was not taken back: {error}"
-                    ))
-                    .with_source(&error));
-                }
-                Err(_) => {
-                    result = Err(RpcError::unavailable(
-                        "a registration was not taken back: the registry did not answer in time",
-                    ));
-                }
-            }
-        }
-        // New connections are accepted up to here: consumers may still have found the entry.
-        self.stop.send_replace(true);
-        if tokio::time::timeout_at(until, self.all_done.recv()).await.is_err() {
-            let left =
-                self.connections.close_all("the server was shut down before the call was done");
-            tracing::warn!(
-                connections = left.connections,
-                requests = left.requests,
-                "the drain timeout has passed; connections were cut off"
-            );
-        }
-        if let Accepting::OnLoops(loops) = &mut self.accepting {
-            result = result.and(loops.join(until).await);
-        }
-        tracing::info!(uri = self.local_uri, "shut down");
-        result
     }
 }
 
