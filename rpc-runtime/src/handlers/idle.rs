@@ -68,7 +68,7 @@ struct Clocks {
 #[derive(Debug, Default)]
 struct Output {
     /// Bytes that were taken, wrapping: only whether it changes is of interest.
-    taken: u64,
+    taken: u32,
     /// Bytes to be taken until the write is complete that was seen to be under way.
     left: usize,
 }
@@ -76,7 +76,7 @@ struct Output {
 impl Output {
     /// `bytes` were taken and `pending` are waiting. Says whether that completes a write.
     fn taken(&mut self, bytes: usize, pending: usize) -> bool {
-        self.taken = self.taken.wrapping_add(bytes as u64);
+        self.taken = self.taken.wrapping_add(bytes as u32);
         if let Some(left @ 1..) = self.left.checked_sub(bytes) {
             self.left = left;
             return false;
@@ -95,7 +95,7 @@ struct Timer {
     /// It has not fired since the last activity.
     first: bool,
     /// What it last saw of [`Output::taken`].
-    taken: u64,
+    taken: u32,
 }
 
 impl Timer {
@@ -124,7 +124,7 @@ impl Timer {
     }
 
     /// Whether bytes were taken since this was last asked.
-    fn saw_progress(&mut self, taken: u64) -> bool {
+    fn saw_progress(&mut self, taken: u32) -> bool {
         std::mem::replace(&mut self.taken, taken) != taken
     }
 }

@@ -41,7 +41,6 @@ pub struct HeartbeatHandler {
     wrote: Option<Instant>,
     /// When the last pings were sent that no answer has come to; the newest last.
     pings: VecDeque<Instant>,
-    state: HeartbeatState,
     stats: HeartbeatStats,
 }
 
@@ -76,7 +75,6 @@ impl HeartbeatHandler {
             silence: None,
             wrote: None,
             pings: VecDeque::new(),
-            state: HeartbeatState::default(),
             stats: HeartbeatStats::default(),
         }
     }
@@ -148,27 +146,30 @@ impl HeartbeatHandler {
             self.pings.pop_front();
         }
         self.pings.push_back(now);
-        self.state.sent = self.state.sent.saturating_add(1);
-        self.state.unanswered = self.state.unanswered.saturating_add(1);
-        self.stats.publish(self.state);
-        ctx.write(Frame::bare(Header { id: self.state.sent, ..Header::new(Kind::Ping) }));
+        self.stats.update(|state| {
+            state.sent = state.sent.saturating_add(1);
+            state.unanswered = state.unanswered.saturating_add(1);
+        });
+        let id = self.stats.state().sent;
+        ctx.write(Frame::bare(Header { id, ..Header::new(Kind::Ping) }));
     }
 
     /// A ping's id is its number. Answers to pings that were never sent, or have been answered, say
     /// nothing.
     fn pong(&mut self, now: Instant, id: u64) {
-        let Some(later) = self.state.sent.checked_sub(id) else { return };
-        if later >= self.state.unanswered {
-            return;
-        }
+        let HeartbeatState { sent, unanswered, .. } = self.stats.state();
+        let Some(later) = sent.checked_sub(id).filter(|later| *later < unanswered) else { return };
         let later_known = usize::try_from(later).unwrap_or(usize::MAX);
         let at = self.pings.len().checked_sub(1).and_then(|last| last.checked_sub(later_known));
-        let sent_at = at.and_then(|at| self.pings.get(at));
-        self.state.answered(sent_at.map(|sent_at| now.saturating_duration_since(*sent_at)));
-        self.state.unanswered = later;
+        let asked = at.and_then(|at| self.pings.get(at));
+        self.stats.update(|state| {
+            state.unanswered = later;
+            if let Some(asked) = asked {
+                state.answered(now.saturating_duration_since(*asked));
+            }
+        });
         // Answers come in the order of the pings: earlier ones get none any more.
         self.pings.drain(..at.map_or(0, |at| at + 1));
-        self.stats.publish(self.state);
     }
 
     /// Why the connection is closed.
@@ -177,7 +178,7 @@ impl HeartbeatHandler {
         let silent = Duration::from_millis(u64::try_from(silent.as_millis()).unwrap_or(u64::MAX));
         RpcError::unavailable(format!(
             "the peer gives no sign of life: nothing was {what} for {silent:?}, pings unanswered: {}",
-            self.state.unanswered
+            self.stats.state().unanswered
         ))
     }
 }

@@ -19,8 +19,7 @@ pub struct HeartbeatState {
 }
 
 impl HeartbeatState {
-    pub(super) fn answered(&mut self, rtt: Option<Duration>) {
-        let Some(rtt) = rtt else { return };
+    pub(super) fn answered(&mut self, rtt: Duration) {
         let smoothed = self
             .smoothed_rtt
             .map_or(rtt, |smoothed| smoothed.saturating_sub(smoothed / 8).saturating_add(rtt / 8));
@@ -38,8 +37,8 @@ impl HeartbeatStats {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn publish(&self, state: HeartbeatState) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    pub(super) fn update(&self, update: impl FnOnce(&mut HeartbeatState)) {
+        update(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -50,9 +49,9 @@ mod tests {
     #[test]
     fn one_slow_answer_moves_the_smoothed_round_trip_by_an_eighth() {
         let mut state = HeartbeatState::default();
-        state.answered(Some(Duration::from_millis(8)));
+        state.answered(Duration::from_millis(8));
         assert_eq!(state.smoothed_rtt, Some(Duration::from_millis(8)));
-        state.answered(Some(Duration::from_millis(80)));
+        state.answered(Duration::from_millis(80));
         assert_eq!(state.last_rtt, Some(Duration::from_millis(80)));
         assert_eq!(state.smoothed_rtt, Some(Duration::from_millis(17)));
     }
