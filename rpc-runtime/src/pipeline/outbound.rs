@@ -60,6 +60,10 @@ impl Outbound {
         match self.full.pop_front() {
             None => std::mem::replace(&mut self.queued, empty),
             Some(portion) => {
+                if self.full.is_empty() {
+                    // A connection at rest keeps no memory for it.
+                    self.full = VecDeque::new();
+                }
                 if self.queued.is_empty() {
                     self.queued = empty;
                 }
