@@ -16,9 +16,10 @@ pub enum HeartbeatMode {
     /// nothing for the timeout. The server closes when it has neither read nor written for the
     /// timeout. Dubbo 2.7.
     ///
-    /// It takes half the frames. But a server that has much to send notices later that nobody is
-    /// there, and a client gives up on a connection while it sends a payload that takes longer than
-    /// the timeout: its pings wait behind that.
+    /// It takes no more than two frames an interval, half of what the other may take. But a server
+    /// that has much to send notices later that nobody is there, and a client gives up on a
+    /// connection while it sends a payload that takes longer than the timeout: its pings wait behind
+    /// that.
     ///
     /// A server whose client sends no heartbeats of its own asks by itself, as in
     /// [`Bidirectional`](Self::Bidirectional).
