@@ -3,6 +3,7 @@
 mod memory;
 #[cfg(test)]
 pub(crate) mod raw;
+mod socket;
 mod tcp;
 
 use std::io::{self, IoSlice};
@@ -61,6 +62,12 @@ pub(crate) struct Transport {
     pub(crate) writer: Box<dyn Writer>,
     /// The other end, as a URI.
     pub(crate) peer: String,
+}
+
+impl Transport {
+    pub(crate) fn new(reader: impl Reader, writer: impl Writer, peer: String) -> Self {
+        Self { reader: Box::new(reader), writer: Box::new(writer), peer }
+    }
 }
 
 /// A bound address.
