@@ -246,8 +246,14 @@ impl ServerBuilder {
         self
     }
 
-    /// Listens on `uri` (`tcp://host:port`, port 0 for any free one; `memory:name`), starts to serve
-    /// and announces the services.
+    /// Listens on `uri`, starts to serve and announces the services.
+    ///
+    /// - `tcp://host:port`, port 0 for any free one.
+    /// - `unix:///path`: a socket in the file system, for consumers on this machine. Its file is made
+    ///   with the permissions that the process's umask leaves; whoever may write to it may call. It
+    ///   is removed when the server ends, and that of a server that was killed is replaced. Beside it
+    ///   is a lock file, `/path.lock`, which stays.
+    /// - `memory:name`: within this process.
     ///
     /// Dropping the future leaves nothing behind.
     ///
@@ -330,9 +336,18 @@ impl ServerBuilder {
             }
             None => local.clone(),
         };
-        if uri.scheme() == "memory" && !registry.uri().starts_with("memory:") {
+        let outside = match uri.scheme() {
+            "memory" if !registry.uri().starts_with("memory:") => Some("process"),
+            "unix"
+                if !["memory:", "file:"].iter().any(|local| registry.uri().starts_with(local)) =>
+            {
+                Some("machine")
+            }
+            _ => None,
+        };
+        if let Some(place) = outside {
             return Err(RpcError::invalid(format!(
-                "{uri} leads nowhere outside of this process, so it is not announced in {}",
+                "{uri} leads nowhere outside of this {place}, so it is not announced in {}",
                 registry.uri()
             )));
         }

@@ -5,6 +5,8 @@ mod memory;
 pub(crate) mod raw;
 mod socket;
 mod tcp;
+#[cfg(unix)]
+mod unix;
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
@@ -73,10 +75,16 @@ impl Transport {
 /// A bound address.
 pub(crate) enum Listener {
     Tcp(tcp::TcpListener),
+    #[cfg(unix)]
+    Unix(unix::UnixListener),
     Memory(memory::MemoryListener),
 }
 
-const SCHEMES: &str = "tcp://host:port, memory:name";
+const SCHEMES: &str = if cfg!(unix) {
+    "tcp://host:port, unix:///path, memory:name"
+} else {
+    "tcp://host:port, memory:name"
+};
 
 fn unknown_scheme(uri: &Uri) -> RpcError {
     let registry = rpc_registry::supported_schemes().iter().any(|scheme| scheme == uri.scheme());
@@ -91,6 +99,8 @@ fn unknown_scheme(uri: &Uri) -> RpcError {
 pub(crate) async fn connect(uri: &Uri) -> Result<Transport, RpcError> {
     match uri.scheme() {
         "tcp" => tcp::connect(uri).await,
+        #[cfg(unix)]
+        "unix" => unix::connect(uri).await,
         "memory" => memory::connect(uri),
         _ => Err(unknown_scheme(uri)),
     }
@@ -100,6 +110,8 @@ pub(crate) async fn connect(uri: &Uri) -> Result<Transport, RpcError> {
 pub(crate) async fn listen(uri: &Uri) -> Result<Listener, RpcError> {
     match uri.scheme() {
         "tcp" => tcp::TcpListener::bind(uri).await.map(Listener::Tcp),
+        #[cfg(unix)]
+        "unix" => unix::UnixListener::bind(uri).map(Listener::Unix),
         "memory" => memory::MemoryListener::bind(uri).map(Listener::Memory),
         _ => Err(unknown_scheme(uri)),
     }
@@ -113,7 +125,7 @@ pub(crate) async fn bind_several(uri: &Uri, count: usize) -> Result<Vec<BoundSoc
             "event loops need a system that spreads the connections of one address over several \
              sockets, as Linux does: leave `event_loops` out here",
         )),
-        "memory" => Err(RpcError::invalid(format!(
+        "memory" | "unix" => Err(RpcError::invalid(format!(
             "event loops serve tcp only, and not {uri}: leave `event_loops` out"
         ))),
         _ => Err(unknown_scheme(uri)),
@@ -124,6 +136,8 @@ pub(crate) async fn bind_several(uri: &Uri, count: usize) -> Result<Vec<BoundSoc
 pub(crate) fn check(uri: &Uri) -> Result<(), RpcError> {
     match uri.scheme() {
         "tcp" => tcp::host_and_port(uri).map(drop),
+        #[cfg(unix)]
+        "unix" => unix::path(uri).map(drop),
         "memory" => Ok(()),
         _ => Err(unknown_scheme(uri)),
     }
@@ -141,6 +155,8 @@ impl Listener {
     pub(crate) async fn accept(&mut self) -> io::Result<Transport> {
         match self {
             Self::Tcp(listener) => listener.accept().await,
+            #[cfg(unix)]
+            Self::Unix(listener) => listener.accept().await,
             Self::Memory(listener) => listener.accept().await,
         }
     }
@@ -149,6 +165,8 @@ impl Listener {
     pub(crate) fn local_uri(&self) -> &Uri {
         match self {
             Self::Tcp(listener) => listener.local_uri(),
+            #[cfg(unix)]
+            Self::Unix(listener) => listener.local_uri(),
             Self::Memory(listener) => listener.local_uri(),
         }
     }

@@ -69,6 +69,13 @@ macro_rules! halves_of {
 }
 
 halves_of!(tokio::net::TcpStream, tokio::net::tcp::OwnedReadHalf, tokio::net::tcp::OwnedWriteHalf);
+#[cfg(unix)]
+halves_of!(
+    tokio::net::UnixStream,
+    tokio::net::unix::OwnedReadHalf,
+    tokio::net::unix::OwnedWriteHalf
+);
+
 /// Gives its socket up when it is shut down: what still runs for the connection keeps the channel,
 /// and must not keep a file descriptor with it.
 pub(super) struct SocketWriter<W>(Mutex<Option<W>>);
