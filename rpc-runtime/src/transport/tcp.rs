@@ -1,4 +1,4 @@
-//! `tcp://host:port`.
+//! `tcp://host:port`, which is also what `tls://host:port` is made of.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,7 +26,10 @@ const KEEPALIVE_RETRIES: u32 = 6;
 pub(super) fn host_and_port(uri: &Uri) -> Result<&str, RpcError> {
     let address = uri.rest();
     let wrong = |why: &str| {
-        RpcError::invalid(format!("`{uri}` is no TCP address: {why}; it must be tcp://host:port"))
+        let scheme = uri.scheme();
+        RpcError::invalid(format!(
+            "`{uri}` is no TCP address: {why}; it must be {scheme}://host:port"
+        ))
     };
     let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("it has no port"))?;
     if host.is_empty() {
@@ -96,7 +99,7 @@ impl TcpListener {
 
     pub(super) async fn accept(&mut self) -> io::Result<Transport> {
         let (stream, peer) = self.listener.accept().await?;
-        open(stream, format!("tcp://{peer}"))
+        open(stream, format!("{}://{peer}", self.uri.scheme()))
     }
 
     pub(super) fn local_uri(&self) -> &Uri {
@@ -161,7 +164,7 @@ impl BoundSocket {
             Ok((socket, local))
         };
         let (socket, local) = bind().map_err(|error| cannot_listen(uri, &error))?;
-        Ok(Self { socket, uri: Uri::parse(&format!("tcp://{local}"))? })
+        Ok(Self { socket, uri: Uri::parse(&format!("{}://{local}", uri.scheme()))? })
     }
 
     pub(crate) fn local_uri(&self) -> &Uri {
