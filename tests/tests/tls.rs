@@ -540,6 +540,18 @@ async fn providers_on_tls_are_found_through_a_registry() {
     soon("shutting down", server.shutdown()).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_client_for_whom_there_is_no_room_hears_it_within_tls() {
+    let authority = Authority::new("root");
+    let server = Server::builder().provide(ProbeServer::new(Provider::new("tls")));
+    let server = server.tls(authority.server()).max_connections(1);
+    let server = server.bind("tls://127.0.0.1:0").await.unwrap();
+    let probe = connect(authority.client(), server.local_uri()).await.unwrap();
+    let error = connect(authority.client(), server.local_uri()).await.err().unwrap();
+    assert_says(&error, "(`max_connections`)");
+    assert_eq!(soon("a call", probe.add(3, 4)).await, Ok(7));
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn event_loops_serve_tls() {
