@@ -6,8 +6,10 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rpc_runtime::{Client, Context, Result, RpcError, Server, rpc_service};
+use rpc_registry::{BoxFuture, Instance, Lease, Registry, RegistryError, Watch};
+use rpc_runtime::{Client, Context, RpcError, Server, rpc_service};
 use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider};
 use rpc_tests::waiting::soon;
 use tempfile::TempDir;
@@ -32,24 +34,24 @@ fn is_socket(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-async fn bind(uri: &str) -> Result<Server> {
+async fn bind(uri: &str) -> rpc_runtime::Result<Server> {
     let provider = Provider::new("unix");
     soon("binding", Server::builder().provide(ProbeServer::new(provider)).bind(uri)).await
 }
 
-async fn sum(uri: &str) -> Result<i64> {
+async fn sum(uri: &str) -> rpc_runtime::Result<i64> {
     soon("a call", async { ProbeClient::connect(uri).await?.add(3, 4).await }).await
 }
 
 #[rpc_service]
 trait Who {
-    async fn peer(&self) -> Result<String>;
+    async fn peer(&self) -> rpc_runtime::Result<String>;
 }
 
 struct Told;
 
 impl Who for Told {
-    async fn peer(&self) -> Result<String> {
+    async fn peer(&self) -> rpc_runtime::Result<String> {
         Ok(Context::current().peer().unwrap_or_default().to_owned())
     }
 }
@@ -183,4 +185,47 @@ async fn it_is_announced_where_consumers_are_on_this_machine() {
     let probe = soon("discovering", ProbeClient::discover(registry)).await.unwrap();
     assert_eq!(soon("a call", probe.add(3, 4)).await, Ok::<_, RpcError>(7));
     soon("shutting down", server.shutdown()).await.unwrap();
+}
+
+/// A registry of several machines, which nobody is to ask for anything.
+struct Remote;
+
+impl Registry for Remote {
+    fn uri(&self) -> &str {
+        "etcd://10.0.0.1:2379"
+    }
+
+    fn register(&self, _: Instance) -> BoxFuture<'_, Result<Lease, RegistryError>> {
+        unreachable!("it was announced")
+    }
+
+    fn lookup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
+        unreachable!()
+    }
+
+    fn watch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Watch, RegistryError>> {
+        unreachable!()
+    }
+
+    fn unregister<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<bool, RegistryError>> {
+        unreachable!()
+    }
+
+    fn services(&self) -> BoxFuture<'_, Result<Vec<String>, RegistryError>> {
+        unreachable!()
+    }
+}
+
+#[tokio::test]
+async fn it_is_not_announced_to_other_machines() {
+    let place = Place::new();
+    let server = Server::builder().provide(WhoServer::new(Told)).registry(Arc::new(Remote));
+    let error = server.bind(place.uri()).await.unwrap_err();
+    assert!(error.is_invalid(), "{error}");
+    assert!(error.message().contains("leads nowhere outside of this machine"), "{error}");
+    assert!(!place.path.exists(), "the socket was left behind");
 }
