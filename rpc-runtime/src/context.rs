@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
+use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 
 /// Text that travels with a call, by key: tenant, trace id, locale.
@@ -27,6 +28,7 @@ pub struct Context {
     pub(crate) deadline: Option<Instant>,
     pub(crate) metadata: Option<Arc<Metadata>>,
     pub(crate) peer: Option<Arc<str>>,
+    pub(crate) certificate: Option<Arc<PeerCertificate>>,
 }
 
 thread_local! {
@@ -71,6 +73,12 @@ impl Context {
     /// The URI of the caller's end of the connection.
     pub fn peer(&self) -> Option<&str> {
         self.peer.as_deref()
+    }
+
+    /// The certificate with which the caller has proved who it is: on `tls:` connections of a server
+    /// that [requires one](PeerCertificate).
+    pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
+        self.certificate.as_deref()
     }
 
     /// The same context with this text under `key`. Together with [`scope`](Self::scope) this lets

@@ -62,6 +62,7 @@ pub mod __bench;
 #[doc(hidden)]
 pub mod __private;
 mod buffer;
+mod certificate;
 mod channel;
 mod client;
 mod cluster;
@@ -86,6 +87,7 @@ mod uri;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub use certificate::PeerCertificate;
 pub use channel::ChannelHandle;
 pub use client::{Client, ClientBuilder, Encoding};
 pub use context::{Context, Scope};
@@ -100,3 +102,5 @@ pub use server::{Server, ServerBuilder};
 pub use service::{BoxCall, Dispatched, Request, Service};
 pub use status::Status;
 pub use streaming::{StreamSender, Streaming};
+#[cfg(feature = "tls")]
+pub use transport::{ClientTls, ServerTls};

@@ -166,6 +166,21 @@ async fn transfer_shows_what_it_promises() {
 }
 
 #[tokio::test]
+async fn tls_shows_what_it_promises() {
+    let text = printed(&mut program("tls")).await;
+    assert_in_order(
+        &text,
+        &[
+            "serving at tls://127.0.0.1:",
+            "Hello, world: you are CN=consumer",
+            "a stranger is refused: ",
+            "requires a certificate",
+            "renewed: the provider is CN=provider (renewed)",
+        ],
+    );
+}
+
+#[tokio::test]
 async fn a_consumer_finds_the_provider_of_the_other_terminal_and_misses_it_once_it_is_killed() {
     use tokio::io::{AsyncBufReadExt, BufReader};
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Channel;
+use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::handlers::HeartbeatState;
 use crate::pipeline::Change;
@@ -23,6 +24,11 @@ impl ChannelHandle {
     /// The URI of the other end.
     pub fn peer(&self) -> &str {
         self.0.peer()
+    }
+
+    /// The certificate with which the other end has proved who it is, on `tls:` connections.
+    pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
+        self.0.peer_certificate().map(|certificate| &**certificate)
     }
 
     /// The names of the pipeline's handlers, from the socket to the calls.

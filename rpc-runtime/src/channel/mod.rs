@@ -50,6 +50,7 @@ use self::flush::{FlushDuty, Rest};
 use self::streams::Streams;
 use self::tail::ChannelTail;
 use self::work::Work;
+use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::handlers::{End, Heartbeat, HeartbeatHandler, HeartbeatStats, RefuseUnknown};
 use crate::in_flight::InFlight;
@@ -125,6 +126,7 @@ pub(crate) struct Channel {
     core: Apart<Mutex<Core>>,
     writer: Box<dyn Writer>,
     peer: Arc<str>,
+    certificate: Option<Arc<PeerCertificate>>,
     settings: ChannelSettings,
     agreement: OnceLock<Agreement>,
     heartbeat: HeartbeatStats,
@@ -144,7 +146,7 @@ impl Channel {
         initializer: Option<&Initializer>,
     ) -> Result<(Arc<Self>, Box<dyn crate::transport::Reader>), RpcError> {
         let now = clock();
-        let Transport { reader, writer, peer } = transport;
+        let Transport { reader, writer, peer, certificate } = transport;
         let mut core = Core {
             pipeline: Pipeline::new(
                 FrameCodec::new(settings.max_payload).with_max_control(MAX_CONTROL),
@@ -193,7 +195,8 @@ impl Channel {
         pipeline.write(Frame::new(Header::new(Kind::Hello), &body), now, &mut tail)?;
         let (core, agreement) = (Apart(Mutex::new(core)), OnceLock::new());
         let peer = peer.into();
-        Ok((Arc::new(Self { core, writer, peer, settings, agreement, heartbeat }), reader))
+        let channel = Self { core, writer, peer, certificate, settings, agreement, heartbeat };
+        Ok((Arc::new(channel), reader))
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -208,6 +211,11 @@ impl Channel {
     /// The other end.
     pub(crate) fn peer(&self) -> &Arc<str> {
         &self.peer
+    }
+
+    /// What the other end has proved to be.
+    pub(crate) fn peer_certificate(&self) -> Option<&Arc<PeerCertificate>> {
+        self.certificate.as_ref()
     }
 
     /// What the peer said of itself, once it has.

@@ -230,8 +230,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_sends_without_a_pause_is_slow_all_the_same_if_it_does_not_read() {
-        let transport =
-            Transport { reader: Box::new(Deaf), writer: Box::new(Deaf), peer: String::new() };
+        let transport = Transport::new(Deaf, Deaf, String::new());
         let settings = ChannelSettings::default();
         let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
         let driver = tokio::spawn(driver::run(channel, reader, Silent));

@@ -11,7 +11,9 @@ use crate::context::current_runtime;
 use crate::error::RpcError;
 use crate::handlers::{End, Heartbeat};
 use crate::pipeline::{Change, Watermarks};
-use crate::transport;
+use crate::transport::{self, ConnectSettings};
+#[cfg(feature = "tls")]
+use crate::transport::{ClientTls, Connector};
 use crate::uri::Uri;
 
 /// Most connections to one address.
@@ -27,6 +29,8 @@ pub struct ClientBuilder {
     encoding: Encoding,
     settings: ChannelSettings,
     initializer: Option<Initializer>,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientTls>,
 }
 
 impl Default for ClientBuilder {
@@ -38,6 +42,8 @@ impl Default for ClientBuilder {
             encoding: Encoding::default(),
             settings: ChannelSettings { end: End::Client, ..ChannelSettings::default() },
             initializer: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -142,6 +148,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Whom the client believes at a `tls://host:port`, and how it proves who it is. Without it there
+    /// is nobody to believe, and such addresses are refused.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Connects to one provider. The connection is made again when it is lost and a call needs it.
     ///
     /// # Errors
@@ -149,7 +163,7 @@ impl ClientBuilder {
     pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
         let settings = self.endpoint_settings()?;
         let uri = Uri::parse(uri.as_ref())?;
-        transport::check(&uri)?;
+        transport::check(&uri, &settings.transport)?;
         let endpoint = Endpoint::new(uri, &settings);
         endpoint.connected().await?;
         Ok(self.client(Arc::new(SinglePeer(endpoint))))
@@ -164,6 +178,10 @@ impl ClientBuilder {
             initializer: self.initializer.clone(),
             connect_timeout: self.connect_timeout,
             connections: self.connections,
+            transport: ConnectSettings {
+                #[cfg(feature = "tls")]
+                tls: self.tls.as_ref().map(Connector::new).transpose()?,
+            },
             runtime: current_runtime()?,
         }))
     }

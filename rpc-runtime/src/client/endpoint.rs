@@ -13,6 +13,7 @@ use super::Invoker;
 use super::link::{Availability, Link};
 use crate::channel::{Channel, ChannelSettings, Initializer};
 use crate::error::RpcError;
+use crate::transport::ConnectSettings;
 use crate::uri::Uri;
 
 /// What the endpoints of a client have in common.
@@ -20,6 +21,7 @@ pub(crate) struct EndpointSettings {
     pub(crate) channel: ChannelSettings,
     pub(crate) initializer: Option<Initializer>,
     pub(crate) connect_timeout: Duration,
+    pub(crate) transport: ConnectSettings,
     /// Links of each endpoint, at least 1.
     pub(crate) connections: usize,
     /// Where connections live, whoever makes the call that needs one.

@@ -138,7 +138,7 @@ impl Link {
         let timeout = self.settings.connect_timeout;
         let mut missing = "cannot connect: no answer";
         let attempt = async {
-            let transport = transport::connect(&self.uri).await?;
+            let transport = transport::connect(&self.uri, &self.settings.transport).await?;
             missing = "connected, but no hello came";
             let channel = CloseUnlessGreeted(Some(self.open(transport)?));
             channel.greeted().await

@@ -183,12 +183,12 @@ impl Header {
                 [first, second, ..] if [*first, *second] == MAGIC => {
                     bytes.get(2).map_or(Ok(None), |version| check_version(*version).map(|()| None))
                 }
-                _ => Err(bad_magic()),
+                _ => Err(bad_magic(bytes)),
             };
         };
         let [m0, m1, version, kind, f0, f1, s0, s1, rest @ ..] = *bytes;
         if [m0, m1] != MAGIC {
-            return Err(bad_magic());
+            return Err(bad_magic(bytes));
         }
         check_version(version)?;
         let [i0, i1, i2, i3, i4, i5, i6, i7, rest @ ..] = rest;
@@ -230,8 +230,13 @@ fn check_version(version: u8) -> Result<(), RpcError> {
     )))
 }
 
-fn bad_magic() -> RpcError {
-    RpcError::protocol("not a frame of this protocol: it does not begin with \"RP\"")
+fn bad_magic(bytes: &[u8]) -> RpcError {
+    let hint = match bytes {
+        // A TLS alert or handshake.
+        [0x15 | 0x16, 0x03, ..] => "; it is TLS: the address must begin with tls:// at both ends",
+        _ => "",
+    };
+    RpcError::protocol(format!("not a frame of this protocol: it does not begin with \"RP\"{hint}"))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refus
 use crate::error::RpcError;
 use crate::log_limit::LogLimit;
 use crate::protocol::Hello;
-use crate::transport::{Listener, Transport};
+use crate::transport::{Accepted, Listener, Transport};
 
 /// What every connection of a server has in common.
 pub(super) struct Acceptor {
@@ -45,6 +45,8 @@ const MAX_REFUSALS: usize = 64;
 
 /// How long to wait before accepting again when the process has run out of something.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(50);
+/// How long a client that is refused may take until it can be told why.
+const REFUSED: Duration = Duration::from_secs(1);
 
 impl Acceptor {
     /// Accepts until `stop` is true. `listener` is dropped before `self`, that is, before `done`: who
@@ -61,10 +63,13 @@ impl Acceptor {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(transport) => match self.connections.admit(&transport.peer) {
+                Ok(accepted) => match self.connections.admit(accepted.peer()) {
                     // In a task of its own, so that a user's handlers cannot end the accepting.
-                    Ok(place) => drop(tokio::spawn(Arc::clone(&self).serve(transport, place))),
-                    Err(why) => self.refusals.refuse(transport, why),
+                    Ok(place) => {
+                        let opening = Arc::clone(&self).open(accepted, place, stop.clone());
+                        drop(tokio::spawn(opening));
+                    }
+                    Err(why) => self.refusals.refuse(accepted, why),
                 },
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
@@ -72,6 +77,30 @@ impl Acceptor {
                     tokio::time::sleep(OUT_OF_RESOURCES).await;
                 }
             }
+        }
+    }
+
+    /// A connection that is not open when the server stops never had a call, so it is given up.
+    async fn open(
+        self: Arc<Self>,
+        accepted: Accepted,
+        place: Place,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let peer = accepted.peer().to_owned();
+        let timeout = self.settings.handshake_timeout.unwrap_or(Duration::MAX);
+        let opened = tokio::select! {
+            biased;
+            opened = tokio::time::timeout(timeout, accepted.open()) => opened,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let why = match opened {
+            Ok(Ok(transport)) => return self.serve(transport, place).await,
+            Ok(Err(error)) => error.message().to_owned(),
+            Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
+        };
+        if let Some(held_back) = self.refusals.log.pass(clock()) {
+            tracing::warn!(peer, held_back, "connection refused: {why}");
         }
     }
 
@@ -93,15 +122,17 @@ impl Acceptor {
 }
 
 impl Refusals {
-    fn refuse(&self, transport: Transport, why: RpcError) {
+    fn refuse(&self, accepted: Accepted, why: RpcError) {
         if why.is_overloaded()
             && let Some(held_back) = self.log.pass(clock())
         {
-            tracing::warn!(peer = transport.peer, held_back, "connection refused: {why}");
+            tracing::warn!(peer = accepted.peer(), held_back, "connection refused: {why}");
         }
         if let Ok(permit) = Arc::clone(&self.at_a_time).try_acquire_owned() {
             tokio::spawn(async move {
-                refuse(transport, &why).await;
+                if let Ok(Ok(transport)) = tokio::time::timeout(REFUSED, accepted.open()).await {
+                    refuse(transport, &why).await;
+                }
                 drop(permit);
             });
         }

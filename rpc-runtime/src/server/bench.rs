@@ -32,8 +32,7 @@ impl Dispatching {
     /// Two methods of the service have the same id.
     pub fn new(service: impl Service) -> Result<Self, RpcError> {
         let dispatcher = Dispatcher::new(&[Arc::new(service)], Dispatch::Inline)?;
-        let nowhere =
-            Transport { reader: Box::new(Nowhere), writer: Box::new(Nowhere), peer: String::new() };
+        let nowhere = Transport::new(Nowhere, Nowhere, String::new());
         let (channel, _) =
             Channel::new(nowhere, ChannelSettings::default(), &Hello::default(), None)?;
         channel.flush(clock());

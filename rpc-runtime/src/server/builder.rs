@@ -23,7 +23,9 @@ use crate::handlers::Heartbeat;
 use crate::pipeline::{Change, Watermarks};
 use crate::protocol::{Hello, HelloService};
 use crate::service::Service;
-use crate::transport::{self, BoundSocket, Listener};
+use crate::transport::{self, BoundSocket, ListenSettings, Listener};
+#[cfg(feature = "tls")]
+use crate::transport::{Acceptor as TlsAcceptor, ServerTls};
 use crate::uri::Uri;
 
 /// Longest drain timeout; far enough from where a point in time overflows.
@@ -49,6 +51,8 @@ pub struct ServerBuilder {
     connections: ConnectionLimits,
     settings: ChannelSettings,
     initializer: Option<Initializer>,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
 }
 
 impl Default for ServerBuilder {
@@ -68,6 +72,8 @@ impl Default for ServerBuilder {
                 ..ChannelSettings::default()
             },
             initializer: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -135,8 +141,8 @@ impl ServerBuilder {
     }
 
     /// Serves on so many threads of its own, at most 1,024; 0 for one per core that the process may
-    /// use. By default there are none: the server runs in the runtime that it is bound in. Linux and
-    /// `tcp` only.
+    /// use. By default there are none: the server runs in the runtime that it is bound in. Linux only,
+    /// for `tcp` and `tls`.
     ///
     /// Each thread runs a current-thread tokio runtime, is pinned to a core and has a socket of its
     /// own on the address (`SO_REUSEPORT`). A connection stays on the thread that accepted it, and so
@@ -246,8 +252,23 @@ impl ServerBuilder {
         self
     }
 
-    /// Listens on `uri` (`tcp://host:port`, port 0 for any free one; `memory:name`), starts to serve
-    /// and announces the services.
+    /// How the server proves who it is to clients of a `tls://host:port`. Such an address cannot be
+    /// bound without it, and others do not use it.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Listens on `uri`, starts to serve and announces the services.
+    ///
+    /// - `tcp://host:port`, port 0 for any free one.
+    /// - `tls://host:port`: the same, encrypted; with the feature `tls` and `ServerBuilder::tls`.
+    /// - `unix:///path`: a socket in the file system, for consumers on this machine. Its file is made
+    ///   with the permissions that the process's umask leaves; whoever may write to it may call. It
+    ///   is removed when the server ends, and that of a server that was killed is replaced. Beside it
+    ///   is a lock file, `/path.lock`, which stays.
+    /// - `memory:name`: within this process.
     ///
     /// Dropping the future leaves nothing behind.
     ///
@@ -263,7 +284,8 @@ impl ServerBuilder {
             tracing::warn!(%uri, "nothing is provided: name services with `provide`");
         }
         let dispatcher = Dispatcher::new(&self.services, self.dispatch)?;
-        let bound = Bound::new(&uri, self.event_loops).await?;
+        let listen = self.listen_settings()?;
+        let bound = Bound::new(&uri, self.event_loops, &listen).await?;
         let local_uri = bound.local_uri(&uri).clone();
         let instances = self.instances(&local_uri)?;
 
@@ -303,7 +325,7 @@ impl ServerBuilder {
             local_uri: local_uri.to_string(),
             drain_timeout: self.drain_timeout,
             leases: Vec::new(),
-            accepting: bound.accept(&acceptor, &stopped).await?,
+            accepting: bound.accept(&acceptor, &stopped, &listen).await?,
             stop,
             connections,
             all_done,
@@ -317,6 +339,13 @@ impl ServerBuilder {
         Ok(server)
     }
 
+    fn listen_settings(&self) -> Result<ListenSettings, RpcError> {
+        Ok(ListenSettings {
+            #[cfg(feature = "tls")]
+            tls: self.tls.as_ref().map(TlsAcceptor::new).transpose()?,
+        })
+    }
+
     /// What to announce; nothing without a registry.
     fn instances(&self, local: &Uri) -> Result<Vec<Instance>, RpcError> {
         let Some(registry) = &self.registry else { return Ok(Vec::new()) };
@@ -325,14 +354,24 @@ impl ServerBuilder {
             None if is_unspecified(local) => {
                 return Err(RpcError::invalid(format!(
                     "{local} is no address that a consumer can connect to; \
-                     name one with `advertise(\"tcp://host:port\")`"
+                     name one with `advertise(\"{}://host:port\")`",
+                    local.scheme()
                 )));
             }
             None => local.clone(),
         };
-        if uri.scheme() == "memory" && !registry.uri().starts_with("memory:") {
+        let outside = match uri.scheme() {
+            "memory" if !registry.uri().starts_with("memory:") => Some("process"),
+            "unix"
+                if !["memory:", "file:"].iter().any(|local| registry.uri().starts_with(local)) =>
+            {
+                Some("machine")
+            }
+            _ => None,
+        };
+        if let Some(place) = outside {
             return Err(RpcError::invalid(format!(
-                "{uri} leads nowhere outside of this process, so it is not announced in {}",
+                "{uri} leads nowhere outside of this {place}, so it is not announced in {}",
                 registry.uri()
             )));
         }
@@ -359,13 +398,17 @@ enum Bound {
 }
 
 impl Bound {
-    async fn new(uri: &Uri, event_loops: Option<usize>) -> Result<Self, RpcError> {
+    async fn new(
+        uri: &Uri,
+        event_loops: Option<usize>,
+        settings: &ListenSettings,
+    ) -> Result<Self, RpcError> {
         let loops = match event_loops {
-            None => return transport::listen(uri).await.map(Self::Here),
+            None => return transport::listen(uri, settings).await.map(Self::Here),
             Some(0) => thread::available_parallelism().map_or(1, NonZero::get),
             Some(loops) => loops,
         };
-        transport::bind_several(uri, loops).await.map(Self::OnLoops)
+        transport::bind_several(uri, loops, settings).await.map(Self::OnLoops)
     }
 
     /// `asked` is what was to be bound.
@@ -380,6 +423,7 @@ impl Bound {
         self,
         acceptor: &Arc<Acceptor>,
         stopped: &watch::Receiver<bool>,
+        settings: &ListenSettings,
     ) -> Result<Accepting, RpcError> {
         let run = |listener| Arc::clone(acceptor).run(listener, stopped.clone());
         match self {
@@ -387,7 +431,8 @@ impl Bound {
             Self::OnLoops(sockets) => {
                 let service = |socket: BoundSocket| {
                     let (acceptor, stopped) = (Arc::clone(acceptor), stopped.clone());
-                    move || Ok(acceptor.run(socket.into_listener()?, stopped))
+                    let settings = settings.clone();
+                    move || Ok(acceptor.run(socket.into_listener(&settings)?, stopped))
                 };
                 let services = sockets.into_iter().map(service).collect();
                 EventLoops::start(services).await.map(Accepting::OnLoops)

@@ -111,6 +111,7 @@ impl Requests {
                 deadline,
                 metadata: metadata.map(Arc::new),
                 peer: Some(Arc::clone(channel.peer())),
+                certificate: channel.peer_certificate().cloned(),
             },
         })
     }

@@ -135,10 +135,9 @@ impl Drop for PipeWriter {
 
 fn pair(server_uri: &Uri) -> (Transport, Transport) {
     let (there, back) = (Arc::<Mutex<Pipe>>::default(), Arc::<Mutex<Pipe>>::default());
-    let end = |reads: &Arc<Mutex<Pipe>>, writes: &Arc<Mutex<Pipe>>, peer: String| Transport {
-        reader: Box::new(PipeReader(Arc::clone(reads))),
-        writer: Box::new(PipeWriter { out: Arc::clone(writes), back: Arc::clone(reads) }),
-        peer,
+    let end = |reads: &Arc<Mutex<Pipe>>, writes: &Arc<Mutex<Pipe>>, peer: String| {
+        let writer = PipeWriter { out: Arc::clone(writes), back: Arc::clone(reads) };
+        Transport::new(PipeReader(Arc::clone(reads)), writer, peer)
     };
     (end(&back, &there, server_uri.to_string()), end(&there, &back, format!("{server_uri}#client")))
 }

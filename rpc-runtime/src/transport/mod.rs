@@ -3,14 +3,27 @@
 mod memory;
 #[cfg(test)]
 pub(crate) mod raw;
+mod socket;
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(unix)]
+mod unix;
 
+#[cfg(not(feature = "tls"))]
+use std::convert::Infallible;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 
 pub(crate) use self::tcp::BoundSocket;
+#[cfg(feature = "tls")]
+pub(crate) use self::tls::{Acceptor, Connector};
+#[cfg(feature = "tls")]
+pub use self::tls::{ClientTls, ServerTls};
+use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::uri::Uri;
 
@@ -31,7 +44,10 @@ pub(crate) trait Reader: Send + 'static {
 
 /// The writing half of a connection. Callers and driver share it.
 pub(crate) trait Writer: Send + Sync + 'static {
-    /// Writes what fits, without waiting.
+    /// Writes what fits, without waiting. What it says is written has left this process.
+    ///
+    /// After `WouldBlock`, what is written next must begin with the same bytes: those that are not
+    /// said to be written may have been encrypted already, in their order.
     ///
     /// # Errors
     /// `WouldBlock` if nothing fits now.
@@ -61,15 +77,80 @@ pub(crate) struct Transport {
     pub(crate) writer: Box<dyn Writer>,
     /// The other end, as a URI.
     pub(crate) peer: String,
+    /// What it has proved to be, where the transport asks for that.
+    pub(crate) certificate: Option<Arc<PeerCertificate>>,
+}
+
+impl Transport {
+    pub(crate) fn new(reader: impl Reader, writer: impl Writer, peer: String) -> Self {
+        let (reader, writer) = (Box::new(reader), Box::new(writer));
+        Self { reader, writer, peer, certificate: None }
+    }
+}
+
+/// What connecting takes beside an address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ConnectSettings {
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Connector>,
+}
+
+/// What listening takes beside an address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListenSettings {
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Acceptor>,
+}
+
+/// A connection that was accepted, and is still to be [opened](Self::open).
+pub(crate) struct Accepted {
+    transport: Transport,
+    #[cfg(feature = "tls")]
+    tls: Option<Acceptor>,
+}
+
+impl From<Transport> for Accepted {
+    fn from(transport: Transport) -> Self {
+        Self {
+            transport,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+}
+
+impl Accepted {
+    /// The other end, as a URI.
+    pub(crate) fn peer(&self) -> &str {
+        &self.transport.peer
+    }
+
+    /// Waits until the two ends trust each other, where that is asked for. The peer may take its
+    /// time. Dropping the future ends the connection.
+    pub(crate) async fn open(self) -> Result<Transport, RpcError> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls {
+            return tls.accept(self.transport).await;
+        }
+        Ok(self.transport)
+    }
 }
 
 /// A bound address.
 pub(crate) enum Listener {
     Tcp(tcp::TcpListener),
+    #[cfg(feature = "tls")]
+    Tls(tcp::TcpListener, Acceptor),
+    #[cfg(unix)]
+    Unix(unix::UnixListener),
     Memory(memory::MemoryListener),
 }
 
-const SCHEMES: &str = "tcp://host:port, memory:name";
+const SCHEMES: &str = if cfg!(unix) {
+    "tcp://host:port, tls://host:port, unix:///path, memory:name"
+} else {
+    "tcp://host:port, tls://host:port, memory:name"
+};
 
 fn unknown_scheme(uri: &Uri) -> RpcError {
     let registry = rpc_registry::supported_schemes().iter().any(|scheme| scheme == uri.scheme());
@@ -80,61 +161,131 @@ fn unknown_scheme(uri: &Uri) -> RpcError {
     ))
 }
 
+#[cfg(not(feature = "tls"))]
+fn no_tls(uri: &Uri) -> RpcError {
+    RpcError::invalid(format!("{uri} needs the feature `tls` of rpc-runtime, which is off"))
+}
+
 /// Connects to `uri`. Dropping the future gives the attempt up.
-pub(crate) async fn connect(uri: &Uri) -> Result<Transport, RpcError> {
+pub(crate) async fn connect(uri: &Uri, settings: &ConnectSettings) -> Result<Transport, RpcError> {
     match uri.scheme() {
         "tcp" => tcp::connect(uri).await,
+        #[cfg(feature = "tls")]
+        "tls" => settings.connector(uri)?.connect(uri).await,
+        #[cfg(not(feature = "tls"))]
+        "tls" => match settings.connector(uri)? {},
+        #[cfg(unix)]
+        "unix" => unix::connect(uri).await,
         "memory" => memory::connect(uri),
         _ => Err(unknown_scheme(uri)),
     }
 }
 
 /// Binds `uri`.
-pub(crate) async fn listen(uri: &Uri) -> Result<Listener, RpcError> {
+pub(crate) async fn listen(uri: &Uri, settings: &ListenSettings) -> Result<Listener, RpcError> {
     match uri.scheme() {
-        "tcp" => tcp::TcpListener::bind(uri).await.map(Listener::Tcp),
+        "tcp" | "tls" => {
+            settings.check(uri)?;
+            settings.listener(tcp::TcpListener::bind(uri).await?)
+        }
+        #[cfg(unix)]
+        "unix" => unix::UnixListener::bind(uri).map(Listener::Unix),
         "memory" => memory::MemoryListener::bind(uri).map(Listener::Memory),
         _ => Err(unknown_scheme(uri)),
     }
 }
 
 /// Binds so many sockets to `uri`, each to be listened on elsewhere.
-pub(crate) async fn bind_several(uri: &Uri, count: usize) -> Result<Vec<BoundSocket>, RpcError> {
+pub(crate) async fn bind_several(
+    uri: &Uri,
+    count: usize,
+    settings: &ListenSettings,
+) -> Result<Vec<BoundSocket>, RpcError> {
     match uri.scheme() {
-        "tcp" if cfg!(target_os = "linux") => BoundSocket::several(uri, count).await,
-        "tcp" => Err(RpcError::invalid(
+        "tcp" | "tls" if cfg!(target_os = "linux") => {
+            settings.check(uri)?;
+            BoundSocket::several(uri, count).await
+        }
+        "tcp" | "tls" => Err(RpcError::invalid(
             "event loops need a system that spreads the connections of one address over several \
              sockets, as Linux does: leave `event_loops` out here",
         )),
-        "memory" => Err(RpcError::invalid(format!(
-            "event loops serve tcp only, and not {uri}: leave `event_loops` out"
+        "memory" | "unix" => Err(RpcError::invalid(format!(
+            "event loops serve tcp and tls only, and not {uri}: leave `event_loops` out"
         ))),
         _ => Err(unknown_scheme(uri)),
     }
 }
 
-/// Whether `uri` can be connected to, as far as its text tells.
-pub(crate) fn check(uri: &Uri) -> Result<(), RpcError> {
+/// Whether `uri` can be connected to, as far as its text and the settings tell.
+pub(crate) fn check(uri: &Uri, settings: &ConnectSettings) -> Result<(), RpcError> {
     match uri.scheme() {
         "tcp" => tcp::host_and_port(uri).map(drop),
+        "tls" => {
+            tcp::host_and_port(uri)?;
+            settings.connector(uri).map(drop)
+        }
+        #[cfg(unix)]
+        "unix" => unix::path(uri).map(drop),
         "memory" => Ok(()),
         _ => Err(unknown_scheme(uri)),
     }
 }
 
+impl ConnectSettings {
+    #[cfg(feature = "tls")]
+    fn connector(&self, uri: &Uri) -> Result<&Connector, RpcError> {
+        self.tls.as_ref().ok_or_else(|| tls::no_roots(uri))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn connector(&self, uri: &Uri) -> Result<Infallible, RpcError> {
+        Err(no_tls(uri))
+    }
+}
+
+impl ListenSettings {
+    /// Whether they have what the address needs.
+    fn check(&self, uri: &Uri) -> Result<(), RpcError> {
+        if uri.scheme() != "tls" {
+            return Ok(());
+        }
+        #[cfg(feature = "tls")]
+        return self.tls.as_ref().map(drop).ok_or_else(|| tls::no_certificate(uri));
+        #[cfg(not(feature = "tls"))]
+        Err(no_tls(uri))
+    }
+
+    /// By the scheme of the address that `listener` is bound to.
+    fn listener(&self, listener: tcp::TcpListener) -> Result<Listener, RpcError> {
+        self.check(listener.local_uri())?;
+        #[cfg(feature = "tls")]
+        if let ("tls", Some(tls)) = (listener.local_uri().scheme(), &self.tls) {
+            return Ok(Listener::Tls(listener, tls.clone()));
+        }
+        Ok(Listener::Tcp(listener))
+    }
+}
+
 impl BoundSocket {
     /// The listener of the runtime that this is called in.
-    pub(crate) fn into_listener(self) -> Result<Listener, RpcError> {
-        self.listen().map(Listener::Tcp)
+    pub(crate) fn into_listener(self, settings: &ListenSettings) -> Result<Listener, RpcError> {
+        settings.listener(self.listen()?)
     }
 }
 
 impl Listener {
     /// The next connection. Cancel safe.
-    pub(crate) async fn accept(&mut self) -> io::Result<Transport> {
+    pub(crate) async fn accept(&mut self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(listener) => listener.accept().await,
-            Self::Memory(listener) => listener.accept().await,
+            Self::Tcp(listener) => listener.accept().await.map(Accepted::from),
+            #[cfg(feature = "tls")]
+            Self::Tls(listener, tls) => {
+                Ok(Accepted { transport: listener.accept().await?, tls: Some(tls.clone()) })
+            }
+            #[cfg(unix)]
+            Self::Unix(listener) => listener.accept().await.map(Accepted::from),
+            Self::Memory(listener) => listener.accept().await.map(Accepted::from),
         }
     }
 
@@ -142,6 +293,10 @@ impl Listener {
     pub(crate) fn local_uri(&self) -> &Uri {
         match self {
             Self::Tcp(listener) => listener.local_uri(),
+            #[cfg(feature = "tls")]
+            Self::Tls(listener, _) => listener.local_uri(),
+            #[cfg(unix)]
+            Self::Unix(listener) => listener.local_uri(),
             Self::Memory(listener) => listener.local_uri(),
         }
     }

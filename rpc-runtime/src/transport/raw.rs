@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::{Transport, connect, listen};
+use super::{ConnectSettings, ListenSettings, Transport, connect, listen};
 use crate::protocol::{Codec, Frame, FrameCodec, HEADER_LEN, Header, Hello, Kind, Output};
 use crate::uri::Uri;
 
@@ -15,9 +15,9 @@ pub(crate) async fn pair() -> (Transport, RawEnd) {
     static NAMES: AtomicUsize = AtomicUsize::new(0);
     let name = format!("memory:raw-{}", NAMES.fetch_add(1, Ordering::Relaxed));
     let uri = Uri::parse(&name).unwrap();
-    let mut listener = listen(&uri).await.unwrap();
+    let mut listener = listen(&uri, &ListenSettings::default()).await.unwrap();
     let raw = RawEnd::connect(&name).await;
-    (listener.accept().await.unwrap(), raw)
+    (listener.accept().await.unwrap().open().await.unwrap(), raw)
 }
 
 /// Reads and writes frames, and what is none.
@@ -28,7 +28,8 @@ pub(crate) struct RawEnd {
 
 impl RawEnd {
     pub(crate) async fn connect(uri: &str) -> Self {
-        let transport = connect(&Uri::parse(uri).unwrap()).await.unwrap();
+        let transport =
+            connect(&Uri::parse(uri).unwrap(), &ConnectSettings::default()).await.unwrap();
         Self { transport, input: BytesMut::new() }
     }
 

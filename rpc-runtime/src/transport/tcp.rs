@@ -1,30 +1,35 @@
-//! `tcp://host:port`.
+//! `tcp://host:port`, which is also what `tls://host:port` is made of.
 
-use std::future::Future;
-use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr};
-use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, Interest};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Reader, Transport, Writer};
+use super::Transport;
+use super::socket::SocketWriter;
 use crate::error::RpcError;
 use crate::uri::Uri;
 
 /// Connections that wait to be accepted; the kernel caps it at its own limit.
 const BACKLOG: u32 = 1024;
 
+/// After so much silence the kernel asks the peer's kernel whether it is still there.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+/// Between one unanswered question and the next.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// As many unanswered questions end the connection.
+const KEEPALIVE_RETRIES: u32 = 6;
+
 /// `host:port`, with the port checked to be there.
 pub(super) fn host_and_port(uri: &Uri) -> Result<&str, RpcError> {
     let address = uri.rest();
     let wrong = |why: &str| {
-        RpcError::invalid(format!("`{uri}` is no TCP address: {why}; it must be tcp://host:port"))
+        let scheme = uri.scheme();
+        RpcError::invalid(format!(
+            "`{uri}` is no TCP address: {why}; it must be {scheme}://host:port"
+        ))
     };
     let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("it has no port"))?;
     if host.is_empty() {
@@ -49,78 +54,37 @@ pub(super) async fn connect(uri: &Uri) -> Result<Transport, RpcError> {
 }
 
 fn open(stream: TcpStream, peer: String) -> io::Result<Transport> {
+    tune(&stream)?;
+    let (reader, writer) = stream.into_split();
+    Ok(Transport::new(reader, SocketWriter::new(writer), peer))
+}
+
+/// At both ends.
+fn tune(stream: &TcpStream) -> io::Result<()> {
     // Frames are gathered here; the kernel waiting for more would only delay them.
     stream.set_nodelay(true)?;
-    let (reader, writer) = stream.into_split();
-    let writer = TcpWriter(Mutex::new(Some(writer)));
-    Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), peer })
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive()) {
+        // The connection is as good without it, only noticed later when its peer's machine is gone.
+        tracing::debug!(%error, "the system has no keepalive for this connection");
+    }
+    Ok(())
 }
 
-impl Reader for OwnedReadHalf {
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut BytesMut,
-        limit: usize,
-    ) -> Poll<io::Result<usize>> {
-        // The capacity is said as well: without it the buffer would grow.
-        let room = limit.min(buffer.capacity() - buffer.len());
-        pin!(self.read_buf(&mut buffer.limit(room))).poll(cx)
-    }
-
-    fn is_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        match pin!(self.ready(Interest::READABLE)).poll(cx) {
-            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
-            Poll::Ready(Err(_)) => true,
-            Poll::Pending => false,
-        }
-    }
-}
-
-/// Gives its socket up when it is shut down: what still runs for the connection keeps the channel,
-/// and must not keep a file descriptor with it.
-struct TcpWriter(Mutex<Option<OwnedWriteHalf>>);
-
-impl TcpWriter {
-    fn locked(&self) -> MutexGuard<'_, Option<OwnedWriteHalf>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Writer for TcpWriter {
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match &*self.locked() {
-            Some(socket) => socket.try_write(bytes),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-
-    fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        match &*self.locked() {
-            Some(socket) => socket.try_write_vectored(pieces),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &*self.locked() {
-            Some(socket) => AsRef::<TcpStream>::as_ref(socket).poll_write_ready(cx),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-
-    fn shutdown_write(&self) {
-        if let Some(socket) = &*self.locked() {
-            // Fails only when the connection is gone, and then it is shut down as well.
-            let _ = SockRef::from(AsRef::<TcpStream>::as_ref(socket)).shutdown(Shutdown::Write);
-        }
-    }
-
-    fn shutdown(&self) {
-        if let Some(socket) = self.locked().take() {
-            let _ = SockRef::from(AsRef::<TcpStream>::as_ref(&socket)).shutdown(Shutdown::Both);
-        }
-    }
+/// With these a machine that is gone is noticed after two minutes, where the defaults of Linux take
+/// more than two hours.
+fn keepalive() -> TcpKeepalive {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME);
+    #[cfg(any(
+        target_os = "android",
+        target_os = "freebsd",
+        target_os = "ios",
+        target_os = "linux",
+        target_os = "macos",
+        target_os = "netbsd",
+        target_os = "windows",
+    ))]
+    let keepalive = keepalive.with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
+    keepalive
 }
 
 pub(crate) struct TcpListener {
@@ -135,7 +99,7 @@ impl TcpListener {
 
     pub(super) async fn accept(&mut self) -> io::Result<Transport> {
         let (stream, peer) = self.listener.accept().await?;
-        open(stream, format!("tcp://{peer}"))
+        open(stream, format!("{}://{peer}", self.uri.scheme()))
     }
 
     pub(super) fn local_uri(&self) -> &Uri {
@@ -200,7 +164,7 @@ impl BoundSocket {
             Ok((socket, local))
         };
         let (socket, local) = bind().map_err(|error| cannot_listen(uri, &error))?;
-        Ok(Self { socket, uri: Uri::parse(&format!("tcp://{local}"))? })
+        Ok(Self { socket, uri: Uri::parse(&format!("{}://{local}", uri.scheme()))? })
     }
 
     pub(crate) fn local_uri(&self) -> &Uri {
@@ -226,4 +190,22 @@ fn set_reuseport(socket: &TcpSocket) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn set_reuseport(_: &TcpSocket) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_does_not_wait_for_more_and_asks_for_its_peer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
+    }
 }

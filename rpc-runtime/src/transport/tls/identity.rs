@@ -1,0 +1,161 @@
+//! Who this end is: its certificate and its key, which may be replaced while they are in use.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys, RootCertStore, SignatureScheme};
+
+use crate::error::RpcError;
+
+/// A PEM file larger than this is not one of certificates that anybody would send.
+const MAX_PEM: u64 = 4 << 20;
+
+/// A certificate with its chain, and its key. Handshakes that begin after a
+/// [`reload`](Self::reload) use the new ones.
+pub(super) struct Identity {
+    files: Option<Files>,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+struct Files {
+    certificates: PathBuf,
+    key: PathBuf,
+}
+
+impl Identity {
+    pub(super) fn from_files(certificates: &Path, key: &Path) -> Result<Arc<Self>, RpcError> {
+        let files = Files { certificates: certificates.to_owned(), key: key.to_owned() };
+        let current = RwLock::new(files.load()?);
+        Ok(Arc::new(Self { files: Some(files), current }))
+    }
+
+    pub(super) fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Arc<Self>, RpcError> {
+        let current = certified(
+            (certificates, "the certificates in memory"),
+            (key, "the private key in memory"),
+        )?;
+        Ok(Arc::new(Self { files: None, current: RwLock::new(current) }))
+    }
+
+    /// Reads the files again. What was there before stays in use if that fails.
+    pub(super) fn reload(&self) -> Result<(), RpcError> {
+        let Some(files) = &self.files else {
+            let why = "there is nothing to reload: the certificate was not given as files";
+            return Err(RpcError::invalid(why));
+        };
+        let new = files.load()?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Files {
+    fn load(&self) -> Result<Arc<CertifiedKey>, RpcError> {
+        let (certificates, key) = (read(&self.certificates)?, read(&self.key)?);
+        certified(
+            (&certificates, &self.certificates.display().to_string()),
+            (&key, &self.key.display().to_string()),
+        )
+    }
+}
+
+/// Shows whose it is, never the key.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Identity");
+        if let Some(files) = &self.files {
+            shown.field("certificates", &files.certificates).field("key", &files.key);
+        }
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    /// Sent whatever issuers the server names: a refusal says more than no certificate at all.
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, RpcError> {
+    let failed = |error: std::io::Error| {
+        RpcError::invalid(format!("cannot read {}: {error}", path.display())).with_source(&error)
+    };
+    let length = path.metadata().map_err(failed)?.len();
+    if length > MAX_PEM {
+        return Err(RpcError::invalid(format!(
+            "{} has {length} bytes, and {MAX_PEM} are the most for certificates",
+            path.display()
+        )));
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+/// Both as PEM, each with what to call it.
+fn certified(
+    (certificates, certificates_name): (&[u8], &str),
+    (key, key_name): (&[u8], &str),
+) -> Result<Arc<CertifiedKey>, RpcError> {
+    let chain = self::certificates(certificates, certificates_name)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+        pem::Error::NoItemsFound => {
+            RpcError::invalid(format!("{key_name}: there is no private key in PEM"))
+        }
+        // Its text could have a part of the key.
+        _ => RpcError::invalid(format!("{key_name}: the PEM of the private key is damaged")),
+    })?;
+    let certified = CertifiedKey::from_der(chain, key, &ring::default_provider());
+    certified.map(Arc::new).map_err(|error| match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => RpcError::invalid(format!(
+            "{key_name} is not the key of the first certificate of {certificates_name}"
+        )),
+        Error::InvalidCertificate(error) => RpcError::invalid(format!(
+            "{certificates_name}: the first certificate cannot be used: {error}"
+        )),
+        error => RpcError::invalid(format!("{key_name}: the private key cannot be used: {error}")),
+    })
+}
+
+fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, RpcError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(|_| RpcError::invalid(format!("{name}: the PEM is damaged")))?;
+    if all.is_empty() {
+        return Err(RpcError::invalid(format!("{name}: there is no certificate in PEM")));
+    }
+    Ok(all)
+}
+
+/// Those whose signature is trusted.
+pub(super) fn roots(pem: &[u8], name: &str) -> Result<RootCertStore, RpcError> {
+    let mut roots = RootCertStore::empty();
+    for (number, certificate) in certificates(pem, name)?.into_iter().enumerate() {
+        roots.add(certificate).map_err(|error| {
+            RpcError::invalid(format!(
+                "{name}: certificate {} cannot be a root: {error}",
+                number + 1
+            ))
+        })?;
+    }
+    Ok(roots)
+}

@@ -1,0 +1,182 @@
+//! `unix:///path`: sockets in the file system of one machine.
+//!
+//! Who serves on a path holds a lock on the file `<path>.lock`, from before it looks at the socket
+//! file until after it has removed that. So of several servers that find the file of a dead one, only
+//! one replaces it, and none ever removes a socket on which another has just begun to listen. A
+//! temporary name that is renamed over the path would not do: the later of two would take the place
+//! of the earlier, which would go on without anybody reaching it. The kernel releases the lock however
+//! a process ends, and the lock file is never removed: somebody may have opened it already, and would
+//! hold the lock of a file that nobody else can find.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixStream;
+
+use super::Transport;
+use super::socket::SocketWriter;
+use crate::error::RpcError;
+use crate::uri::Uri;
+
+/// The path of `uri`, checked to be one that a socket can have.
+pub(super) fn path(uri: &Uri) -> Result<&Path, RpcError> {
+    let wrong = |why: &str| {
+        RpcError::invalid(format!(
+            "`{uri}` is no address of a unix socket: {why}; it must be unix:///path"
+        ))
+    };
+    let path = uri.rest();
+    if !path.starts_with('/') {
+        return Err(wrong("its path must be absolute, which makes three slashes"));
+    }
+    if path.ends_with('/') {
+        return Err(wrong("its path must end in the name of a file"));
+    }
+    if SocketAddr::from_pathname(path).is_err() {
+        let room = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
+        return Err(wrong(&format!(
+            "its path has {} bytes, and the address of a socket has room for {room}",
+            path.len()
+        )));
+    }
+    Ok(Path::new(path))
+}
+
+pub(super) async fn connect(uri: &Uri) -> Result<Transport, RpcError> {
+    let stream = UnixStream::connect(path(uri)?).await.map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "nobody listens there, there is no such file".to_owned(),
+            io::ErrorKind::ConnectionRefused => "nobody listens there any more".to_owned(),
+            _ => error.to_string(),
+        };
+        RpcError::unavailable(format!("cannot connect: {why}")).with_source(&error)
+    })?;
+    Ok(open(stream, uri.to_string()))
+}
+
+fn open(stream: UnixStream, peer: String) -> Transport {
+    let (reader, writer) = stream.into_split();
+    Transport::new(reader, SocketWriter::new(writer), peer)
+}
+
+pub(crate) struct UnixListener {
+    listener: tokio::net::UnixListener,
+    uri: Uri,
+    _file: SocketFile,
+}
+
+impl UnixListener {
+    pub(super) fn bind(uri: &Uri) -> Result<Self, RpcError> {
+        let path = path(uri)?;
+        let lock = lock(uri, path)?;
+        clear(uri, path)?;
+        let listener =
+            tokio::net::UnixListener::bind(path).map_err(|error| cannot_listen(uri, &error))?;
+        let file = SocketFile::new(path, lock).map_err(|error| cannot_listen(uri, &error))?;
+        // The form in which registries take it, whichever it was given in.
+        Ok(Self { listener, uri: Uri::parse(&format!("unix://{}", uri.rest()))?, _file: file })
+    }
+
+    pub(super) async fn accept(&mut self) -> io::Result<Transport> {
+        let (stream, _) = self.listener.accept().await?;
+        let peer = match stream.peer_cred() {
+            Ok(peer) => match peer.pid() {
+                Some(pid) => format!("{}#pid={pid},uid={}", self.uri, peer.uid()),
+                None => format!("{}#uid={}", self.uri, peer.uid()),
+            },
+            Err(_) => format!("{}#client", self.uri),
+        };
+        Ok(open(stream, peer))
+    }
+
+    pub(super) fn local_uri(&self) -> &Uri {
+        &self.uri
+    }
+}
+
+fn cannot_listen(uri: &Uri, error: &io::Error) -> RpcError {
+    RpcError::unavailable(format!("cannot listen on {uri}: {error}")).with_source(error)
+}
+
+fn in_use(uri: &Uri) -> RpcError {
+    RpcError::unavailable(format!("cannot listen on {uri}: the path is in use"))
+}
+
+/// The right to serve on the path, held until the file is dropped.
+fn lock(uri: &Uri, path: &Path) -> Result<File, RpcError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let failed = |error: io::Error| {
+        RpcError::unavailable(format!(
+            "cannot listen on {uri}: its lock file {}: {error}",
+            Path::new(&name).display()
+        ))
+        .with_source(&error)
+    };
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name);
+    let file = file.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(in_use(uri)),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Removes the socket file of a server that is no more. With the lock held.
+fn clear(uri: &Uri, path: &Path) -> Result<(), RpcError> {
+    let metadata = match path.symlink_metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot_listen(uri, &error)),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(RpcError::unavailable(format!(
+            "cannot listen on {uri}: there is a file that is no socket; it was left alone"
+        )));
+    }
+    // Whoever listens there may know nothing of the lock. This never waits: a queue that is full is
+    // an error too, and of one that is alive.
+    match connects(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(()) | Err(_) => return Err(in_use(uri)),
+    }
+    std::fs::remove_file(path).map_err(|error| cannot_listen(uri, &error))
+}
+
+fn connects(path: &Path) -> io::Result<()> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&socket2::SockAddr::unix(path)?)
+}
+
+/// Removes its file when it is dropped, and then releases the lock.
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+    _lock: File,
+}
+
+impl SocketFile {
+    fn new(path: &Path, lock: File) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)?, _lock: lock })
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = path.symlink_metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody may have removed it by hand, and put another in its place.
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
