@@ -53,6 +53,7 @@ use self::work::Work;
 use crate::error::RpcError;
 use crate::handlers::{End, Heartbeat, HeartbeatHandler, HeartbeatStats, RefuseUnknown};
 use crate::in_flight::InFlight;
+use crate::observe::{ConnectionMetrics, Observer, Side};
 use crate::pipeline::{Change, Pipeline, Watermarks};
 use crate::protocol::{
     Agreement, DEFAULT_MAX_PAYLOAD, Frame, FrameCodec, Header, Hello, Kind, Output, error_frame,
@@ -77,6 +78,7 @@ pub(crate) struct ChannelSettings {
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) end: End,
+    pub(crate) observer: Observer,
 }
 
 impl Default for ChannelSettings {
@@ -91,6 +93,7 @@ impl Default for ChannelSettings {
             handshake_timeout: None,
             heartbeat: Heartbeat::default(),
             end: End::Server,
+            observer: Observer::new(Side::Client, false),
         }
     }
 }
@@ -128,6 +131,7 @@ pub(crate) struct Channel {
     settings: ChannelSettings,
     agreement: OnceLock<Agreement>,
     heartbeat: HeartbeatStats,
+    metrics: ConnectionMetrics,
 }
 
 fn wake_all(wakers: Vec<Waker>) {
@@ -192,8 +196,9 @@ impl Channel {
         let body = hello.encode()?;
         pipeline.write(Frame::new(Header::new(Kind::Hello), &body), now, &mut tail)?;
         let (core, agreement) = (Apart(Mutex::new(core)), OnceLock::new());
+        let metrics = ConnectionMetrics::opened(settings.observer);
         let peer = peer.into();
-        Ok((Arc::new(Self { core, writer, peer, settings, agreement, heartbeat }), reader))
+        Ok((Arc::new(Self { core, writer, peer, settings, agreement, heartbeat, metrics }), reader))
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -338,6 +343,7 @@ impl Channel {
             std::mem::take(&mut core.work)
         };
         tracing::debug!(peer = %self.peer, "connection closed");
+        self.metrics.closed();
         wake_all(wakers);
         work.abort_all();
         self.writer.shutdown();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tracing::Instrument;
 
 use super::connections::{Connections, Place};
 use super::dispatcher::Dispatcher;
@@ -12,6 +13,7 @@ use super::requests::Requests;
 use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refuse};
 use crate::error::RpcError;
 use crate::log_limit::LogLimit;
+use crate::observe::{self, Side};
 use crate::protocol::Hello;
 use crate::transport::{Listener, Transport};
 
@@ -87,7 +89,8 @@ impl Acceptor {
         tracing::debug!(peer = %channel.peer(), "connection accepted");
         place.take(&channel);
         let requests = Requests::new(Arc::clone(&self.dispatcher), self.done.clone());
-        driver::run(channel, reader, requests).await;
+        let span = observe::connection(Side::Server, channel.peer());
+        driver::run(channel, reader, requests).instrument(span).await;
         drop(place);
     }
 }
