@@ -233,6 +233,23 @@ fn what_is_under_way_is_in_the_gauges() {
 }
 
 #[test]
+fn a_connection_that_is_not_served_is_counted_with_the_reason() {
+    let recorder = DebuggingRecorder::new();
+    let _recorded = set_default_local_recorder(&recorder);
+    runtime().block_on(async {
+        let server = Server::builder().provide(WatchedServer::new(Provider)).max_connections(1);
+        let server = server.bind("memory:full").await.unwrap();
+        let _first = Client::builder().connect(server.local_uri()).await.unwrap();
+        assert!(Client::builder().connect(server.local_uri()).await.is_err());
+    });
+    let mut counted = Counted::default();
+    counted.look(&recorder.snapshotter());
+    let refused = "rpc_server_connections_refused_total{reason=\"server_full\"}";
+    assert_eq!(counted.get(refused), 1.0);
+    assert_eq!(counted.get("rpc_server_connections_opened_total{}"), 1.0);
+}
+
+#[test]
 fn with_metrics_off_a_recorder_hears_nothing() {
     let recorder = DebuggingRecorder::new();
     let _recorded = set_default_local_recorder(&recorder);

@@ -51,7 +51,6 @@ impl RefusedRequest {
 
 /// Why a connection was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the limits that give the reasons are being built")]
 pub(crate) enum RefusedConnection {
     /// The server has as many as it may.
     ServerFull,
@@ -64,7 +63,6 @@ pub(crate) enum RefusedConnection {
 }
 
 impl RefusedConnection {
-    #[allow(dead_code, reason = "the limits that refuse are being built")]
     const fn label(self) -> &'static str {
         match self {
             Self::ServerFull => "server_full",
@@ -90,15 +88,15 @@ impl Observer {
     pub(crate) fn request_refused(self, reason: RefusedRequest) {
         self.count(&names::REQUESTS_REFUSED, Some((names::REASON, reason.label())));
     }
-}
 
-#[allow(dead_code, reason = "the parts that call these are being built")]
-impl Observer {
     /// A connection was accepted and closed without being served.
     pub(crate) fn connection_refused(self, reason: RefusedConnection) {
         self.count(&names::CONNECTIONS_REFUSED, Some((names::REASON, reason.label())));
     }
+}
 
+#[allow(dead_code, reason = "the parts that call these are being built")]
+impl Observer {
     /// A ping was written.
     pub(crate) fn heartbeat_sent(self) {
         self.count(&names::HEARTBEATS_SENT, None);

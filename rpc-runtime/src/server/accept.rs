@@ -66,7 +66,10 @@ impl Acceptor {
                 Ok(transport) => match self.connections.admit(&transport.peer) {
                     // In a task of its own, so that a user's handlers cannot end the accepting.
                     Ok(place) => drop(tokio::spawn(Arc::clone(&self).serve(transport, place))),
-                    Err(why) => self.refusals.refuse(transport, why),
+                    Err((reason, why)) => {
+                        self.settings.observer.connection_refused(reason);
+                        self.refusals.refuse(transport, why);
+                    }
                 },
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
