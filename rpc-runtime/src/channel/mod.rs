@@ -343,7 +343,7 @@ impl Channel {
             std::mem::take(&mut core.work)
         };
         tracing::debug!(peer = %self.peer, "connection closed");
-        self.metrics.closed();
+        self.metrics.closed(self.settings.observer);
         wake_all(wakers);
         work.abort_all();
         self.writer.shutdown();

@@ -165,9 +165,12 @@ impl Link {
         let link = Arc::downgrade(self);
         let driven = Arc::clone(&channel);
         let span = observe::connection(Side::Client, channel.peer());
-        let driver = driver::run(Arc::clone(&driven), reader, NoServices).instrument(span);
+        let driver = driver::run(Arc::clone(&driven), reader, NoServices);
         tokio::spawn(async move {
-            driver.await;
+            match span {
+                None => driver.await,
+                Some(span) => Box::pin(driver.instrument(*span)).await,
+            }
             if let Some(link) = link.upgrade() {
                 link.forget(&driven);
             }

@@ -6,7 +6,6 @@ use super::{Observer, names};
 
 /// An open connection; [`closed`](Self::closed) ends it.
 pub(crate) struct ConnectionMetrics {
-    observer: Observer,
     received: Counter,
     sent: Counter,
 }
@@ -16,7 +15,6 @@ impl ConnectionMetrics {
         observer.counter(&names::CONNECTIONS_OPENED, Vec::new()).increment(1);
         observer.gauge(&names::CONNECTIONS_OPEN, Vec::new()).increment(1);
         Self {
-            observer,
             received: observer.counter(&names::RECEIVED, Vec::new()),
             sent: observer.counter(&names::SENT, Vec::new()),
         }
@@ -32,9 +30,9 @@ impl ConnectionMetrics {
         self.sent.increment(bytes as u64);
     }
 
-    /// To be called once.
-    pub(crate) fn closed(&self) {
-        self.observer.counter(&names::CONNECTIONS_CLOSED, Vec::new()).increment(1);
-        self.observer.gauge(&names::CONNECTIONS_OPEN, Vec::new()).decrement(1);
+    /// To be called once, with the observer that it was opened with.
+    pub(crate) fn closed(&self, observer: Observer) {
+        observer.counter(&names::CONNECTIONS_CLOSED, Vec::new()).increment(1);
+        observer.gauge(&names::CONNECTIONS_OPEN, Vec::new()).decrement(1);
     }
 }

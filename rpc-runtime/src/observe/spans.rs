@@ -66,17 +66,19 @@ pub(crate) fn server_call(method: &MethodDescriptor, id: u64, peer: &str) -> Spa
 }
 
 /// A connection, from when it is open to its end. What its driver and its handlers do is inside.
-#[inline]
-pub(crate) fn connection(side: Side, peer: &str) -> Span {
+///
+/// `None` if nobody wants it. Boxed, since the task of each connection has room for it.
+pub(crate) fn connection(side: Side, peer: &str) -> Option<Box<Span>> {
     let side = match side {
         Side::Client => "client",
         Side::Server => "server",
     };
-    tracing::debug_span!(
+    let span = tracing::debug_span!(
         target: "rpc_runtime::connection",
         parent: None,
         "rpc.connection",
         side,
         peer,
-    )
+    );
+    (!span.is_disabled()).then(|| Box::new(span))
 }

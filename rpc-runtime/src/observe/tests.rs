@@ -66,7 +66,7 @@ fn everything(observer: Observer) {
     let connection = ConnectionMetrics::opened(observer);
     connection.received(1);
     connection.sent(1);
-    connection.closed();
+    connection.closed(observer);
     observer.request_refused(RefusedRequest::NotFound);
     observer.connection_refused(RefusedConnection::Handshake);
     observer.heartbeat_sent();

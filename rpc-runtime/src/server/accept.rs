@@ -93,7 +93,11 @@ impl Acceptor {
         place.take(&channel);
         let requests = Requests::new(Arc::clone(&self.dispatcher), self.done.clone());
         let span = observe::connection(Side::Server, channel.peer());
-        driver::run(channel, reader, requests).instrument(span).await;
+        let run = driver::run(channel, reader, requests);
+        match span {
+            None => run.await,
+            Some(span) => Box::pin(run.instrument(*span)).await,
+        }
         drop(place);
     }
 }
