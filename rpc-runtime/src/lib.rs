@@ -47,6 +47,7 @@
 //! | know who calls and how long is left | [`Context`] |
 //! | know what went wrong and whether to retry | [`RpcError`] |
 //! | know at once that a connection is dead | [`Heartbeat`] |
+//! | see what it does | [`ClientBuilder::metrics`], [`ServerBuilder::metrics`] |
 //! | look into a connection, or extend it | [`pipeline`], [`handlers`], [`protocol`] |
 //!
 //! # What holds for every call
@@ -72,6 +73,7 @@ mod error;
 pub mod handlers;
 mod in_flight;
 mod log_limit;
+mod observe;
 pub mod pipeline;
 pub mod protocol;
 mod server;

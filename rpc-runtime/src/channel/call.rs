@@ -149,6 +149,11 @@ impl Call<'_> {
         matches!(self.stage, Stage::Start | Stage::Queued)
     }
 
+    /// Its id on this connection; 0 for one that has none, or not yet.
+    pub(crate) fn id(&self) -> u64 {
+        if self.is_oneway() { 0 } else { self.id }
+    }
+
     fn is_oneway(&self) -> bool {
         self.request.header.kind == Kind::Oneway
     }

@@ -8,6 +8,7 @@
 //! missed.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -139,7 +140,7 @@ impl<H: RequestHandler> Driver<H> {
             match turn {
                 Turn::End(cause) => return Poll::Ready(cause),
                 Turn::Wait => {}
-                Turn::Read => match self.input.poll_fill(&mut *self.reader, cx) {
+                Turn::Read => match self.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => {
                         self.batch(cx);
                         continue;
@@ -211,6 +212,10 @@ impl<H: RequestHandler> Driver<H> {
             Some(due) if due <= self.now => Poll::Ready(Err(self.channel.slow_reader(self.now))),
             _ => Poll::Pending,
         }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.input.poll_fill(&mut *self.reader, &self.channel.metrics, cx)
     }
 
     /// Registers for wake-ups, runs what is due, and says what is next.

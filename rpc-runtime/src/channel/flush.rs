@@ -85,6 +85,7 @@ impl Channel {
         let mut wakers = Vec::new();
         loop {
             let (written, result) = self.write_some(&output, 0);
+            self.metrics.sent(written);
             let mut core = self.lock();
             core.written(written, now, &mut wakers);
             match result {
@@ -168,6 +169,7 @@ impl Channel {
             Poll::Ready(ready) => ready?,
         }
         let (written, result) = self.write_some(&rest.output, rest.at);
+        self.metrics.sent(written);
         result?;
         let now = clock();
         if written > 0 {

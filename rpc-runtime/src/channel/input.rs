@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::observe::ConnectionMetrics;
 use crate::transport::Reader;
 
 /// Bytes asked of the socket at a time.
@@ -94,6 +95,7 @@ impl Input {
     pub(super) fn poll_fill(
         &mut self,
         reader: &mut dyn Reader,
+        metrics: &ConnectionMetrics,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<bool>> {
         if self.has_frames {
@@ -107,7 +109,10 @@ impl Input {
         if read.is_pending() {
             self.shrink();
         }
-        read.map_ok(|bytes| bytes > 0)
+        read.map_ok(|bytes| {
+            metrics.received(bytes);
+            bytes > 0
+        })
     }
 
     fn make_room(&mut self, missing: usize) {

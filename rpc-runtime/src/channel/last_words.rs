@@ -9,6 +9,7 @@ use super::Channel;
 use super::input::take_read_buffer;
 use crate::error::RpcError;
 use crate::log_limit::LogLimit;
+use crate::observe::RefusedConnection;
 use crate::protocol::{Codec, FrameCodec, Output, error_frame};
 use crate::status::Status;
 use crate::transport::{Reader, Transport, Writer};
@@ -44,6 +45,7 @@ impl Channel {
         if let Some(held_back) = FAILED_HANDSHAKES.pass(now) {
             tracing::warn!(peer = %self.peer, held_back, "connection closed: {message}");
         }
+        self.settings.observer.connection_refused(RefusedConnection::Handshake);
         self.fail(RpcError::new(Status::Timeout, message));
     }
 }

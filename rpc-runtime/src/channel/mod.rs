@@ -54,6 +54,7 @@ use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::handlers::{End, Heartbeat, HeartbeatHandler, HeartbeatStats, RefuseUnknown};
 use crate::in_flight::InFlight;
+use crate::observe::{ConnectionMetrics, Observer, Side};
 use crate::pipeline::{Change, Pipeline, Watermarks};
 use crate::protocol::{
     Agreement, DEFAULT_MAX_PAYLOAD, Frame, FrameCodec, Header, Hello, Kind, Output, error_frame,
@@ -78,6 +79,7 @@ pub(crate) struct ChannelSettings {
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) end: End,
+    pub(crate) observer: Observer,
 }
 
 impl Default for ChannelSettings {
@@ -92,6 +94,7 @@ impl Default for ChannelSettings {
             handshake_timeout: None,
             heartbeat: Heartbeat::default(),
             end: End::Server,
+            observer: Observer::new(Side::Client, false),
         }
     }
 }
@@ -130,6 +133,7 @@ pub(crate) struct Channel {
     settings: ChannelSettings,
     agreement: OnceLock<Agreement>,
     heartbeat: HeartbeatStats,
+    metrics: ConnectionMetrics,
 }
 
 fn wake_all(wakers: Vec<Waker>) {
@@ -194,8 +198,10 @@ impl Channel {
         let body = hello.encode()?;
         pipeline.write(Frame::new(Header::new(Kind::Hello), &body), now, &mut tail)?;
         let (core, agreement) = (Apart(Mutex::new(core)), OnceLock::new());
+        let metrics = ConnectionMetrics::opened(settings.observer);
         let peer = peer.into();
-        let channel = Self { core, writer, peer, certificate, settings, agreement, heartbeat };
+        let channel =
+            Self { core, writer, peer, certificate, settings, agreement, heartbeat, metrics };
         Ok((Arc::new(channel), reader))
     }
 
@@ -346,6 +352,7 @@ impl Channel {
             std::mem::take(&mut core.work)
         };
         tracing::debug!(peer = %self.peer, "connection closed");
+        self.metrics.closed(self.settings.observer);
         wake_all(wakers);
         work.abort_all();
         self.writer.shutdown();

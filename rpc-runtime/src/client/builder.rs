@@ -10,6 +10,7 @@ use crate::channel::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
 use crate::error::RpcError;
 use crate::handlers::{End, Heartbeat};
+use crate::observe::{Methods, Observer, Side};
 use crate::pipeline::{Change, Watermarks};
 use crate::transport::{self, ConnectSettings};
 #[cfg(feature = "tls")]
@@ -40,7 +41,11 @@ impl Default for ClientBuilder {
             connect_timeout: Duration::from_secs(5),
             connections: 1,
             encoding: Encoding::default(),
-            settings: ChannelSettings { end: End::Client, ..ChannelSettings::default() },
+            settings: ChannelSettings {
+                end: End::Client,
+                observer: Observer::new(Side::Client, true),
+                ..ChannelSettings::default()
+            },
             initializer: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -142,6 +147,16 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether calls and connections are counted, with the `metrics` facade. Default `true`.
+    ///
+    /// Without a recorder that costs next to nothing. The recorder must be installed before the
+    /// client connects: the handles of a connection are made when it opens, those of a method when
+    /// it is first called. What is counted is in `docs/observability.md`.
+    pub fn metrics(mut self, on: bool) -> Self {
+        self.settings.observer = Observer::new(Side::Client, on);
+        self
+    }
+
     /// Adds handlers to the pipeline of each new connection.
     pub fn pipeline(mut self, handlers: impl Fn() -> Vec<Change> + Send + Sync + 'static) -> Self {
         self.initializer = Some(Arc::new(handlers));
@@ -187,12 +202,15 @@ impl ClientBuilder {
     }
 
     pub(crate) fn client(&self, invoker: Arc<dyn Invoker>) -> Client {
+        let observer = self.settings.observer;
+        observer.describe();
         Client {
             invoker,
             timeout: None,
             default_timeout: self.timeout,
             encoding: self.encoding,
             metadata: None,
+            methods: Methods::new(observer),
         }
     }
 }

@@ -5,12 +5,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::Instrument;
+
 use super::Client;
 use crate::buffer;
 use crate::channel::{CallError, Channel, Reply, ReplyBody, Request, clock, read_error};
 use crate::context::{Context, Metadata};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
+use crate::observe::{self, ClientCall};
 use crate::protocol::payload::{self, Arguments, Form};
 use crate::protocol::{Flags, Header, HelloService, Kind, Output, blob};
 use crate::service::{Method, Oneway, Outcome, fingerprint};
@@ -28,16 +31,20 @@ pub fn call<M: Method>(
 ) -> impl Future<Output = M::Outcome> + Send {
     let mut arguments = Some(arguments);
     async move {
-        let reply = client.invoke(&Target::of::<M>(Kind::Request), &mut arguments).await;
+        let mut observed = client.observed(M::DESCRIPTOR);
+        let target = Target::of::<M>(Kind::Request);
+        let reply = client.invoke(&target, &mut arguments, &mut observed).await;
         let outcome = reply.and_then(|mut reply| {
+            let status = Status::from_wire(reply.header.status);
             let stream = reply.stream.take();
             let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply));
             if let ReplyBody::Pooled(body) = reply.body {
                 buffer::give(body);
             }
-            outcome
+            outcome.inspect(|_| observed.ended(status))
         });
         outcome.unwrap_or_else(|error| {
+            observed.ended(error.status());
             M::Outcome::from_result(Err(client.explain(M::DESCRIPTOR, error).into()))
         })
     }
@@ -51,7 +58,10 @@ pub fn notify<M: Oneway>(
 ) -> impl Future<Output = M::Outcome> + Send {
     let mut arguments = Some(arguments);
     async move {
-        let result = client.invoke(&Target::of::<M>(Kind::Oneway), &mut arguments).await.map(drop);
+        let mut observed = client.observed(M::DESCRIPTOR);
+        let target = Target::of::<M>(Kind::Oneway);
+        let result = client.invoke(&target, &mut arguments, &mut observed).await.map(drop);
+        observed.ended(result.as_ref().map_or_else(RpcError::status, |()| Status::Ok));
         M::Outcome::from_result(result.map_err(|error| client.explain(M::DESCRIPTOR, error).into()))
     }
 }
@@ -149,10 +159,16 @@ impl Client {
     }
 
     /// Sends a call over a channel that takes it.
-    async fn invoke(&self, target: &Target, arguments: &mut dyn Unsent) -> Result<Reply, RpcError> {
+    async fn invoke(
+        &self,
+        target: &Target,
+        arguments: &mut dyn Unsent,
+        observed: &mut ClientCall<'_>,
+    ) -> Result<Reply, RpcError> {
         let method = target.method;
-        let Prepared { mut header, mut body, deadline, mut now } =
-            self.begin(method, target.kind)?;
+        let prepared = self.begin(method, target.kind);
+        observed.begin(prepared.as_ref().map_or_else(|_| clock(), |prepared| prepared.now));
+        let Prepared { mut header, mut body, deadline, mut now } = prepared?;
         let metadata = (header.flags, body.len());
         let mut written = None;
         let mut upload = Collected::default();
@@ -160,7 +176,7 @@ impl Client {
         let result = loop {
             let channel = match self.invoker.ready() {
                 Some(channel) => channel,
-                None => match self.acquire(deadline).await {
+                None => match self.acquire(deadline).instrument(observed.span().clone()).await {
                     Ok(channel) => {
                         now = clock();
                         channel
@@ -183,10 +199,14 @@ impl Client {
             let mut call = channel.call(request, &mut upload.source);
             let mut waiting = true;
             let outcome = poll_fn(|cx| {
+                let _inside = observed.span().enter();
                 let outcome = Pin::new(&mut call).poll(cx);
-                if waiting && outcome.is_pending() && !call.waits_to_be_sent() {
+                if waiting && !call.waits_to_be_sent() {
                     waiting = false;
-                    arguments.sent();
+                    observe::sent(observed.span(), call.id(), channel.peer());
+                    if outcome.is_pending() {
+                        arguments.sent();
+                    }
                 }
                 outcome
             });
@@ -207,6 +227,10 @@ impl Client {
         };
         buffer::give_output(body);
         result
+    }
+
+    fn observed(&self, method: &'static MethodDescriptor) -> ClientCall<'_> {
+        ClientCall::new(self.methods.as_deref(), method)
     }
 
     async fn acquire(&self, deadline: Instant) -> Result<Arc<Channel>, RpcError> {

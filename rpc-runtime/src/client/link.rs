@@ -4,11 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::EndpointSettings;
 use super::no_services::NoServices;
 use crate::channel::{Channel, clock, driver};
 use crate::error::RpcError;
+use crate::observe::{self, Side};
 use crate::protocol::Hello;
 use crate::transport::{self, Transport};
 use crate::uri::Uri;
@@ -162,9 +164,13 @@ impl Link {
             Channel::new(transport, self.settings.channel, &hello, initializer)?;
         let link = Arc::downgrade(self);
         let driven = Arc::clone(&channel);
+        let span = observe::connection(Side::Client, channel.peer());
         let driver = driver::run(Arc::clone(&driven), reader, NoServices);
         tokio::spawn(async move {
-            driver.await;
+            match span {
+                None => driver.await,
+                Some(span) => Box::pin(driver.instrument(*span)).await,
+            }
             if let Some(link) = link.upgrade() {
                 link.forget(&driven);
             }

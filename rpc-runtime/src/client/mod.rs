@@ -22,6 +22,7 @@ pub(crate) use link::Availability;
 use crate::channel::{Channel, ChannelHandle};
 use crate::context::Metadata;
 use crate::error::RpcError;
+use crate::observe::Methods;
 
 /// How long a call may take when neither the caller nor the contract says: 10 s.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +42,8 @@ pub struct Client {
     default_timeout: Duration,
     encoding: Encoding,
     metadata: Option<Arc<Metadata>>,
+    /// If metrics are on.
+    methods: Option<Arc<Methods>>,
 }
 
 impl Client {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tracing::Instrument;
 
 use super::connections::{Connections, Place};
 use super::dispatcher::Dispatcher;
@@ -12,6 +13,7 @@ use super::requests::Requests;
 use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refuse};
 use crate::error::RpcError;
 use crate::log_limit::LogLimit;
+use crate::observe::{self, Side};
 use crate::protocol::Hello;
 use crate::transport::{Accepted, Listener, Transport};
 
@@ -69,7 +71,10 @@ impl Acceptor {
                         let opening = Arc::clone(&self).open(accepted, place, stop.clone());
                         drop(tokio::spawn(opening));
                     }
-                    Err(why) => self.refusals.refuse(accepted, why),
+                    Err((reason, why)) => {
+                        self.settings.observer.connection_refused(reason);
+                        self.refusals.refuse(accepted, why);
+                    }
                 },
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
@@ -116,7 +121,12 @@ impl Acceptor {
         tracing::debug!(peer = %channel.peer(), "connection accepted");
         place.take(&channel);
         let requests = Requests::new(Arc::clone(&self.dispatcher), self.done.clone());
-        driver::run(channel, reader, requests).await;
+        let span = observe::connection(Side::Server, channel.peer());
+        let run = driver::run(channel, reader, requests);
+        match span {
+            None => run.await,
+            Some(span) => Box::pin(run.instrument(*span)).await,
+        }
         drop(place);
     }
 }

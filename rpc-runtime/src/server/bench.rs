@@ -31,10 +31,11 @@ impl Dispatching {
     /// # Errors
     /// Two methods of the service have the same id.
     pub fn new(service: impl Service) -> Result<Self, RpcError> {
-        let dispatcher = Dispatcher::new(&[Arc::new(service)], Dispatch::Inline)?;
+        let settings = ChannelSettings::default();
+        let dispatcher =
+            Dispatcher::new(&[Arc::new(service)], Dispatch::Inline, settings.observer)?;
         let nowhere = Transport::new(Nowhere, Nowhere, String::new());
-        let (channel, _) =
-            Channel::new(nowhere, ChannelSettings::default(), &Hello::default(), None)?;
+        let (channel, _) = Channel::new(nowhere, settings, &Hello::default(), None)?;
         channel.flush(clock());
         let (done, _done) = mpsc::channel(1);
         Ok(Self { channel, requests: Requests::new(Arc::new(dispatcher), done), _done })

@@ -20,6 +20,7 @@ use crate::context::current_runtime;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::handlers::Heartbeat;
+use crate::observe::{Observer, Side};
 use crate::pipeline::{Change, Watermarks};
 use crate::protocol::{Hello, HelloService};
 use crate::service::Service;
@@ -69,6 +70,7 @@ impl Default for ServerBuilder {
             connections: ConnectionLimits { total: 16_384, per_address: None },
             settings: ChannelSettings {
                 handshake_timeout: Some(Duration::from_secs(10)),
+                observer: Observer::new(Side::Server, true),
                 ..ChannelSettings::default()
             },
             initializer: None,
@@ -246,6 +248,16 @@ impl ServerBuilder {
         self
     }
 
+    /// Whether calls and connections are counted, with the `metrics` facade. Default `true`.
+    ///
+    /// Without a recorder that costs next to nothing. The recorder must be installed before the
+    /// server is bound: the handles of its methods are made then. What is counted is in
+    /// `docs/observability.md`.
+    pub fn metrics(mut self, on: bool) -> Self {
+        self.settings.observer = Observer::new(Side::Server, on);
+        self
+    }
+
     /// Adds handlers to the pipeline of each new connection.
     pub fn pipeline(mut self, handlers: impl Fn() -> Vec<Change> + Send + Sync + 'static) -> Self {
         self.initializer = Some(Arc::new(handlers));
@@ -283,7 +295,9 @@ impl ServerBuilder {
         if self.services.is_empty() {
             tracing::warn!(%uri, "nothing is provided: name services with `provide`");
         }
-        let dispatcher = Dispatcher::new(&self.services, self.dispatch)?;
+        let observer = self.settings.observer;
+        observer.describe();
+        let dispatcher = Dispatcher::new(&self.services, self.dispatch, observer)?;
         let listen = self.listen_settings()?;
         let bound = Bound::new(&uri, self.event_loops, &listen).await?;
         let local_uri = bound.local_uri(&uri).clone();

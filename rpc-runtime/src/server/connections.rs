@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::channel::Channel;
 use crate::error::RpcError;
+use crate::observe::RefusedConnection;
 use crate::status::Status;
 
 /// How many connections a server takes.
@@ -76,37 +77,38 @@ impl Connections {
     ///
     /// # Errors
     /// A limit is reached, or the server is ending. The message is for the peer.
-    pub(super) fn admit(self: &Arc<Self>, peer: &str) -> Result<Place, RpcError> {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        peer: &str,
+    ) -> Result<Place, (RefusedConnection, RpcError)> {
         let ConnectionLimits { total, per_address } = self.limits;
         let mut state = self.lock();
         match &state.phase {
             Phase::Serving => {}
             // Not greeted and sent away, which would look like a provider that is there.
             Phase::Draining => {
-                return Err(RpcError::unavailable(
-                    "the provider is shutting down and takes no new connections",
-                ));
+                let why = "the provider is shutting down and takes no new connections";
+                return Err((RefusedConnection::Draining, RpcError::unavailable(why)));
             }
-            Phase::Closed(cause) => return Err(cause.clone()),
+            Phase::Closed(cause) => return Err((RefusedConnection::Draining, cause.clone())),
         }
         if state.taken >= total {
-            return Err(RpcError::new(
-                Status::Overloaded,
-                format!(
-                    "the provider has {total} connections and takes no more (`max_connections`)"
-                ),
-            ));
+            let why = format!(
+                "the provider has {total} connections and takes no more (`max_connections`)"
+            );
+            return Err((RefusedConnection::ServerFull, RpcError::new(Status::Overloaded, why)));
         }
         let address = per_address.and_then(|limit| Some((limit, address(peer)?)));
         if let Some((limit, address)) = address {
             let taken = state.by_address.entry(address).or_default();
             if *taken >= limit {
-                return Err(RpcError::new(
-                    Status::Overloaded,
-                    format!(
-                        "the provider has {limit} connections of {address} and takes no more \
-                         (`max_connections_per_address`)"
-                    ),
+                let why = format!(
+                    "the provider has {limit} connections of {address} and takes no more \
+                     (`max_connections_per_address`)"
+                );
+                return Err((
+                    RefusedConnection::AddressFull,
+                    RpcError::new(Status::Overloaded, why),
                 ));
             }
             *taken += 1;
@@ -198,7 +200,8 @@ mod tests {
         let connections = connections(2, None);
         let first = connections.admit("tcp://127.0.0.1:1").unwrap();
         let _second = connections.admit("memory://x#client").unwrap();
-        let refused = connections.admit("tcp://127.0.0.1:2").unwrap_err();
+        let (reason, refused) = connections.admit("tcp://127.0.0.1:2").unwrap_err();
+        assert_eq!(reason, RefusedConnection::ServerFull);
         assert!(
             refused.is_overloaded() && refused.message().contains("2 connections"),
             "{refused}"
@@ -212,7 +215,8 @@ mod tests {
         let connections = connections(100, Some(2));
         let places: Vec<_> =
             (1..=2).map(|port| connections.admit(&format!("tcp://10.0.0.1:{port}"))).collect();
-        let refused = connections.admit("tcp://10.0.0.1:3").unwrap_err();
+        let (reason, refused) = connections.admit("tcp://10.0.0.1:3").unwrap_err();
+        assert_eq!(reason, RefusedConnection::AddressFull);
         assert!(refused.message().contains("2 connections of 10.0.0.1"), "{refused}");
         assert!(connections.admit("tcp://[::ffff:10.0.0.1]:3").is_err(), "the same in IPv6");
         let _other = connections.admit("tcp://10.0.0.2:1").unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::descriptor::{Dispatch, MethodDescriptor};
 use crate::error::RpcError;
+use crate::observe::{CallMetrics, Observer};
 use crate::service::Service;
 
 /// A method that holds the thread longer than this delays others noticeably.
@@ -30,6 +31,8 @@ pub(super) struct Dispatcher {
 pub(super) struct Route {
     pub(super) service: Arc<dyn Service>,
     pub(super) method: &'static MethodDescriptor,
+    /// If metrics are on.
+    pub(super) metrics: Option<Arc<CallMetrics>>,
     mode: Dispatch,
     /// Calls still to be spawned because the method held the thread.
     spawn_next: AtomicU32,
@@ -60,13 +63,18 @@ impl Hasher for IdHasher {
 }
 
 impl Dispatcher {
-    pub(super) fn new(services: &[Arc<dyn Service>], default: Dispatch) -> Result<Self, RpcError> {
+    pub(super) fn new(
+        services: &[Arc<dyn Service>],
+        default: Dispatch,
+        observer: Observer,
+    ) -> Result<Self, RpcError> {
         let mut routes: HashMap<u64, Route, _> = HashMap::default();
         for service in services {
             for &method in service.descriptor().methods() {
                 let route = Route {
                     service: Arc::clone(service),
                     method,
+                    metrics: CallMetrics::new(observer, method),
                     mode: method.dispatch_mode().unwrap_or(default),
                     spawn_next: AtomicU32::new(0),
                     penalty: AtomicU32::new(FIRST_SPAWNED),
@@ -133,6 +141,7 @@ impl Route {
 mod tests {
     use super::*;
     use crate::descriptor::{ServiceDescriptor, ServiceKey};
+    use crate::observe::Side;
     use crate::service::{Dispatched, Request, unknown_method};
 
     static METHOD: MethodDescriptor =
@@ -157,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_method_that_is_slow_once_is_soon_tried_again_and_one_that_always_is_seldom() {
-        let dispatcher = Dispatcher::new(&[Arc::new(Provider)], Dispatch::Inline).unwrap();
+        let off = Observer::new(Side::Server, false);
+        let dispatcher = Dispatcher::new(&[Arc::new(Provider)], Dispatch::Inline, off).unwrap();
         let route = dispatcher.route(METHOD.id()).unwrap();
         let slow = || {
             route.runs_in_place();

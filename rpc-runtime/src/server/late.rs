@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use crate::buffer;
 use crate::channel::{Channel, Source, Ticket, pump};
 use crate::context::Context;
 use crate::error::RpcError;
+use crate::observe::OwnedCall;
 use crate::protocol::payload::Form;
 use crate::protocol::{Flags, Frame, Header, Kind, Output, error_answer};
 use crate::service::{BoxCall, Finished};
@@ -21,6 +23,7 @@ pub(super) struct Late {
     channel: Arc<Channel>,
     ticket: Ticket,
     request: Header,
+    observed: OwnedCall,
     /// The server is not done before this is.
     _done: mpsc::Sender<()>,
 }
@@ -36,22 +39,25 @@ impl Late {
         channel: Arc<Channel>,
         ticket: Ticket,
         request: Header,
+        observed: OwnedCall,
         done: mpsc::Sender<()>,
     ) -> Self {
-        Self { channel, ticket, request, _done: done }
+        Self { channel, ticket, request, observed, _done: done }
     }
 
     /// Sends the items of a result that is a stream; its answer is on the way.
     pub(super) async fn send_items(self, source: Box<dyn Source>, form: Form) {
         let items = self.channel.outgoing_stream(self.request.id, self.ticket);
-        pump(items, source, form).await;
+        pump(items, source, form).instrument(self.observed.span().clone()).await;
     }
 }
 
 /// Runs a call to its end and sends the answer.
-pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
+pub(super) async fn run(mut late: Late, mut context: Context, mut call: BoxCall) {
     let deadline = context.deadline;
+    let span = late.observed.span().clone();
     let finished = poll_fn(|cx| {
+        let _inside = span.enter();
         let mut body = Output::from(buffer::take());
         match caught(|| context.enter(|| Ok(call.poll_into(cx, &mut body)))) {
             Ok(Poll::Pending) => {
@@ -72,6 +78,8 @@ pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
         }
         _ => finished.await,
     };
+    let status = result.as_ref().map_or_else(RpcError::status, |finished| finished.status);
+    late.observed.ended(status);
     let Late { channel, ticket, request, .. } = &late;
     if request.kind == Kind::Oneway {
         if let Err(error) = result {

@@ -11,6 +11,7 @@ use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 use super::dispatcher::{Dispatcher, Route};
 use super::late::{self, Late, answer_header, caught};
@@ -20,6 +21,7 @@ use crate::channel::{Channel, clock};
 use crate::context::Context;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
+use crate::observe::{self, OwnedCall, RefusedRequest};
 use crate::protocol::payload::{self, Form};
 use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output, error_answer};
 use crate::service::{BoxCall, Finished, Request};
@@ -117,7 +119,7 @@ impl Requests {
     }
 
     /// Starts one request: answers it, or lets it go on in a task of its own. Says whether its
-    /// method was polled here.
+    /// method was polled here, and what time it is after that.
     fn start(
         &mut self,
         channel: &Arc<Channel>,
@@ -125,13 +127,13 @@ impl Requests {
         now: Instant,
         in_place: bool,
         cx: &mut task::Context<'_>,
-    ) -> bool {
+    ) -> (bool, Instant) {
         let header = frame.header;
         let accepted = match Self::accept(&self.dispatcher, channel, frame, now) {
             Ok(accepted) => accepted,
             Err(error) => {
-                self.fail(channel, &header, &error.unexecuted());
-                return false;
+                self.refuse(channel, &header, RefusedRequest::from_status(error.status()), error);
+                return (false, clock());
             }
         };
         let Accepted { route, request, mut context } = accepted;
@@ -143,6 +145,9 @@ impl Requests {
         if in_place {
             route.runs_in_place();
         }
+        let span = observe::server_call(route.method, header.id, channel.peer());
+        route.metrics.iter().for_each(|metrics| metrics.began());
+        let inside = span.enter();
         let start = self.bodies.len();
         // The method's code begins with the first poll, its arguments' with the decoding.
         let begun = caught(|| {
@@ -157,17 +162,30 @@ impl Requests {
                 }
             })
         });
+        drop(inside);
+        let after = clock();
+        let ended = |status| {
+            if let Some(metrics) = &route.metrics {
+                metrics.ended(status, after.saturating_duration_since(now));
+            }
+            observe::ended(&span, status);
+        };
         match begun {
-            Ok(Begun::Finished(finished)) => self.finish(channel, &header, finished, start),
+            Ok(Begun::Finished(finished)) => {
+                ended(finished.status);
+                self.finish(channel, &header, finished, start, &span);
+            }
             Ok(Begun::Running(call)) => {
-                self.spawn(channel, &header, mode, |late| late::run(late, context, call));
+                let observed = OwnedCall::running(route.metrics.clone(), now, span);
+                self.spawn(channel, &header, mode, observed, |late| late::run(late, context, call));
             }
             Err(error) => {
+                ended(error.status());
                 self.bodies.truncate(start);
                 self.fail(channel, &header, &error);
             }
         }
-        in_place
+        (in_place, after)
     }
 
     /// Answers with what was encoded behind `start`.
@@ -177,6 +195,7 @@ impl Requests {
         request: &Header,
         finished: Finished,
         start: usize,
+        span: &Span,
     ) {
         if request.kind == Kind::Oneway {
             self.bodies.truncate(start);
@@ -189,8 +208,22 @@ impl Requests {
             // Its items may come only after the answer.
             self.append_answers(channel, clock());
             let form = Form::of(request.flags);
-            self.spawn(channel, request, Dispatch::Spawn, |late| late.send_items(source, form));
+            let rest = OwnedCall::over(span.clone());
+            let send = |late: Late| late.send_items(source, form);
+            self.spawn(channel, request, Dispatch::Spawn, rest, send);
         }
+    }
+
+    /// Answers a request that reaches no method.
+    fn refuse(
+        &mut self,
+        channel: &Channel,
+        request: &Header,
+        reason: RefusedRequest,
+        error: RpcError,
+    ) {
+        channel.settings().observer.request_refused(reason);
+        self.fail(channel, request, &error.unexecuted());
     }
 
     fn fail(&mut self, channel: &Channel, request: &Header, error: &RpcError) {
@@ -220,6 +253,7 @@ impl Requests {
         channel: &Arc<Channel>,
         request: &Header,
         mode: Dispatch,
+        observed: OwnedCall,
         run: impl FnOnce(Late) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
@@ -227,7 +261,7 @@ impl Requests {
         // A closed channel has nobody who would hear the answer.
         let oneway = request.kind == Kind::Oneway;
         let Some(ticket) = channel.start_work(request.id, oneway) else { return };
-        let late = Late::new(Arc::clone(channel), ticket, *request, self.done.clone());
+        let late = Late::new(Arc::clone(channel), ticket, *request, observed, self.done.clone());
         let future = run(late);
         let task = if mode == Dispatch::Blocking {
             let runtime = tokio::runtime::Handle::current();
@@ -287,13 +321,12 @@ impl RequestHandler for Requests {
                      (`max_concurrent_requests`)",
                     channel.settings().max_concurrent_requests
                 );
-                let error = RpcError::new(Status::Overloaded, full).unexecuted();
+                let error = RpcError::new(Status::Overloaded, full);
                 drop(channel.incoming_stream(&frame.header));
-                self.fail(channel, &frame.header, &error);
+                self.refuse(channel, &frame.header, RefusedRequest::ConnectionFull, error);
                 continue;
             }
-            let polled = self.start(channel, frame, before, in_place, cx);
-            let after = clock();
+            let (polled, after) = self.start(channel, frame, before, in_place, cx);
             let held = after.saturating_duration_since(before);
             let slow = held > IN_PLACE_BUDGET;
             // The rest of the batch has waited long enough, and its answers, too.

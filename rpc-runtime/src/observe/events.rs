@@ -1,0 +1,136 @@
+//! What happens seldom enough that its handle is looked up each time.
+
+use std::time::Duration;
+
+use metrics::Label;
+
+use super::{Observer, names};
+use crate::status::Status;
+
+/// Why a request reached no method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "the limits that give some of the reasons are being built")]
+pub(crate) enum RefusedRequest {
+    /// No such method is provided.
+    NotFound,
+    /// Its payload is over the limit.
+    TooLarge,
+    /// What came breaks the protocol's rules.
+    Malformed,
+    /// Too many requests of its connection are in work.
+    ConnectionFull,
+    /// Too many requests of the whole server are in work.
+    ServerFull,
+    /// The server is ending.
+    Draining,
+}
+
+impl RefusedRequest {
+    /// What a status says of a request that was answered before it reached a method.
+    pub(crate) fn from_status(status: Status) -> Self {
+        match status {
+            Status::NotFound => Self::NotFound,
+            Status::TooLarge => Self::TooLarge,
+            Status::Overloaded => Self::ConnectionFull,
+            Status::Unavailable => Self::Draining,
+            _ => Self::Malformed,
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::TooLarge => "too_large",
+            Self::Malformed => "malformed",
+            Self::ConnectionFull => "connection_full",
+            Self::ServerFull => "server_full",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Why a connection was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusedConnection {
+    /// The server has as many as it may.
+    ServerFull,
+    /// That address has as many as it may.
+    AddressFull,
+    /// It was not set up in time, or not as it has to be.
+    Handshake,
+    /// The server is ending.
+    Draining,
+}
+
+impl RefusedConnection {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::ServerFull => "server_full",
+            Self::AddressFull => "address_full",
+            Self::Handshake => "handshake",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// How an ending came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "the ending that gives it is being built")]
+pub(crate) enum DrainOutcome {
+    /// All that was in work is done.
+    Complete,
+    /// Its time was over, or somebody was impatient.
+    CutOff,
+}
+
+impl Observer {
+    /// A request was answered with an error before it reached a method.
+    pub(crate) fn request_refused(self, reason: RefusedRequest) {
+        self.count(&names::REQUESTS_REFUSED, Some((names::REASON, reason.label())));
+    }
+
+    /// A connection was accepted and closed without being served.
+    pub(crate) fn connection_refused(self, reason: RefusedConnection) {
+        self.count(&names::CONNECTIONS_REFUSED, Some((names::REASON, reason.label())));
+    }
+}
+
+#[allow(dead_code, reason = "the parts that call these are being built")]
+impl Observer {
+    /// A ping was written.
+    pub(crate) fn heartbeat_sent(self) {
+        self.count(&names::HEARTBEATS_SENT, None);
+    }
+
+    /// A ping was not answered in time.
+    pub(crate) fn heartbeat_missed(self) {
+        self.count(&names::HEARTBEATS_MISSED, None);
+    }
+
+    /// A pong came so long after its ping.
+    pub(crate) fn heartbeat_answered(self, after: Duration) {
+        self.histogram(&names::HEARTBEAT_RTT, Vec::new()).record(after);
+    }
+
+    /// An attempt to make a lost connection again has ended.
+    pub(crate) fn reconnected(self, connected: bool) {
+        let outcome = if connected { "connected" } else { "failed" };
+        self.count(&names::RECONNECTS, Some((names::OUTCOME, outcome)));
+    }
+
+    /// A client or a server has ended after it let its calls finish.
+    pub(crate) fn drained(self, outcome: DrainOutcome) {
+        let outcome = match outcome {
+            DrainOutcome::Complete => "complete",
+            DrainOutcome::CutOff => "cut_off",
+        };
+        self.count(&names::DRAINS, Some((names::OUTCOME, outcome)));
+    }
+}
+
+impl Observer {
+    fn count(self, metric: &names::Metric, label: Option<(&'static str, &'static str)>) {
+        let label = label.map(|(key, value)| Label::from_static_parts(key, value));
+        self.counter(metric, label.into_iter().collect()).increment(1);
+    }
+}
