@@ -15,7 +15,8 @@ use crate::expand::type_name;
 const MAX_ARGUMENTS: usize = 16;
 
 /// Inherent methods of every stub, which would hide a remote method of the same name.
-const RESERVED: &[&str] = &["with_timeout", "with_metadata"];
+const RESERVED: &[&str] =
+    &["with_timeout", "with_encoding", "with_wait_for_ready", "with_metadata"];
 
 /// The trait itself and its items that are no methods.
 pub(crate) fn contract(contract: &ItemTrait, errors: &mut Errors) {

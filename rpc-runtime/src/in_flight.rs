@@ -78,6 +78,8 @@ pub(crate) struct InFlight {
     admitted: usize,
     admitted_bytes: usize,
     sent: usize,
+    /// There was an answer.
+    answered: bool,
     /// How many may be sent at a time as far as this end goes,
     max: usize,
     /// and how many with the peer's word.
@@ -99,6 +101,7 @@ impl InFlight {
             admitted: 0,
             admitted_bytes: 0,
             sent: 0,
+            answered: false,
             max,
             limit: max,
             earliest: None,
@@ -200,6 +203,11 @@ impl InFlight {
         true
     }
 
+    /// Whether any call was answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answered
+    }
+
     /// The call was answered. Returns whom to wake; `None` if nobody waits for this answer. A body
     /// in `whole` is kept there, another one copied.
     pub(crate) fn answer(
@@ -216,6 +224,7 @@ impl InFlight {
             slot.body.clear();
             slot.body.extend_from_slice(body);
         }
+        self.answered = true;
         self.end(header.id, |_| Completion::Answered(header, whole))
     }
 

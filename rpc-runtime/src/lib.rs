@@ -44,6 +44,8 @@
 //! | call it | the generated `…Client`, [`Client`], [`ClientBuilder`] |
 //! | choose how values are written | [`Encoding`] |
 //! | send large bytes without a copy | [`Blob`] |
+//! | see where a client's connections stand | [`Client::connections`], [`Client::state_changes`] |
+//! | wait for providers, or not, and end a client | [`Client::with_wait_for_ready`], [`Client::close`] |
 //! | know who calls and how long is left | [`Context`] |
 //! | know what went wrong and whether to retry | [`RpcError`] |
 //! | know at once that a connection is dead | [`Heartbeat`] |
@@ -91,7 +93,9 @@ struct Readme;
 
 pub use certificate::PeerCertificate;
 pub use channel::ChannelHandle;
-pub use client::{Client, ClientBuilder, Encoding};
+pub use client::{
+    BackOff, Client, ClientBuilder, ConnectionInfo, ConnectionState, Encoding, StateChanges,
+};
 pub use context::{Context, Scope};
 pub use descriptor::{
     ArgumentDescriptor, Dispatch, MethodDescriptor, ServiceDescriptor, ServiceKey,

@@ -85,6 +85,11 @@ const _: () = {
         pub fn with_encoding(&self, encoding: ::rpc_runtime::Encoding) -> Self {
             Self::new(::rpc_runtime::Client::with_encoding(&self.__client, encoding))
         }
+        /// The same stub, whose calls wait for a connection, or do not.
+        #[must_use]
+        pub fn with_wait_for_ready(&self, wait: ::core::primitive::bool) -> Self {
+            Self::new(::rpc_runtime::Client::with_wait_for_ready(&self.__client, wait))
+        }
         /// The same stub with one more entry of metadata on each call.
         #[must_use]
         pub fn with_metadata(

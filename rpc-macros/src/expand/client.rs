@@ -83,6 +83,12 @@ fn inherent(service: &Service) -> TokenStream {
                 Self::new(#runtime::Client::with_encoding(&self.__client, encoding))
             }
 
+            /// The same stub, whose calls wait for a connection, or do not.
+            #[must_use]
+            #vis fn with_wait_for_ready(&self, wait: ::core::primitive::bool) -> Self {
+                Self::new(#runtime::Client::with_wait_for_ready(&self.__client, wait))
+            }
+
             /// The same stub with one more entry of metadata on each call.
             #[must_use]
             #vis fn with_metadata(

@@ -10,7 +10,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::task::AbortHandle;
 
-use super::tail::going_away;
 use super::{
     Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, Source, State, clock, pump, wake_all,
 };
@@ -312,12 +311,7 @@ impl Core {
 
     /// Whether a new call with a payload of `bytes` bytes may be sent here.
     fn accepts(&self, bytes: usize) -> Result<(), CallError> {
-        let refused = match &self.state {
-            State::Open => None,
-            State::Draining => Some(going_away()),
-            State::Closed(cause) => Some(cause.clone()),
-        };
-        if let Some(error) = refused {
+        if let Some(error) = self.why_not_open() {
             return Err(CallError::NotOpen(error.unexecuted()));
         }
         self.fits(bytes).map_err(CallError::Failed)

@@ -12,13 +12,13 @@ use super::work::Work;
 use crate::error::RpcError;
 use crate::in_flight::InFlight;
 use crate::pipeline::Pipeline;
-use crate::protocol::{Frame, Hello, Output};
+use crate::protocol::{Frame, Hello, Kind, Output};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum State {
     Open,
-    /// The peer is about to close: what is in flight goes on, nothing new is sent.
-    Draining,
+    /// What is in flight goes on, nothing new is sent, for this reason.
+    Draining(RpcError),
     Closed(RpcError),
 }
 
@@ -54,6 +54,8 @@ pub(super) struct Core {
     pub(super) peer_hello: Option<Hello>,
     /// Who waits for the hello.
     pub(super) await_hello: Option<Waker>,
+    /// Who is told as soon as no new calls are taken.
+    pub(super) await_end: Option<Waker>,
     /// Why the peer is about to close, if it said so.
     pub(super) peer_error: Option<RpcError>,
     /// Set once this end has said that it is about to close: when it may, if the peer has not
@@ -85,6 +87,14 @@ impl Core {
     /// Takes on the duty to flush, unless somebody has it.
     pub(super) fn claim_duty(&mut self) -> bool {
         !std::mem::replace(&mut self.duty, true)
+    }
+
+    /// Why no new calls are taken; `None` while they are.
+    pub(super) fn why_not_open(&self) -> Option<RpcError> {
+        match &self.state {
+            State::Open => None,
+            State::Draining(cause) | State::Closed(cause) => Some(cause.clone()),
+        }
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -137,20 +147,27 @@ impl Core {
 
     /// One of the ends has said that it is about to close.
     pub(super) fn is_ending(&self) -> bool {
-        self.state == State::Draining || self.leaving.is_some()
+        self.is_draining() || self.leaving.is_some()
+    }
+
+    fn is_draining(&self) -> bool {
+        matches!(self.state, State::Draining(_))
     }
 
     /// What was written last says that or why the connection ends, and is not to be lost.
     pub(super) fn has_last_words(&self) -> bool {
-        self.explained || self.is_ending()
+        let drains = self.is_draining() && self.pipeline.closing().is_none();
+        self.explained || self.leaving.is_some() || drains
+    }
+
+    /// Calls or streams are under way.
+    pub(super) fn has_calls(&self) -> bool {
+        !self.in_flight.is_idle() || !self.streams.is_empty()
     }
 
     /// Neither calls of ours nor requests of the peer are under way, and all is written.
     pub(super) fn is_idle(&self) -> bool {
-        self.work.is_empty()
-            && self.in_flight.is_idle()
-            && self.streams.is_empty()
-            && self.is_flushed()
+        self.work.is_empty() && !self.has_calls() && self.is_flushed()
     }
 
     /// Nothing is left to be written, nor will be by somebody who promised.
@@ -182,9 +199,41 @@ impl Core {
         free.min(MAX_REQUESTS)
     }
 
+    /// No new calls are sent here, and none that wait for their turn. Says whether that is new.
+    pub(super) fn retire(&mut self, wakers: &mut Vec<Waker>) -> bool {
+        if self.state != State::Open {
+            return false;
+        }
+        let unused = RpcError::unavailable("the connection is no longer used");
+        self.in_flight.fail_queued(&unused, wakers);
+        self.state = State::Draining(unused);
+        wakers.extend(self.await_end.take());
+        wakers.extend(self.driver.take());
+        true
+    }
+
+    /// Tells the peer to send no new calls here. The caller has the duty to flush it if this says
+    /// so.
+    pub(super) fn go_away(&mut self, now: Instant) -> bool {
+        self.leaving = now.checked_add(LEAVING);
+        // A full buffer is no reason to keep it back, and nothing else can fail here.
+        let _ = self.write(Frame::of_kind(Kind::GoAway), now);
+        self.claim_duty()
+    }
+
+    /// Fails the calls and streams under way; no new calls are taken.
+    pub(super) fn fail_calls(&mut self, cause: &RpcError, wakers: &mut Vec<Waker>) {
+        self.in_flight.fail_all(cause, wakers);
+        self.streams.fail_all(cause, wakers);
+        if self.state == State::Open {
+            self.state = State::Draining(cause.clone());
+        }
+        wakers.extend(self.await_end.take());
+    }
+
     /// Whether an end that was announced can come now.
     pub(super) fn may_end(&self, now: Instant) -> bool {
-        let asked = self.state == State::Draining && self.is_idle();
+        let asked = self.is_draining() && self.is_idle();
         asked || self.leaves_at().is_some_and(|leaves_at| leaves_at <= now)
     }
 

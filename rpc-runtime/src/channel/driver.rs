@@ -238,6 +238,11 @@ impl<H: RequestHandler> Driver<H> {
             .may_read(self.channel.settings.max_concurrent_requests, self.handler.limits_reading());
         let turn = match core.pipeline.closing().cloned() {
             Some(cause) => {
+                if core.has_calls() || core.why_not_open().is_none() {
+                    // Nothing is read any more, so no answer can come: nobody is to wait for what
+                    // is still to be written, least of all if the peer takes nothing.
+                    core.fail_calls(&cause, &mut wakers);
+                }
                 let must_close = self.timers.must_close(now);
                 if core.is_flushed() || must_close { Turn::End(cause) } else { Turn::Wait }
             }
@@ -392,12 +397,7 @@ impl Channel {
     /// Fails the calls under way; the connection may still be saying its last words.
     fn fail_calls(&self, cause: &RpcError) {
         let mut wakers = Vec::new();
-        let mut core = self.lock();
-        core.in_flight.fail_all(cause, &mut wakers);
-        if core.state == State::Open {
-            core.state = State::Draining;
-        }
-        drop(core);
+        self.lock().fail_calls(cause, &mut wakers);
         wake_all(wakers);
     }
 }

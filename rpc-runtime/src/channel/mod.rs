@@ -174,6 +174,7 @@ impl Channel {
             inbox: Vec::new(),
             peer_hello: None,
             await_hello: None,
+            await_end: None,
             peer_error: None,
             leaving: None,
             explained: false,
@@ -256,9 +257,30 @@ impl Channel {
         .await
     }
 
-    /// Whether new calls may be sent here.
-    pub(crate) fn is_open(&self) -> bool {
-        self.lock().state == State::Open
+    /// Why no new calls may be sent here; `None` while they may.
+    pub(crate) fn why_not_open(&self) -> Option<RpcError> {
+        self.lock().why_not_open()
+    }
+
+    /// Wakes `waker`, outside of the lock, as soon as no new calls are taken here. One waker is
+    /// kept. If it is so already, it is not woken, and this returns why.
+    pub(crate) fn await_end(&self, waker: Waker) -> Option<RpcError> {
+        let mut core = self.lock();
+        let why = core.why_not_open();
+        if why.is_none() {
+            core.await_end = Some(waker);
+        }
+        why
+    }
+
+    /// Whether the peer has answered a call.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.lock().in_flight.has_answered()
+    }
+
+    /// Whether the connection has ended: nothing is under way any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.lock().state, State::Closed(_))
     }
 
     /// Whether the bytes that wait to be written are under the high watermark.
@@ -292,10 +314,7 @@ impl Channel {
             if matches!(core.state, State::Closed(_)) || core.leaving.is_some() {
                 return;
             }
-            core.leaving = now.checked_add(LEAVING);
-            // A full buffer is no reason to keep it back, and nothing else can fail here.
-            let _ = core.write(Frame::of_kind(Kind::GoAway), now);
-            core.claim_duty()
+            core.go_away(now)
         };
         if duty {
             drop(FlushDuty(self, now));
@@ -305,17 +324,23 @@ impl Channel {
     /// No new calls are sent here; the connection ends once nothing is under way.
     pub(crate) fn retire(&self) {
         let mut wakers = Vec::new();
-        {
-            let mut core = self.lock();
-            if core.state != State::Open {
-                return;
-            }
-            core.state = State::Draining;
-            let unused = RpcError::unavailable("the connection is no longer used");
-            core.in_flight.fail_queued(&unused, &mut wakers);
-            wakers.extend(core.driver.take());
-        }
+        self.lock().retire(&mut wakers);
         wake_all(wakers);
+    }
+
+    /// The same, and the peer is told.
+    pub(crate) fn leave(&self) {
+        let now = clock();
+        let mut wakers = Vec::new();
+        let duty = {
+            let mut core = self.lock();
+            // In one piece: the peer may close once it has answered what came before the goaway.
+            core.retire(&mut wakers) && core.go_away(now)
+        };
+        wake_all(wakers);
+        if duty {
+            drop(FlushDuty(self, now));
+        }
     }
 
     /// Tells the peer why, and closes once that has left.
@@ -345,6 +370,7 @@ impl Channel {
             core.streams.fail_all(&cause, &mut wakers);
             wakers.append(&mut core.await_room);
             wakers.extend(core.await_hello.take());
+            wakers.extend(core.await_end.take());
             let Core { pipeline, inbox, .. } = &mut *core;
             pipeline.channel_inactive(&cause, clock(), &mut ChannelTail::aside(inbox));
             core.state = State::Closed(cause);

@@ -57,6 +57,7 @@ pub(super) struct Reading<'c, 'a> {
     pub(super) state: &'c mut State,
     pub(super) peer_hello: &'c mut Option<Hello>,
     pub(super) await_hello: &'c mut Option<Waker>,
+    pub(super) await_end: &'c mut Option<Waker>,
     pub(super) wakers: &'c mut Vec<Waker>,
     pub(super) arrived: Arrived<'c, 'a>,
     /// What is to be said to the peer once the batch is through.
@@ -169,9 +170,11 @@ impl<'a> Reading<'_, 'a> {
                 read.unwrap_or_else(|Unwanted| self.stop_sender(header.id));
             }
             Kind::GoAway if *self.state == State::Open => {
-                *self.state = State::Draining;
+                let going_away = going_away();
                 // They were not sent, so another channel may do.
-                self.in_flight.fail_queued(&going_away(), self.wakers);
+                self.in_flight.fail_queued(&going_away, self.wakers);
+                *self.state = State::Draining(going_away);
+                self.wakers.extend(self.await_end.take());
             }
             // Only the first is of interest: it was said before anything relied on it.
             Kind::Hello if self.peer_hello.is_some() => {}
@@ -220,7 +223,7 @@ impl<'a> Reading<'_, 'a> {
 }
 
 /// Why no new calls are sent to a peer that has said that it is about to close.
-pub(super) fn going_away() -> RpcError {
+fn going_away() -> RpcError {
     RpcError::unavailable("the provider is shutting down and takes no new calls")
 }
 
@@ -254,6 +257,7 @@ impl Core {
             state,
             peer_hello,
             await_hello,
+            await_end,
             peer_error,
             ..
         } = self;
@@ -264,6 +268,7 @@ impl Core {
             state,
             peer_hello,
             await_hello,
+            await_end,
             peer_error,
             wakers,
             arrived,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::SinglePeer;
-use super::{Client, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker};
+use super::{
+    BackOff, Client, Connections, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker,
+};
 use crate::channel::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
 use crate::error::RpcError;
@@ -26,6 +28,10 @@ const MAX_CONNECTIONS: usize = 1_024;
 pub struct ClientBuilder {
     timeout: Duration,
     connect_timeout: Duration,
+    back_off: BackOff,
+    lazy: bool,
+    wait_for_ready: bool,
+    drain_timeout: Duration,
     connections: usize,
     encoding: Encoding,
     settings: ChannelSettings,
@@ -39,6 +45,10 @@ impl Default for ClientBuilder {
         Self {
             timeout: DEFAULT_TIMEOUT,
             connect_timeout: Duration::from_secs(5),
+            back_off: BackOff::default(),
+            lazy: false,
+            wait_for_ready: false,
+            drain_timeout: Duration::from_secs(10),
             connections: 1,
             encoding: Encoding::default(),
             settings: ChannelSettings {
@@ -58,6 +68,10 @@ impl fmt::Debug for ClientBuilder {
         f.debug_struct("ClientBuilder")
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
+            .field("back_off", &self.back_off)
+            .field("lazy", &self.lazy)
+            .field("wait_for_ready", &self.wait_for_ready)
+            .field("drain_timeout", &self.drain_timeout)
             .field("connections", &self.connections)
             .field("encoding", &self.encoding)
             .field("settings", &self.settings)
@@ -75,6 +89,37 @@ impl ClientBuilder {
     /// How long one connection attempt may take. Default 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a provider is left alone after an attempt that failed. Default: 100 ms, doubling to
+    /// 30 s, ±50 %.
+    pub fn back_off(mut self, back_off: BackOff) -> Self {
+        self.back_off = back_off;
+        self
+    }
+
+    /// Whether [`connect`](Self::connect) leaves the first attempt to the first call, and so succeeds
+    /// whether or not there is a provider. Default `false`. [`discover`](Self::discover) does so in
+    /// any case.
+    pub fn lazy(mut self, lazy: bool) -> Self {
+        self.lazy = lazy;
+        self
+    }
+
+    /// Whether calls wait for a connection within their deadlines, instead of failing at once while
+    /// there is none and none is being made: see [`Client::with_wait_for_ready`]. Default `false`.
+    /// It is about calls: [`connect`](Self::connect) makes one attempt, or none if it is
+    /// [lazy](Self::lazy).
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.wait_for_ready = wait;
+        self
+    }
+
+    /// How long [`Client::close`] lets the calls that are under way go on. Default 10 s; 0 cuts them
+    /// off at once.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
         self
     }
 
@@ -174,29 +219,36 @@ impl ClientBuilder {
     /// Connects to one provider. The connection is made again when it is lost and a call needs it.
     ///
     /// # Errors
-    /// The URI or the heartbeat is invalid, nobody answers there, or there is no tokio runtime.
+    /// The URI or a setting is invalid, nobody answers there, or there is no tokio runtime. If it is
+    /// [lazy](Self::lazy), it does not show here whether anybody answers.
     pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
         let settings = self.endpoint_settings()?;
         let uri = Uri::parse(uri.as_ref())?;
         transport::check(&uri, &settings.transport)?;
         let endpoint = Endpoint::new(uri, &settings);
-        endpoint.connected().await?;
-        Ok(self.client(Arc::new(SinglePeer(endpoint))))
+        if !self.lazy {
+            endpoint.connected().await?;
+        }
+        Ok(self.client(Arc::new(SinglePeer { endpoint, settings })))
     }
 
     /// # Errors
-    /// The heartbeat is invalid, or there is no tokio runtime.
+    /// A setting is invalid, or there is no tokio runtime.
     pub(crate) fn endpoint_settings(&self) -> Result<Arc<EndpointSettings>, RpcError> {
+        self.back_off.check()?;
         self.settings.heartbeat.check()?;
         Ok(Arc::new(EndpointSettings {
             channel: self.settings,
             initializer: self.initializer.clone(),
             connect_timeout: self.connect_timeout,
+            back_off: self.back_off,
+            drain_timeout: self.drain_timeout,
             connections: self.connections,
             transport: ConnectSettings {
                 #[cfg(feature = "tls")]
                 tls: self.tls.as_ref().map(Connector::new).transpose()?,
             },
+            all: Connections::new(),
             runtime: current_runtime()?,
         }))
     }
@@ -208,6 +260,7 @@ impl ClientBuilder {
             invoker,
             timeout: None,
             default_timeout: self.timeout,
+            wait_for_ready: self.wait_for_ready,
             encoding: self.encoding,
             metadata: None,
             methods: Methods::new(observer),

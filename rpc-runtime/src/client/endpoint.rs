@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::Invoker;
 use super::link::{Availability, Link};
+use super::{BackOff, Connections, Invoker};
 use crate::channel::{Channel, ChannelSettings, Initializer};
 use crate::error::RpcError;
 use crate::transport::ConnectSettings;
@@ -22,8 +22,12 @@ pub(crate) struct EndpointSettings {
     pub(crate) initializer: Option<Initializer>,
     pub(crate) connect_timeout: Duration,
     pub(crate) transport: ConnectSettings,
+    pub(crate) back_off: BackOff,
+    /// How long calls that are under way may take when the client is closed.
+    pub(crate) drain_timeout: Duration,
     /// Links of each endpoint, at least 1.
     pub(crate) connections: usize,
+    pub(crate) all: Arc<Connections>,
     /// Where connections live, whoever makes the call that needs one.
     pub(crate) runtime: Handle,
 }
@@ -83,8 +87,14 @@ impl Endpoint {
 
     /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
     /// attempt is made again.
-    pub(crate) fn retire(&self) {
-        self.links.iter().for_each(|link| link.retire());
+    pub(crate) fn retire(&self, why: &str) {
+        let why = RpcError::unavailable(why).with_peer(&self.uri).unexecuted();
+        self.links.iter().for_each(|link| link.close(why.clone(), Channel::retire));
+    }
+
+    /// There is a new provider at the address: it is tried at once when a call needs it.
+    pub(crate) fn announce(&self) {
+        self.links.iter().for_each(|link| link.announce());
     }
 
     /// A channel, after waiting for the first of the attempts that succeeds if need be. All links
@@ -124,44 +134,50 @@ impl Endpoint {
         self.links.iter().for_each(Link::begin);
     }
 
-    /// `channel` takes no more calls: its link is made again, at once, when a call needs it. So are
-    /// the others that take none: a provider that goes away says so on all of its connections, and a
-    /// call does not try them one by one.
+    /// `channel` takes no more calls: its link is made again when a call needs it.
     pub(crate) fn forget(&self, channel: &Arc<Channel>) {
-        let mut known = false;
-        for link in &self.links {
-            known |= link.forget(channel);
-        }
-        if known {
-            self.links.iter().for_each(|link| link.forget_unless_open());
-        }
+        self.links.iter().for_each(|link| link.forget(channel));
+    }
+}
+
+impl Drop for Endpoint {
+    /// Nobody can call here any more.
+    fn drop(&mut self) {
+        self.retire("the client is gone");
     }
 }
 
 /// The invoker of a client with one peer.
-pub(crate) struct SinglePeer(pub(crate) Endpoint);
+pub(crate) struct SinglePeer {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) settings: Arc<EndpointSettings>,
+}
 
 impl Invoker for SinglePeer {
     fn ready(&self) -> Option<Arc<Channel>> {
-        match self.0.availability() {
+        match self.endpoint.availability() {
             Availability::Ready(channel) => Some(channel),
             Availability::Connectable | Availability::BackingOff => None,
         }
     }
 
     fn acquire(&self) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {
-        Box::pin(self.0.connected())
+        Box::pin(self.endpoint.connected())
     }
 
     fn open(&self) -> Vec<Arc<Channel>> {
-        self.0.open().collect()
+        self.endpoint.open().collect()
     }
 
     fn discard(&self, channel: &Arc<Channel>) {
-        self.0.forget(channel);
+        self.endpoint.forget(channel);
     }
 
     fn describe(&self) -> String {
-        self.0.uri().to_string()
+        self.endpoint.uri().to_string()
+    }
+
+    fn settings(&self) -> &EndpointSettings {
+        &self.settings
     }
 }

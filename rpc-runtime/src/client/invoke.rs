@@ -216,10 +216,10 @@ impl Client {
                 // Nothing was sent, so another channel may be tried.
                 Err(CallError::NotOpen(error)) => {
                     self.invoker.discard(&channel);
-                    channels_left -= 1;
+                    channels_left = channels_left.saturating_sub(1);
                     // It may have waited in that one's queue.
                     now = clock();
-                    if channels_left == 0 {
+                    if channels_left == 0 && !self.wait_for_ready {
                         break Err(error.with_peer(channel.peer()));
                     }
                 }
@@ -233,14 +233,40 @@ impl Client {
         ClientCall::new(self.methods.as_deref(), method)
     }
 
+    /// A channel, within the deadline.
     async fn acquire(&self, deadline: Instant) -> Result<Arc<Channel>, RpcError> {
-        match tokio::time::timeout_at(deadline.into(), self.invoker.acquire()).await {
+        let mut last = None;
+        match tokio::time::timeout_at(deadline.into(), self.connected(&mut last)).await {
             Ok(result) => result.map_err(RpcError::unexecuted),
-            Err(_) => Err(RpcError::timeout(format!(
-                "the deadline passed before there was a connection to {}",
-                self.invoker.describe()
-            ))
-            .unexecuted()),
+            Err(_) => {
+                let to = self.invoker.describe();
+                let passed = format!("the deadline passed before there was a connection to {to}");
+                Err(match last {
+                    Some(error) => {
+                        RpcError::timeout(format!("{passed}: {error}")).with_source(&error)
+                    }
+                    None => RpcError::timeout(passed),
+                }
+                .unexecuted())
+            }
+        }
+    }
+
+    /// A channel, after as many attempts as the client's settings allow. `last` is why the last one
+    /// that failed did.
+    async fn connected(&self, last: &mut Option<RpcError>) -> Result<Arc<Channel>, RpcError> {
+        let all = &self.invoker.settings().all;
+        loop {
+            // Before the look: what changes during it is not missed.
+            let mark = all.mark();
+            if let Some(closed) = all.why_closed() {
+                return Err(closed);
+            }
+            match self.invoker.acquire().await {
+                Err(error) if self.wait_for_ready && !error.is_invalid() => *last = Some(error),
+                settled => return settled,
+            }
+            all.change_after(mark).await;
         }
     }
 

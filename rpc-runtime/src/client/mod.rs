@@ -1,6 +1,8 @@
 //! Calling services: [`Client`].
 
+mod back_off;
 mod builder;
+mod connections;
 mod encoding;
 mod endpoint;
 mod invoke;
@@ -13,7 +15,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use back_off::BackOff;
 pub use builder::ClientBuilder;
+pub(crate) use connections::Connections;
+pub use connections::{ConnectionInfo, ConnectionState, StateChanges};
 pub use encoding::Encoding;
 pub(crate) use endpoint::{Endpoint, EndpointSettings};
 pub use invoke::{call, notify};
@@ -40,6 +45,7 @@ pub struct Client {
     invoker: Arc<dyn Invoker>,
     timeout: Option<Duration>,
     default_timeout: Duration,
+    wait_for_ready: bool,
     encoding: Encoding,
     metadata: Option<Arc<Metadata>>,
     /// If metrics are on.
@@ -68,6 +74,64 @@ impl Client {
         let mut metadata = self.metadata.as_deref().cloned().unwrap_or_default();
         metadata.insert(key.into(), value.into());
         Self { metadata: Some(Arc::new(metadata)), ..self.clone() }
+    }
+
+    /// The same client, whose calls wait for a connection, or do not.
+    ///
+    /// A call that finds an attempt to connect under way waits for it in any case. When there is
+    /// none, and none is due ([`BackOff`]) or no provider is registered, a call fails at once, as
+    /// unavailable; with `true` it waits within its deadline for the next attempt, and for the ones
+    /// after that. When the deadline passes, its error has the last failure as the source. Nothing
+    /// was sent then. Default: what [`ClientBuilder::wait_for_ready`] says.
+    ///
+    /// This is gRPC's [wait for ready](https://grpc.io/docs/guides/wait-for-ready/).
+    #[must_use]
+    pub fn with_wait_for_ready(&self, wait: bool) -> Self {
+        Self { wait_for_ready: wait, ..self.clone() }
+    }
+
+    /// Where each connection stands, those that are being made or may be made included, and those
+    /// that drain at an address that has left the registry. In the order in which their addresses
+    /// became known.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.invoker.settings().all.infos()
+    }
+
+    /// Follows [`connections`](Self::connections).
+    ///
+    /// ```
+    /// # async fn follow(client: rpc_runtime::Client) {
+    /// let mut changes = client.state_changes();
+    /// while let Some(connections) = changes.changed().await {
+    ///     for connection in connections {
+    ///         println!("{}: {:?}", connection.uri, connection.state);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn state_changes(&self) -> StateChanges {
+        self.invoker.settings().all.changes()
+    }
+
+    /// Ends all connections, of every clone, without losing a call that was sent: no new call is
+    /// begun, the providers are told that none will come (goaway), calls and streams under way get
+    /// the time of [`ClientBuilder::drain_timeout`], and then the connections are closed. Calls that
+    /// are not done by then fail as unavailable, with this as the cause.
+    ///
+    /// New calls, and those that still waited for a connection or for their turn on it, fail at once
+    /// as unavailable; a retry elsewhere is safe. Attempts to connect are given up, and the registry
+    /// is no longer watched. To close a stub's client, `stub.as_ref().close()`.
+    ///
+    /// Done when no connection is left; so is every further call of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it was polled, the client is closed whether or not the future is dropped.
+    pub async fn close(&self) {
+        self.invoker.close();
+        let EndpointSettings { all, drain_timeout, runtime, .. } = self.invoker.settings();
+        all.close(*drain_timeout, runtime);
+        all.ended().await;
     }
 
     /// The connections that are open now.
@@ -107,4 +171,9 @@ pub(crate) trait Invoker: Send + Sync + 'static {
 
     /// What this leads to, for messages.
     fn describe(&self) -> String;
+
+    fn settings(&self) -> &EndpointSettings;
+
+    /// The client is about to be closed: no provider needs to be found any more.
+    fn close(&self) {}
 }

@@ -31,8 +31,38 @@ struct Shared {
 #[derive(Default)]
 struct Listing {
     endpoints: Arc<[Arc<Endpoint>]>,
+    /// The same, with what is registered there.
+    providers: Vec<Provider>,
     /// What is registered under the name but does not fit, for messages.
     misfits: Vec<String>,
+}
+
+/// An address, with all that is registered for it.
+struct Provider {
+    endpoint: Arc<Endpoint>,
+    registrations: Vec<Registration>,
+}
+
+impl Provider {
+    /// There is a registration that was not there before.
+    fn is_announced_since(&self, old: &Self) -> bool {
+        self.registrations.iter().any(|new| !old.registrations.contains(new))
+    }
+}
+
+/// Tells a registration from another of the same address.
+#[derive(PartialEq, Eq)]
+struct Registration {
+    id: String,
+    epoch: u64,
+    started_ms: u64,
+}
+
+impl Registration {
+    fn of(instance: &Instance) -> Self {
+        let id = instance.id().to_owned();
+        Self { id, epoch: instance.epoch(), started_ms: instance.started_ms() }
+    }
 }
 
 impl Directory {
@@ -50,6 +80,15 @@ impl Directory {
 
     pub(super) fn endpoints(&self) -> Arc<[Arc<Endpoint>]> {
         Arc::clone(&self.shared.listing().endpoints)
+    }
+
+    pub(super) fn settings(&self) -> &EndpointSettings {
+        &self.shared.settings
+    }
+
+    /// The list stays as it is from now on.
+    pub(super) fn stop(&self) {
+        self.following.abort();
     }
 
     pub(super) fn describe(&self) -> String {
@@ -117,7 +156,7 @@ impl Shared {
     /// Takes over a complete list. Links to addresses that stay are kept, others are retired.
     fn take_over(&self, instances: &[Instance]) {
         let mut listing = self.listing();
-        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(instances.len());
+        let mut providers: Vec<Provider> = Vec::with_capacity(instances.len());
         listing.misfits.clear();
         for instance in instances {
             if !self.service.accepts(instance.version(), instance.group()) {
@@ -128,27 +167,42 @@ impl Shared {
                 });
                 continue;
             }
-            let known = |endpoint: &&Arc<Endpoint>| endpoint.uri().as_str() == instance.uri();
-            if endpoints.iter().any(|endpoint| known(&endpoint)) {
+            let registration = Registration::of(instance);
+            let is_there = |provider: &Provider| provider.endpoint.uri().as_str() == instance.uri();
+            if let Some(provider) = providers.iter_mut().find(|provider| is_there(provider)) {
+                provider.registrations.push(registration);
                 continue;
             }
-            match (listing.endpoints.iter().find(known), Uri::parse(instance.uri())) {
-                (Some(endpoint), _) => endpoints.push(Arc::clone(endpoint)),
-                (None, Ok(uri)) => endpoints.push(Arc::new(Endpoint::new(uri, &self.settings))),
+            let known = listing.providers.iter().find(|provider| is_there(provider));
+            let endpoint = match (known, Uri::parse(instance.uri())) {
+                (Some(provider), _) => Arc::clone(&provider.endpoint),
+                (None, Ok(uri)) => Arc::new(Endpoint::new(uri, &self.settings)),
                 (None, Err(error)) => {
                     tracing::warn!(service = %self.service, %error, "a registered address is not usable");
+                    continue;
                 }
+            };
+            providers.push(Provider { endpoint, registrations: vec![registration] });
+        }
+        let mut announced = Vec::new();
+        let mut gone = Vec::new();
+        for old in &listing.providers {
+            match providers.iter().find(|new| Arc::ptr_eq(&old.endpoint, &new.endpoint)) {
+                Some(new) if new.is_announced_since(old) => {
+                    announced.push(Arc::clone(&new.endpoint))
+                }
+                Some(_) => {}
+                None => gone.push(Arc::clone(&old.endpoint)),
             }
         }
-        let gone: Vec<Arc<Endpoint>> = listing
-            .endpoints
-            .iter()
-            .filter(|old| !endpoints.iter().any(|new| Arc::ptr_eq(old, new)))
-            .cloned()
-            .collect();
-        listing.endpoints = endpoints.into();
+        listing.endpoints = providers.iter().map(|new| Arc::clone(&new.endpoint)).collect();
+        let before = std::mem::replace(&mut listing.providers, providers);
         drop(listing);
+        drop(before);
         tracing::debug!(service = %self.service, providers = self.listing().endpoints.len(), "providers changed");
-        gone.iter().for_each(|endpoint| endpoint.retire());
+        announced.iter().for_each(|endpoint| endpoint.announce());
+        gone.iter()
+            .for_each(|endpoint| endpoint.retire("the address was withdrawn from the registry"));
+        self.settings.all.changed();
     }
 }

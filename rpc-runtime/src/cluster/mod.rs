@@ -13,7 +13,7 @@ use rpc_registry::Registry;
 use self::directory::Directory;
 use self::load_balancer::{LoadBalancer, RoundRobin};
 use crate::channel::Channel;
-use crate::client::{Availability, Client, ClientBuilder, Endpoint, Invoker};
+use crate::client::{Availability, Client, ClientBuilder, Endpoint, EndpointSettings, Invoker};
 use crate::descriptor::ServiceDescriptor;
 use crate::error::RpcError;
 
@@ -21,10 +21,10 @@ impl ClientBuilder {
     /// Finds the providers of `service` in `registry`, and follows their coming and going.
     ///
     /// It does not wait for a provider: until there is one, calls fail at once as unavailable, and a
-    /// retry is safe.
+    /// retry is safe; or they [wait](Self::wait_for_ready) for one.
     ///
     /// # Errors
-    /// The registry cannot be asked, the heartbeat is invalid, or there is no tokio runtime.
+    /// A setting is invalid, the registry cannot be asked, or there is no tokio runtime.
     pub async fn discover(
         self,
         registry: Arc<dyn Registry>,
@@ -115,5 +115,13 @@ impl Invoker for Cluster {
 
     fn describe(&self) -> String {
         self.directory.describe()
+    }
+
+    fn settings(&self) -> &EndpointSettings {
+        self.directory.settings()
+    }
+
+    fn close(&self) {
+        self.directory.stop();
     }
 }

@@ -1,0 +1,200 @@
+//! What can be seen of a client's connections: [`ConnectionInfo`], [`StateChanges`].
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::link::Link;
+use crate::channel::Channel;
+use crate::error::RpcError;
+
+/// Where one connection of a [`Client`](crate::Client) stands.
+///
+/// ```text
+///            a call                    hello
+///   Idle ─────────────▶ Connecting ─────────────▶ Ready
+///    ▲ ▲                 │      ▲                  │ │
+///    │ │          failed │      │ a call, later    │ │ lost
+///    │ │                 ▼      │                  │ └────▶ Idle; BackingOff if
+///    │ └──────────────── BackingOff                │        it was lost at once
+///    │   announced anew                            │ goaway
+///    └──────────────────────────────────────── Draining
+/// ```
+///
+/// From each of them an address that leaves the registry, or a client that is closed, leads to
+/// `Closed`, by way of `Draining` while calls are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// There is no connection. The next call makes one.
+    Idle,
+    /// An attempt is under way. Calls wait for it.
+    Connecting,
+    /// The provider has sent its hello. Calls are sent.
+    Ready,
+    /// There is a connection that takes no new calls and has not ended, since calls are under way
+    /// there; the provider is about to close, or the address is no longer in use. Unless it is the
+    /// latter, the next call makes a new connection at once, and the state is then that one's.
+    Draining,
+    /// The last attempt failed, or the last connections were lost at once. Calls fail at once, unless
+    /// they [wait](crate::Client::with_wait_for_ready). Once the pause is over the next call
+    /// connects; until there is one the state stays.
+    BackingOff,
+    /// The address has left the registry, or the client was closed. No connection is made again.
+    Closed,
+}
+
+/// One connection of a [`Client`](crate::Client), as it is at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The address.
+    pub uri: String,
+    /// Where it stands.
+    pub state: ConnectionState,
+    /// How many connections were made after the first one.
+    pub reconnects: u64,
+    /// Why the last attempt failed or the last connection took no more calls, whichever was later;
+    /// also while there is a new one. `None` until then.
+    pub last_error: Option<RpcError>,
+}
+
+/// Follows the connections of a [`Client`](crate::Client); made by
+/// [`Client::state_changes`](crate::Client::state_changes). It does not keep them open.
+pub struct StateChanges {
+    all: Weak<Connections>,
+    version: watch::Receiver<()>,
+}
+
+impl StateChanges {
+    /// All connections, once one of them has changed since the last call; the first call returns at
+    /// once. Changes in quick succession are coalesced; only the latest state counts. `None` when
+    /// the client's last clone was dropped and its connections have ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has consumed nothing; the next call returns what it would have returned.
+    pub async fn changed(&mut self) -> Option<Vec<ConnectionInfo>> {
+        self.version.changed().await.ok()?;
+        Some(self.all.upgrade()?.infos())
+    }
+}
+
+impl fmt::Debug for StateChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let now = self.all.upgrade().map(|all| all.infos());
+        f.debug_struct("StateChanges").field("now", &now).finish()
+    }
+}
+
+/// All links of a client, also those that are draining at addresses that are no longer in use.
+pub(crate) struct Connections {
+    links: Mutex<Links>,
+    /// Changes whenever a link or the list of providers does.
+    version: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Links {
+    /// In the order in which they were made.
+    known: Vec<Weak<Link>>,
+    closed: bool,
+}
+
+impl Connections {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { links: Mutex::default(), version: watch::Sender::new(()) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// # Errors
+    /// The client was closed, and so is the link to be.
+    pub(super) fn add(&self, link: &Arc<Link>) -> Result<(), RpcError> {
+        let mut links = self.lock();
+        links.known.retain(|known| known.strong_count() > 0);
+        links.known.push(Arc::downgrade(link));
+        if links.closed { Err(closed()) } else { Ok(()) }
+    }
+
+    fn all(&self) -> Vec<Arc<Link>> {
+        self.lock().known.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(super) fn infos(&self) -> Vec<ConnectionInfo> {
+        self.all().iter().map(|link| link.info()).collect()
+    }
+
+    /// One of them has changed, or which ones there are.
+    pub(crate) fn changed(&self) {
+        self.version.send_replace(());
+    }
+
+    pub(super) fn changes(self: &Arc<Self>) -> StateChanges {
+        let mut version = self.version.subscribe();
+        version.mark_changed();
+        StateChanges { all: Arc::downgrade(self), version }
+    }
+
+    /// A mark of what is so now, for [`change_after`](Self::change_after).
+    pub(super) fn mark(&self) -> watch::Receiver<()> {
+        self.version.subscribe()
+    }
+
+    /// Waits until something has changed since the mark, or an attempt is due. Cancel safe.
+    pub(super) async fn change_after(&self, mut mark: watch::Receiver<()>) {
+        // It ends with `self`.
+        let changed = async { mark.changed().await.unwrap_or_default() };
+        match self.all().iter().filter_map(|link| link.until()).min() {
+            Some(due) => tokio::time::timeout_at(due.into(), changed).await.unwrap_or_default(),
+            None => changed.await,
+        }
+    }
+
+    /// Why there are no more calls, once there are none.
+    pub(super) fn why_closed(&self) -> Option<RpcError> {
+        self.lock().closed.then(closed)
+    }
+
+    /// No new calls; those under way get so long, and then fail. The first time only.
+    pub(super) fn close(self: &Arc<Self>, budget: Duration, runtime: &Handle) {
+        if std::mem::replace(&mut self.lock().closed, true) {
+            return;
+        }
+        for link in self.all() {
+            link.close(closed(), Channel::leave);
+        }
+        self.changed();
+        let all = Arc::clone(self);
+        runtime.spawn(async move {
+            if tokio::time::timeout(budget, all.ended()).await.is_err() {
+                let why = "the client was closed before the call was done";
+                let channels: Vec<_> = all.all().iter().flat_map(|link| link.channels()).collect();
+                tracing::warn!(
+                    connections = channels.len(),
+                    "the drain timeout of a client passed"
+                );
+                channels.iter().for_each(|channel| channel.close(RpcError::unavailable(why)));
+            }
+        });
+    }
+
+    /// Waits until no connection is left of a client that was closed. Cancel safe.
+    pub(super) async fn ended(&self) {
+        let mut version = self.version.subscribe();
+        while self.all().iter().any(|link| !link.channels().is_empty()) {
+            if version.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn closed() -> RpcError {
+    RpcError::unavailable("the client was closed").unexecuted()
+}

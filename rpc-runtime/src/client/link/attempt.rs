@@ -1,0 +1,155 @@
+//! [`Attempt`]: the making of one connection.
+
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+use tracing::Instrument;
+
+use super::Link;
+use crate::channel::{Channel, driver};
+use crate::client::no_services::NoServices;
+use crate::error::RpcError;
+use crate::observe::{self, Side};
+use crate::protocol::Hello;
+use crate::transport::{self, Transport};
+
+/// What came of an attempt, once it is over.
+pub(super) type Outcome = watch::Receiver<Option<Result<Arc<Channel>, RpcError>>>;
+
+/// An attempt, as others see it. Dropping it gives the attempt up.
+pub(super) struct UnderWay {
+    outcome: Outcome,
+    _wanted: oneshot::Sender<()>,
+}
+
+impl UnderWay {
+    pub(super) fn outcome(&self) -> Outcome {
+        self.outcome.clone()
+    }
+}
+
+/// Waits for the end of an attempt. Cancel safe.
+pub(super) async fn wait(mut outcome: Outcome) -> Result<Arc<Channel>, RpcError> {
+    match outcome.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(given_up())),
+        Err(_) => Err(given_up()),
+    }
+}
+
+/// A connection attempt; if its task is dropped, those who wait for it are told.
+pub(super) struct Attempt {
+    /// Until it is settled.
+    link: Option<Arc<Link>>,
+    outcome: watch::Sender<Option<Result<Arc<Channel>, RpcError>>>,
+    unwanted: oneshot::Receiver<()>,
+}
+
+impl Attempt {
+    pub(super) fn new(link: Arc<Link>) -> (Self, UnderWay) {
+        let (outcome, seen) = watch::channel(None);
+        let (_wanted, unwanted) = oneshot::channel();
+        (Self { link: Some(link), outcome, unwanted }, UnderWay { outcome: seen, _wanted })
+    }
+
+    pub(super) async fn run(mut self) {
+        let Some(link) = self.link.clone() else { return };
+        let result = tokio::select! {
+            result = link.connect() => result,
+            _ = &mut self.unwanted => Err(given_up()),
+        };
+        self.settle(result);
+    }
+
+    fn settle(&mut self, result: Result<Arc<Channel>, RpcError>) {
+        if let Some(link) = self.link.take() {
+            // Whoever waited gets this connection, even if it has ended again by now.
+            self.outcome.send_replace(Some(link.settle(result)));
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.settle(Err(given_up()));
+    }
+}
+
+impl Link {
+    /// Connects, and waits for the provider's hello: an operating system takes connections for a
+    /// process that may never look at them, and nobody could say whether a call sent there was run.
+    async fn connect(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
+        let timeout = self.settings.connect_timeout;
+        let mut missing = "cannot connect: no answer";
+        let attempt = async {
+            let transport = transport::connect(&self.uri, &self.settings.transport).await?;
+            missing = "connected, but no hello came";
+            let channel = CloseUnlessGreeted(Some(self.open(transport)?));
+            channel.greeted().await
+        };
+        let outcome = tokio::time::timeout(timeout, attempt).await;
+        outcome
+            .unwrap_or_else(|_| Err(RpcError::unavailable(format!("{missing} within {timeout:?}"))))
+            .map_err(|error| error.with_peer(&self.uri).unexecuted())
+    }
+
+    /// Starts a channel over an open connection.
+    fn open(self: &Arc<Self>, transport: Transport) -> Result<Arc<Channel>, RpcError> {
+        let hello = Hello {
+            max_payload: u32::try_from(self.settings.channel.max_payload).unwrap_or(u32::MAX),
+            heartbeat_ms: self.settings.channel.heartbeat.hello_ms(),
+            ..Hello::default()
+        };
+        let initializer = self.settings.initializer.as_ref();
+        let (channel, reader) =
+            Channel::new(transport, self.settings.channel, &hello, initializer)?;
+        let driver = driver::run(Arc::clone(&channel), reader, NoServices);
+        let span = observe::connection(Side::Client, channel.peer());
+        let driven = Driven { link: Arc::clone(self), channel: Arc::clone(&channel) };
+        tokio::spawn(async move {
+            match span {
+                None => driver.await,
+                Some(span) => Box::pin(driver.instrument(*span)).await,
+            }
+            drop(driven);
+        });
+        Ok(channel)
+    }
+}
+
+/// A channel's task, which keeps the link; if it is dropped, the link is told all the same.
+struct Driven {
+    link: Arc<Link>,
+    channel: Arc<Channel>,
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        // A task that was dropped before its end has closed it already, or does so now.
+        self.channel.close(RpcError::unavailable("the connection's task was ended"));
+        self.link.ended(&self.channel);
+    }
+}
+
+/// A connection without a hello is of no use to anybody.
+struct CloseUnlessGreeted(Option<Arc<Channel>>);
+
+impl CloseUnlessGreeted {
+    async fn greeted(mut self) -> Result<Arc<Channel>, RpcError> {
+        if let Some(channel) = &self.0 {
+            channel.greeted().await?;
+        }
+        self.0.take().ok_or_else(given_up)
+    }
+}
+
+impl Drop for CloseUnlessGreeted {
+    fn drop(&mut self) {
+        if let Some(channel) = self.0.take() {
+            channel.close(RpcError::unavailable("the peer did not send its hello"));
+        }
+    }
+}
+
+fn given_up() -> RpcError {
+    RpcError::unavailable("the connection attempt was given up").unexecuted()
+}

@@ -1,0 +1,226 @@
+//! [`Link`]: one connection to an address, made again when it is lost.
+
+mod attempt;
+mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use self::attempt::{Attempt, UnderWay};
+use self::state::{Look, Moment, Progress};
+use super::back_off::random_fraction;
+use super::{ConnectionInfo, EndpointSettings};
+use crate::channel::{Channel, clock};
+use crate::error::RpcError;
+use crate::uri::Uri;
+
+/// One connection to an address. It is made when a call needs it. After a failed attempt it is left
+/// alone for a while, and calls fail at once.
+///
+/// A channel's lock is never taken by somebody who holds the link's.
+pub(super) struct Link {
+    uri: Uri,
+    settings: Arc<EndpointSettings>,
+    progress: Mutex<Progress<Channel, UnderWay>>,
+}
+
+/// What can be had at once.
+pub(crate) enum Availability {
+    Ready(Arc<Channel>),
+    /// An attempt is under way, or is due.
+    Connectable,
+    /// The last attempt failed and the next is not due, or none will be made.
+    BackingOff,
+}
+
+enum Found {
+    Settled(Result<Arc<Channel>, RpcError>),
+    Attempt(attempt::Outcome),
+}
+
+impl Link {
+    pub(super) fn new(uri: Uri, settings: Arc<EndpointSettings>) -> Arc<Self> {
+        let link = Arc::new(Self { uri, settings, progress: Mutex::new(Progress::new()) });
+        if let Err(closed) = link.settings.all.add(&link) {
+            link.close(closed, Channel::retire);
+        }
+        link
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress<Channel, UnderWay>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moment(&self) -> Moment<'_> {
+        let back_off = &self.settings.back_off;
+        Moment { now: clock(), back_off, fraction: random_fraction() }
+    }
+
+    pub(super) fn availability(&self) -> Availability {
+        match self.lock().look(clock()) {
+            Look::Ready(channel) => Availability::Ready(Arc::clone(channel)),
+            Look::Connecting(_) | Look::Due => Availability::Connectable,
+            Look::BackingOff { .. } | Look::Closed(_) => Availability::BackingOff,
+        }
+    }
+
+    /// A channel, after waiting for an attempt if need be. Dropping the future leaves the attempt
+    /// to the others that wait for it.
+    pub(super) async fn connected(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
+        match self.find() {
+            Found::Settled(result) => result,
+            Found::Attempt(outcome) => attempt::wait(outcome).await,
+        }
+    }
+
+    /// Begins an attempt, if one is due, that nobody waits for.
+    pub(super) fn begin(self: &Arc<Self>) {
+        // Whether there is a connection already is of no interest here.
+        let _ = self.find();
+    }
+
+    /// What there is, or the attempt that is under way, which this starts if one is due.
+    fn find(self: &Arc<Self>) -> Found {
+        let now = clock();
+        let mut progress = self.lock();
+        match progress.look(now) {
+            Look::Ready(channel) => return Found::Settled(Ok(Arc::clone(channel))),
+            Look::Connecting(attempt) => return Found::Attempt(attempt.outcome()),
+            Look::BackingOff { until, error } => {
+                return Found::Settled(Err(self.backing_off(until, now, error)));
+            }
+            Look::Closed(why) => return Found::Settled(Err(why.clone())),
+            Look::Due => {}
+        }
+        let (attempt, under_way) = Attempt::new(Arc::clone(self));
+        let outcome = under_way.outcome();
+        progress.begin(under_way);
+        drop(progress);
+        self.settings.all.changed();
+        // Not under the lock: a runtime that has ended drops the attempt here and now.
+        self.settings.runtime.spawn(attempt.run());
+        Found::Attempt(outcome)
+    }
+
+    /// Why a call fails at once.
+    fn backing_off(&self, until: Instant, now: Instant, cause: &RpcError) -> RpcError {
+        let left = until.saturating_duration_since(now).as_millis();
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or(u64::MAX).max(1));
+        let message = format!("{}; the next attempt is due in {left:?}", cause.message());
+        RpcError::unavailable(message).with_source(cause).with_peer(&self.uri).unexecuted()
+    }
+
+    /// Settles an attempt. Returns what those are told who wait for it.
+    ///
+    /// Here is the one place where an attempt is known to have succeeded or failed.
+    fn settle(
+        self: &Arc<Self>,
+        result: Result<Arc<Channel>, RpcError>,
+    ) -> Result<Arc<Channel>, RpcError> {
+        let made = result.as_ref().ok().cloned();
+        let told = self.lock().settle(result, self.moment());
+        match &told {
+            Ok(_) => tracing::debug!(uri = %self.uri, "connected"),
+            Err(error) => tracing::debug!(uri = %self.uri, %error, "connection attempt failed"),
+        }
+        self.settings.all.changed();
+        if let Some(channel) = made {
+            if told.is_err() {
+                channel.retire();
+            }
+            self.attend(&channel);
+        }
+        told
+    }
+
+    /// Hears of the channel's end from now on, and of one that has come already.
+    fn attend(self: &Arc<Self>, channel: &Arc<Channel>) {
+        let link = Arc::downgrade(self);
+        let waker = Waker::from(Arc::new(Attendant { link, channel: Arc::downgrade(channel) }));
+        if let Some(why) = channel.await_end(waker) {
+            self.leave(channel, why);
+        }
+        if channel.is_closed() {
+            self.ended(channel);
+        }
+    }
+
+    /// `channel` takes no new calls: the next one connects again.
+    fn leave(&self, channel: &Arc<Channel>, why: RpcError) {
+        let proven = channel.has_answered();
+        let left = self.lock().leave(channel, why, proven, self.moment());
+        if left {
+            self.settings.all.changed();
+        }
+    }
+
+    /// A call has found that `channel` takes none.
+    pub(super) fn forget(&self, channel: &Arc<Channel>) {
+        let why = channel.why_not_open();
+        let why = why.unwrap_or_else(|| RpcError::unavailable("the connection took no call"));
+        self.leave(channel, why);
+    }
+
+    /// The task of `channel` has ended.
+    fn ended(&self, channel: &Arc<Channel>) {
+        self.lock().ended(channel);
+        self.settings.all.changed();
+    }
+
+    /// The registry says that there is a new provider at this address: it is tried at once when a
+    /// call needs it.
+    pub(super) fn announce(&self) {
+        self.lock().announce();
+        self.settings.all.changed();
+    }
+
+    /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
+    /// attempt is made again. `end` is [`Channel::retire`] or [`Channel::leave`].
+    pub(super) fn close(&self, why: RpcError, end: fn(&Channel)) {
+        let channel = self.lock().close(why);
+        if let Some(channel) = channel {
+            end(&channel);
+        }
+        self.settings.all.changed();
+    }
+
+    /// The connections that have not ended.
+    pub(super) fn channels(&self) -> Vec<Arc<Channel>> {
+        let progress = self.lock();
+        let used = match progress.look(clock()) {
+            Look::Ready(channel) => Some(channel),
+            _ => None,
+        };
+        used.into_iter().chain(progress.draining()).cloned().collect()
+    }
+
+    /// When the pause between two attempts ends, if it is one.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.lock().until()
+    }
+
+    pub(super) fn info(&self) -> ConnectionInfo {
+        let progress = self.lock();
+        ConnectionInfo {
+            uri: self.uri.to_string(),
+            state: progress.state(),
+            reconnects: progress.reconnects(),
+            last_error: progress.last_error().cloned(),
+        }
+    }
+}
+
+/// Tells a link when its channel takes no more calls, in the very moment.
+struct Attendant {
+    link: Weak<Link>,
+    channel: Weak<Channel>,
+}
+
+impl Wake for Attendant {
+    fn wake(self: Arc<Self>) {
+        if let (Some(link), Some(channel)) = (self.link.upgrade(), self.channel.upgrade()) {
+            link.forget(&channel);
+        }
+    }
+}
