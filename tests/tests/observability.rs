@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use metrics::set_default_local_recorder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use rpc_runtime::{Client, Result, RpcError, Server, rpc_service};
+use rpc_runtime::pipeline::{Change, ChannelContext, ChannelHandler, Flow, Handled};
+use rpc_runtime::protocol::Frame;
+use rpc_runtime::{Client, Heartbeat, HeartbeatMode, Result, RpcError, Server, rpc_service};
 use rpc_tests::waiting::{soon, until};
 use tokio::runtime::Runtime;
 
@@ -149,7 +151,11 @@ fn real_calls_move_each_documented_metric_of_calls_and_connections() {
         });
         counted.look(&snapshots);
 
-        assert_eq!(counted.names(), documented(&["Calls", "Connections"]), "{uri}");
+        let moved = counted.names();
+        let expected = documented(&["Calls", "Connections"]);
+        let all = documented(&["Calls", "Connections", "Liveness and endings"]);
+        assert!(moved.is_superset(&expected), "{uri}: {:?}", expected.difference(&moved));
+        assert!(moved.is_subset(&all), "{uri}: {:?}", moved.difference(&all));
         let call = |side: &str, method: &str, status: &str| {
             counted.get(&format!(
                 "rpc_{side}_calls_total{{rpc_method=\"Watched/{method}\",\
@@ -184,6 +190,72 @@ fn real_calls_move_each_documented_metric_of_calls_and_connections() {
             assert!(bytes(received) > 100.0 && (0.0..=64.0).contains(&lost), "{uri}: {lost}");
         }
     }
+}
+
+/// Nothing leaves any more.
+struct Mute;
+impl ChannelHandler for Mute {
+    fn write(&mut self, _: &mut ChannelContext<'_>, _: &mut Frame<'_>) -> Handled {
+        Ok(Flow::Stop)
+    }
+}
+
+#[test]
+fn heartbeats_reconnects_and_endings_move_each_documented_metric_of_liveness() {
+    let recorder = DebuggingRecorder::new();
+    let _recorded = set_default_local_recorder(&recorder);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let second = Duration::from_secs(1);
+        let heartbeat = Heartbeat::default().interval(10 * second);
+        // Each end is asked in its turn.
+        for slow in [Side::Client, Side::Server] {
+            let of = |side| match slow == side {
+                true => heartbeat.mode(HeartbeatMode::Off),
+                false => heartbeat,
+            };
+            let server = Server::builder()
+                .provide(WatchedServer::new(Provider))
+                .heartbeat(of(Side::Server))
+                .max_connections(1)
+                .bind(format!("memory:liveness-{slow:?}"))
+                .await
+                .unwrap();
+            let client =
+                Client::builder().heartbeat(of(Side::Client)).connect(server.local_uri()).await;
+            let client = client.unwrap();
+            assert!(Client::builder().connect(server.local_uri()).await.is_err(), "it is full");
+            tokio::time::sleep(60 * second).await;
+            let muted = match slow {
+                Side::Client => client.channels(),
+                Side::Server => server.channels(),
+            };
+            muted[0].change(Change::add_first("mute", Mute)).unwrap();
+            tokio::time::sleep(60 * second).await;
+            let watched = WatchedClient::new(client.clone());
+            assert_eq!(watched.add(1, 2).await, Ok(3), "on a new connection");
+            client.close().await;
+            server.shutdown().await.unwrap();
+        }
+    });
+    let mut counted = Counted::default();
+    counted.look(&recorder.snapshotter());
+    let (moved, expected) = (counted.names(), documented(&["Liveness and endings"]));
+    assert!(moved.is_superset(&expected), "{:?}", expected.difference(&moved));
+    assert_eq!(counted.get("rpc_client_reconnects_total{outcome=\"connected\"}"), 2.0);
+    assert_eq!(counted.get("rpc_server_connections_refused_total{reason=\"server_full\"}"), 2.0);
+    assert_eq!(counted.get("rpc_server_drains_total{outcome=\"complete\"}"), 2.0);
+    for end in ["client", "server"] {
+        let missed = counted.get(&format!("rpc_{end}_heartbeats_missed_total{{}}"));
+        assert!((1.0..=3.0).contains(&missed), "{end}: {missed} missed");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Side {
+    Client,
+    Server,
 }
 
 #[test]

@@ -52,7 +52,7 @@ use self::tail::ChannelTail;
 use self::work::Work;
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
-use crate::handlers::{End, Heartbeat, HeartbeatHandler, HeartbeatStats, RefuseUnknown};
+use crate::handlers::{Heartbeat, HeartbeatHandler, HeartbeatStats, RefuseUnknown};
 use crate::in_flight::InFlight;
 use crate::observe::{ConnectionMetrics, Observer, Side};
 use crate::pipeline::{Change, Pipeline, Watermarks};
@@ -78,7 +78,7 @@ pub(crate) struct ChannelSettings {
     /// How long the peer may take for its first frame. `None`: somebody else sees to that.
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) heartbeat: Heartbeat,
-    pub(crate) end: End,
+    pub(crate) side: Side,
     pub(crate) observer: Observer,
 }
 
@@ -93,7 +93,7 @@ impl Default for ChannelSettings {
             slow_reader_timeout: Duration::from_secs(30),
             handshake_timeout: None,
             heartbeat: Heartbeat::default(),
-            end: End::Server,
+            side: Side::Server,
             observer: Observer::new(Side::Client, false),
         }
     }
@@ -183,7 +183,7 @@ impl Channel {
             // What this end tells, the peer may go by.
             guard::expect_interval(Duration::from_millis(hello.heartbeat_ms.into()));
         }
-        let handler = HeartbeatHandler::new(settings.heartbeat, settings.end);
+        let handler = HeartbeatHandler::new(settings.heartbeat, settings.side, settings.observer);
         let heartbeat = handler.stats();
         let mut changes = Vec::new();
         changes.extend(handler.idle_handler().map(|idle| Change::add_last("idle", idle)));

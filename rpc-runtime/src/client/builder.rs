@@ -11,7 +11,7 @@ use super::{
 use crate::channel::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
 use crate::error::RpcError;
-use crate::handlers::{End, Heartbeat};
+use crate::handlers::Heartbeat;
 use crate::observe::{Methods, Observer, Side};
 use crate::pipeline::{Change, Watermarks};
 use crate::transport::{self, ConnectSettings};
@@ -52,7 +52,7 @@ impl Default for ClientBuilder {
             connections: 1,
             encoding: Encoding::default(),
             settings: ChannelSettings {
-                end: End::Client,
+                side: Side::Client,
                 observer: Observer::new(Side::Client, true),
                 ..ChannelSettings::default()
             },

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::link::Link;
 use crate::channel::Channel;
 use crate::error::RpcError;
+use crate::observe::{DrainOutcome, Observer};
 
 /// Where one connection of a [`Client`](crate::Client) stands.
 ///
@@ -162,7 +163,7 @@ impl Connections {
     }
 
     /// No new calls; those under way get so long, and then fail. The first time only.
-    pub(super) fn close(self: &Arc<Self>, budget: Duration, runtime: &Handle) {
+    pub(super) fn close(self: &Arc<Self>, budget: Duration, runtime: &Handle, observer: Observer) {
         if std::mem::replace(&mut self.lock().closed, true) {
             return;
         }
@@ -172,7 +173,10 @@ impl Connections {
         self.changed();
         let all = Arc::clone(self);
         runtime.spawn(async move {
-            if tokio::time::timeout(budget, all.ended()).await.is_err() {
+            if tokio::time::timeout(budget, all.ended()).await.is_ok() {
+                observer.drained(DrainOutcome::Complete);
+            } else {
+                observer.drained(DrainOutcome::CutOff);
                 let why = "the client was closed before the call was done";
                 let channels: Vec<_> = all.all().iter().flat_map(|link| link.channels()).collect();
                 tracing::warn!(

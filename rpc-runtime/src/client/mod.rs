@@ -129,8 +129,8 @@ impl Client {
     /// Once it was polled, the client is closed whether or not the future is dropped.
     pub async fn close(&self) {
         self.invoker.close();
-        let EndpointSettings { all, drain_timeout, runtime, .. } = self.invoker.settings();
-        all.close(*drain_timeout, runtime);
+        let EndpointSettings { all, drain_timeout, runtime, channel, .. } = self.invoker.settings();
+        all.close(*drain_timeout, runtime, channel.observer);
         all.ended().await;
     }
 

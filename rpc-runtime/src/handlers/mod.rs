@@ -4,7 +4,6 @@ mod heartbeat;
 mod idle;
 mod refuse_unknown;
 
-pub(crate) use heartbeat::End;
 pub use heartbeat::{Heartbeat, HeartbeatHandler, HeartbeatMode, HeartbeatState, HeartbeatStats};
 pub use idle::{IdleEvent, IdleHandler, IdleKind};
 pub use refuse_unknown::RefuseUnknown;

@@ -9,7 +9,6 @@ use crate::status::Status;
 
 /// Why a request reached no method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the limits that give some of the reasons are being built")]
 pub(crate) enum RefusedRequest {
     /// No such method is provided.
     NotFound,
@@ -19,10 +18,6 @@ pub(crate) enum RefusedRequest {
     Malformed,
     /// Too many requests of its connection are in work.
     ConnectionFull,
-    /// Too many requests of the whole server are in work.
-    ServerFull,
-    /// The server is ending.
-    Draining,
 }
 
 impl RefusedRequest {
@@ -32,7 +27,6 @@ impl RefusedRequest {
             Status::NotFound => Self::NotFound,
             Status::TooLarge => Self::TooLarge,
             Status::Overloaded => Self::ConnectionFull,
-            Status::Unavailable => Self::Draining,
             _ => Self::Malformed,
         }
     }
@@ -43,8 +37,6 @@ impl RefusedRequest {
             Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
             Self::ConnectionFull => "connection_full",
-            Self::ServerFull => "server_full",
-            Self::Draining => "draining",
         }
     }
 }
@@ -75,7 +67,6 @@ impl RefusedConnection {
 
 /// How an ending came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the ending that gives it is being built")]
 pub(crate) enum DrainOutcome {
     /// All that was in work is done.
     Complete,
@@ -93,10 +84,7 @@ impl Observer {
     pub(crate) fn connection_refused(self, reason: RefusedConnection) {
         self.count(&names::CONNECTIONS_REFUSED, Some((names::REASON, reason.label())));
     }
-}
 
-#[allow(dead_code, reason = "the parts that call these are being built")]
-impl Observer {
     /// A ping was written.
     pub(crate) fn heartbeat_sent(self) {
         self.count(&names::HEARTBEATS_SENT, None);

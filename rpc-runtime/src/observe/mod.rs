@@ -17,9 +17,7 @@ mod tests;
 
 pub(crate) use calls::{CallMetrics, ClientCall, Methods, OwnedCall};
 pub(crate) use connection::ConnectionMetrics;
-#[allow(unused_imports, reason = "for the parts that drain")]
-pub(crate) use events::DrainOutcome;
-pub(crate) use events::{RefusedConnection, RefusedRequest};
+pub(crate) use events::{DrainOutcome, RefusedConnection, RefusedRequest};
 pub(crate) use spans::{connection, ended, sent, server_call};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};

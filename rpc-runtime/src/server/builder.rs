@@ -338,6 +338,7 @@ impl ServerBuilder {
         let mut server = Server {
             local_uri: local_uri.to_string(),
             drain_timeout: self.drain_timeout,
+            observer,
             leases: Vec::new(),
             accepting: bound.accept(&acceptor, &stopped, &listen).await?,
             stop,

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::signals::told_to_end;
 use super::{Accepting, Server};
 use crate::error::RpcError;
+use crate::observe::DrainOutcome;
 use crate::status::Status;
 
 /// What a registry is given in any case: to take back a registration is worth a moment even where
@@ -35,6 +36,7 @@ impl Server {
             result = self.end() => result,
             () = second_signal => {
                 let cut_off = self.connections.close_all("the server was ended at once");
+                self.observer.drained(DrainOutcome::CutOff);
                 let message = format!(
                     "a second signal ended the server at once: requests cut off: {}, connections: {}",
                     cut_off.requests, cut_off.connections
@@ -77,7 +79,10 @@ impl Server {
         let mut result = revoke_all(leases, now + for_registry).await;
         // Whoever still found an entry was told by then that nobody is served here any more.
         self.stop.send_replace(true);
-        if timeout_at(until, self.all_done.recv()).await.is_err() {
+        if timeout_at(until, self.all_done.recv()).await.is_ok() {
+            self.observer.drained(DrainOutcome::Complete);
+        } else {
+            self.observer.drained(DrainOutcome::CutOff);
             let why = "the server was shut down before the call was done";
             let cut_off = self.connections.close_all(why);
             tracing::warn!(

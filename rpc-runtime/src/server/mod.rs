@@ -27,6 +27,7 @@ pub use builder::ServerBuilder;
 use self::connections::Connections;
 use self::event_loops::EventLoops;
 use crate::channel::ChannelHandle;
+use crate::observe::Observer;
 
 /// A running server.
 ///
@@ -49,6 +50,7 @@ use crate::channel::ChannelHandle;
 pub struct Server {
     local_uri: String,
     drain_timeout: Duration,
+    observer: Observer,
     leases: Vec<Lease>,
     accepting: Accepting,
     /// Set to `true` once: tells the accept loop to stop.

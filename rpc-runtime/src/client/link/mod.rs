@@ -119,7 +119,13 @@ impl Link {
         result: Result<Arc<Channel>, RpcError>,
     ) -> Result<Arc<Channel>, RpcError> {
         let made = result.as_ref().ok().cloned();
-        let told = self.lock().settle(result, self.moment());
+        let (again, told) = {
+            let mut progress = self.lock();
+            (progress.was_connected(), progress.settle(result, self.moment()))
+        };
+        if again {
+            self.settings.channel.observer.reconnected(told.is_ok());
+        }
         match &told {
             Ok(_) => tracing::debug!(uri = %self.uri, "connected"),
             Err(error) => tracing::debug!(uri = %self.uri, %error, "connection attempt failed"),

@@ -99,6 +99,11 @@ impl<C, A> Progress<C, A> {
         result
     }
 
+    /// There was a connection before.
+    pub(super) fn was_connected(&self) -> bool {
+        self.connected > 0
+    }
+
     /// `connection` takes no new calls. `proven`: it was of use to somebody. Says whether it was the
     /// one in use.
     pub(super) fn leave(

@@ -7,12 +7,12 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-pub(crate) use settings::End;
 pub use settings::{Heartbeat, HeartbeatMode};
 pub use stats::{HeartbeatState, HeartbeatStats};
 
 use super::idle::{IdleEvent, IdleHandler, IdleKind};
 use crate::error::RpcError;
+use crate::observe::{Observer, Side};
 use crate::pipeline::{Change, ChannelContext, ChannelHandler, Flow, Handled};
 use crate::protocol::{Frame, Header, Hello, Kind};
 
@@ -30,7 +30,8 @@ const MAX_REMEMBERED: usize = 16;
 /// workers can't starve them.
 #[derive(Debug)]
 pub struct HeartbeatHandler {
-    end: End,
+    side: Side,
+    observer: Observer,
     /// What holds: this end's own settings, until the peer has told its interval.
     heartbeat: Heartbeat,
     greeted: bool,
@@ -58,17 +59,18 @@ impl HeartbeatHandler {
 
     /// The handler of the end that connected.
     pub fn client(heartbeat: Heartbeat) -> Self {
-        Self::new(heartbeat, End::Client)
+        Self::new(heartbeat, Side::Client, Observer::new(Side::Client, false))
     }
 
     /// The handler of the end that accepted.
     pub fn server(heartbeat: Heartbeat) -> Self {
-        Self::new(heartbeat, End::Server)
+        Self::new(heartbeat, Side::Server, Observer::new(Side::Server, false))
     }
 
-    pub(crate) fn new(heartbeat: Heartbeat, end: End) -> Self {
+    pub(crate) fn new(heartbeat: Heartbeat, side: Side, observer: Observer) -> Self {
         Self {
-            end,
+            side,
+            observer,
             heartbeat,
             greeted: false,
             replacing: false,
@@ -88,10 +90,10 @@ impl HeartbeatHandler {
     pub fn idle_handler(&self) -> Option<IdleHandler> {
         let interval = self.heartbeat.interval;
         let idle = IdleHandler::new().observe_output(true);
-        match (self.heartbeat.mode, self.end) {
+        match (self.heartbeat.mode, self.side) {
             (HeartbeatMode::Bidirectional, _) => Some(idle.reader(interval).writer(interval)),
-            (HeartbeatMode::Client, End::Client) => Some(idle.reader(interval)),
-            (HeartbeatMode::Client, End::Server) => Some(idle.all(interval)),
+            (HeartbeatMode::Client, Side::Client) => Some(idle.reader(interval)),
+            (HeartbeatMode::Client, Side::Server) => Some(idle.all(interval)),
             (HeartbeatMode::Off, _) => None,
         }
     }
@@ -102,7 +104,7 @@ impl HeartbeatHandler {
         // What to do about a damaged one is decided elsewhere.
         let (false, Ok(hello)) = (self.greeted, Hello::decode(hello)) else { return };
         self.greeted = true;
-        let agreed = self.heartbeat.agreed(self.end, hello.heartbeat_ms);
+        let agreed = self.heartbeat.agreed(self.side, hello.heartbeat_ms);
         if agreed == self.heartbeat || self.heartbeat.mode == HeartbeatMode::Off {
             return;
         }
@@ -115,7 +117,7 @@ impl HeartbeatHandler {
 
     /// This end waits for the client to ask.
     fn is_asked(&self) -> bool {
-        (self.heartbeat.mode, self.end) == (HeartbeatMode::Client, End::Server)
+        (self.heartbeat.mode, self.side) == (HeartbeatMode::Client, Side::Server)
     }
 
     /// Nothing has happened for so long that is a sign of life.
@@ -145,6 +147,8 @@ impl HeartbeatHandler {
         if self.pings.len() == MAX_REMEMBERED {
             self.pings.pop_front();
         }
+        self.count_missed();
+        self.observer.heartbeat_sent();
         self.pings.push_back(now);
         self.stats.update(|state| {
             state.sent = state.sent.saturating_add(1);
@@ -152,6 +156,13 @@ impl HeartbeatHandler {
         });
         let id = self.stats.state().sent;
         ctx.write(Frame::bare(Header { id, ..Header::new(Kind::Ping) }));
+    }
+
+    /// The last ping has had its time.
+    fn count_missed(&self) {
+        if self.stats.state().unanswered > 0 {
+            self.observer.heartbeat_missed();
+        }
     }
 
     /// A ping's id is its number. Answers to pings that were never sent, or have been answered, say
@@ -162,12 +173,12 @@ impl HeartbeatHandler {
         let later_known = usize::try_from(later).unwrap_or(usize::MAX);
         let at = self.pings.len().checked_sub(1).and_then(|last| last.checked_sub(later_known));
         let asked = at.and_then(|at| self.pings.get(at));
+        let rtt = asked.map(|asked| now.saturating_duration_since(*asked));
         self.stats.update(|state| {
             state.unanswered = later;
-            if let Some(asked) = asked {
-                state.answered(now.saturating_duration_since(*asked));
-            }
+            rtt.into_iter().for_each(|rtt| state.answered(rtt));
         });
+        rtt.into_iter().for_each(|rtt| self.observer.heartbeat_answered(rtt));
         // Answers come in the order of the pings: earlier ones get none any more.
         self.pings.drain(..at.map_or(0, |at| at + 1));
     }
@@ -213,11 +224,11 @@ impl ChannelHandler for HeartbeatHandler {
 
     fn user_event(&mut self, ctx: &mut ChannelContext<'_>, event: &(dyn Any + Send)) -> Handled {
         let Some(event) = event.downcast_ref::<IdleEvent>() else { return Ok(Flow::Next) };
-        match (self.heartbeat.mode, self.end, event.kind) {
-            (HeartbeatMode::Client, End::Server, IdleKind::All) => {
+        match (self.heartbeat.mode, self.side, event.kind) {
+            (HeartbeatMode::Client, Side::Server, IdleKind::All) => {
                 self.silent(ctx.now(), event.idle);
             }
-            (HeartbeatMode::Client, End::Client, IdleKind::Reader)
+            (HeartbeatMode::Client, Side::Client, IdleKind::Reader)
             | (HeartbeatMode::Bidirectional, _, IdleKind::Reader) => {
                 self.silent(ctx.now(), event.idle);
                 self.ping(ctx);
@@ -258,6 +269,7 @@ impl ChannelHandler for HeartbeatHandler {
     fn handle_timeout(&mut self, ctx: &mut ChannelContext<'_>) -> Handled {
         if let Some(silence) = self.silence.take() {
             let silent = ctx.now().saturating_duration_since(silence.since);
+            self.count_missed();
             ctx.close(self.gone(silent));
         }
         Ok(Flow::Next)

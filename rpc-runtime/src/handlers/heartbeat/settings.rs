@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::RpcError;
+use crate::observe::Side;
 
 /// Who asks whether the other end is still there. Dubbo's generations, as a choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,15 +27,6 @@ pub enum HeartbeatMode {
     Client,
     /// This end asks nothing and never closes for silence. It still answers.
     Off,
-}
-
-/// Which end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The one that connected.
-    Client,
-    /// The one that accepted.
-    Server,
 }
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -128,8 +120,8 @@ impl Heartbeat {
     }
 
     /// What holds at this `end` once the peer has told its interval.
-    pub(super) fn agreed(self, end: End, hello_ms: u32) -> Self {
-        let client_asks = self.mode == HeartbeatMode::Client && end == End::Server;
+    pub(super) fn agreed(self, side: Side, hello_ms: u32) -> Self {
+        let client_asks = self.mode == HeartbeatMode::Client && side == Side::Server;
         if hello_ms == 0 {
             // It answers, but it does not ask.
             let mode = if client_asks { HeartbeatMode::Bidirectional } else { self.mode };
@@ -163,36 +155,36 @@ mod tests {
     }
 
     /// Interval and timeout.
-    fn agreed(own: Heartbeat, end: End, hello_ms: u32) -> (Duration, Duration) {
-        let agreed = own.agreed(end, hello_ms);
+    fn agreed(own: Heartbeat, side: Side, hello_ms: u32) -> (Duration, Duration) {
+        let agreed = own.agreed(side, hello_ms);
         (agreed.interval, agreed.too_long())
     }
 
     #[test]
     fn both_ends_take_the_shorter_interval_and_scale_their_timeouts() {
-        for end in [End::Client, End::Server] {
-            assert_eq!(agreed(every(60 * SECOND), end, 10_000), (10 * SECOND, 30 * SECOND));
-            assert_eq!(agreed(every(10 * SECOND), end, 60_000), (10 * SECOND, 30 * SECOND));
-            assert_eq!(agreed(every(10 * SECOND), end, 0), (10 * SECOND, 30 * SECOND));
+        for side in [Side::Client, Side::Server] {
+            assert_eq!(agreed(every(60 * SECOND), side, 10_000), (10 * SECOND, 30 * SECOND));
+            assert_eq!(agreed(every(10 * SECOND), side, 60_000), (10 * SECOND, 30 * SECOND));
+            assert_eq!(agreed(every(10 * SECOND), side, 0), (10 * SECOND, 30 * SECOND));
             let patient = every(10 * SECOND).timeout(100 * SECOND);
-            assert_eq!(agreed(patient, end, 5_000), (5 * SECOND, 50 * SECOND));
+            assert_eq!(agreed(patient, side, 5_000), (5 * SECOND, 50 * SECOND));
         }
     }
 
     #[test]
     fn a_peer_cannot_make_this_end_ask_more_often_than_each_second() {
-        assert_eq!(agreed(every(60 * SECOND), End::Client, 1), (SECOND, 3 * SECOND));
-        assert_eq!(agreed(every(SECOND / 4), End::Client, 1), (SECOND / 4, SECOND * 3 / 4));
+        assert_eq!(agreed(every(60 * SECOND), Side::Client, 1), (SECOND, 3 * SECOND));
+        assert_eq!(agreed(every(SECOND / 4), Side::Client, 1), (SECOND / 4, SECOND * 3 / 4));
     }
 
     #[test]
     fn a_server_that_waits_for_pings_goes_by_the_interval_of_the_client() {
         let impatient = every(SECOND / 10).mode(HeartbeatMode::Client);
-        let client = every(60 * SECOND).agreed(End::Client, impatient.hello_ms());
-        let server = impatient.agreed(End::Server, every(60 * SECOND).hello_ms());
+        let client = every(60 * SECOND).agreed(Side::Client, impatient.hello_ms());
+        let server = impatient.agreed(Side::Server, every(60 * SECOND).hello_ms());
         assert_eq!(client.interval, SECOND, "which is what is granted");
         assert_eq!(server.too_long(), 3 * SECOND);
-        let unasked = impatient.agreed(End::Server, 0);
+        let unasked = impatient.agreed(Side::Server, 0);
         assert_eq!(unasked.mode, HeartbeatMode::Bidirectional, "the client never asks");
     }
 
@@ -223,9 +215,9 @@ mod tests {
             (long.timeout(Duration::MAX), 7),
             (every(SECOND / 1_000_000), u32::MAX),
         ] {
-            for end in [End::Client, End::Server] {
+            for side in [Side::Client, Side::Server] {
                 for mode in [HeartbeatMode::Bidirectional, HeartbeatMode::Client] {
-                    let (interval, timeout) = agreed(own.mode(mode), end, hello_ms);
+                    let (interval, timeout) = agreed(own.mode(mode), side, hello_ms);
                     assert!(timeout >= interval.saturating_mul(2), "{interval:?} {timeout:?}");
                 }
             }
