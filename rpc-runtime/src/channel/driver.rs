@@ -89,7 +89,8 @@ pub(crate) fn run(
             && (cause.is_protocol() || driver.channel.lock().has_last_words());
         driver.channel.fail_calls(&cause);
         if spoke_last {
-            linger(&mut *driver.reader, &*driver.channel.writer).await;
+            // In a box: most connections end without, and all would have room for it.
+            Box::pin(linger(&mut *driver.reader, &*driver.channel.writer)).await;
         }
         driver.channel.close(cause);
         drop(guard);

@@ -92,20 +92,28 @@ impl Acceptor {
         place: Place,
         mut stop: watch::Receiver<bool>,
     ) {
-        let peer = accepted.peer().to_owned();
-        let timeout = self.settings.handshake_timeout.unwrap_or(Duration::MAX);
-        let opened = tokio::select! {
-            biased;
-            opened = tokio::time::timeout(timeout, accepted.open()) => opened,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        let why = match opened {
-            Ok(Ok(transport)) => return self.serve(transport, place).await,
-            Ok(Err(error)) => error.message().to_owned(),
-            Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
-        };
-        if let Some(held_back) = self.refusals.log.pass(clock()) {
-            tracing::warn!(peer, held_back, "connection refused: {why}");
+        // What it takes to open a connection is given back before that is served: it may be more
+        // than the connection takes from then on.
+        let opened = Box::pin(async {
+            let peer = accepted.peer().to_owned();
+            let timeout = self.settings.handshake_timeout.unwrap_or(Duration::MAX);
+            let opened = tokio::select! {
+                biased;
+                opened = tokio::time::timeout(timeout, accepted.open()) => opened,
+                _ = stop.wait_for(|stop| *stop) => return None,
+            };
+            let why = match opened {
+                Ok(Ok(transport)) => return Some(transport),
+                Ok(Err(error)) => error.message().to_owned(),
+                Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
+            };
+            if let Some(held_back) = self.refusals.log.pass(clock()) {
+                tracing::warn!(peer, held_back, "connection refused: {why}");
+            }
+            None
+        });
+        if let Some(transport) = opened.await {
+            Box::pin(self.serve(transport, place)).await;
         }
     }
 
@@ -122,7 +130,8 @@ impl Acceptor {
         place.take(&channel);
         let requests = Requests::new(Arc::clone(&self.dispatcher), self.done.clone());
         let span = observe::connection(Side::Server, channel.peer());
-        let run = driver::run(channel, reader, requests);
+        // In a box, since a future that is moved takes its room twice.
+        let run = Box::pin(driver::run(channel, reader, requests));
         match span {
             None => run.await,
             Some(span) => Box::pin(run.instrument(*span)).await,

@@ -102,7 +102,8 @@ impl Link {
         let initializer = self.settings.initializer.as_ref();
         let (channel, reader) =
             Channel::new(transport, self.settings.channel, &hello, initializer)?;
-        let driver = driver::run(Arc::clone(&channel), reader, NoServices);
+        // In a box, since a future that is moved takes its room twice.
+        let driver = Box::pin(driver::run(Arc::clone(&channel), reader, NoServices));
         let span = observe::connection(Side::Client, channel.peer());
         let driven = Driven { link: Arc::clone(self), channel: Arc::clone(&channel) };
         tokio::spawn(async move {
