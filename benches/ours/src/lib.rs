@@ -5,6 +5,10 @@
 //! | `default` | a client as it comes |
 //! | `named` | structs travel as maps |
 //! | `compact` | structs travel as arrays |
+//! | `unmetered` | metrics are off |
+//! | `recorded` | metrics go to a recorder |
+
+mod recorder;
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -13,6 +17,9 @@ use std::time::Duration;
 use harness::work::{self, Call, Order, check};
 use harness::{Args, Connection, Role};
 use rpc_runtime::{Blob, Client, ClientBuilder, Encoding, Result, Server, rpc_service};
+
+const UNMETERED: &str = "unmetered";
+const RECORDED: &str = "recorded";
 
 /// The contract.
 #[rpc_service]
@@ -32,7 +39,8 @@ pub trait Echo {
     async fn block(&self, millis: u64) -> Result<()>;
 }
 
-struct Service;
+/// Its provider.
+pub struct Service;
 
 impl Echo for Service {
     async fn order(&self, order: Order) -> Result<Order> {
@@ -64,17 +72,21 @@ impl Echo for Service {
 
 /// The contestant.
 pub fn run(args: &Args) -> harness::Result<()> {
+    if args.variant == RECORDED {
+        recorder::install()?;
+    }
     let runtime = args.runtime()?;
     match args.role {
-        Role::Server => runtime.block_on(serve(args.address)),
+        Role::Server => runtime.block_on(serve(args)),
         _ => runtime.block_on(harness::drive(args, async |address| connect(args, address).await)),
     }
 }
 
-async fn serve(address: SocketAddr) -> harness::Result<()> {
+async fn serve(args: &Args) -> harness::Result<()> {
     let server = Server::builder()
         .provide(EchoServer::new(Service))
-        .bind(format!("tcp://{address}"))
+        .metrics(args.variant != UNMETERED)
+        .bind(format!("tcp://{}", args.address))
         .await?;
     harness::listening(server.local_uri().trim_start_matches("tcp://").parse()?)?;
     Ok(server.serve_until(pending::<()>()).await?)
@@ -90,6 +102,8 @@ fn client(variant: &str) -> harness::Result<ClientBuilder> {
         "default" => Ok(Client::builder()),
         "named" => Ok(Client::builder().encoding(Encoding::Named)),
         "compact" => Ok(Client::builder().encoding(Encoding::Compact)),
+        UNMETERED => Ok(Client::builder().metrics(false)),
+        RECORDED => Ok(Client::builder()),
         other => Err(format!("unknown variant {other}").into()),
     }
 }

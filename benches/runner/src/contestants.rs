@@ -57,6 +57,8 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     two_threads("ours", Kind::Ours, "ours", "default"),
     two_threads("ours, always named", Kind::Ours, "ours", "named"),
     two_threads("ours, always compact", Kind::Ours, "ours", "compact"),
+    two_threads("ours, metrics off", Kind::Ours, "ours", "unmetered"),
+    two_threads("ours, metrics recorded", Kind::Ours, "ours", "recorded"),
     two_threads("tarpc, bincode", Kind::Peer, "peer-tarpc", "bincode"),
     two_threads("tarpc, MessagePack", Kind::Peer, "peer-tarpc", "messagepack"),
     two_threads("tarpc, bincode, in place", Kind::Peer, "peer-tarpc", "bincode-in-place"),
