@@ -28,9 +28,11 @@ static TICK: AtomicU64 = AtomicU64::new(LONGEST_TICK.as_millis() as u64);
 /// Gives signs of life for the channel when its driver is held up, until it is dropped.
 pub(super) fn watch(channel: &Arc<Channel>) {
     let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
-    // Doubling in length, so that looking for those that are gone costs each a constant.
+    // At least doubling what is left, so that looking for those that are gone costs each a constant.
     if watched.len() == watched.capacity() {
         watched.retain(|channel| channel.strong_count() > 0);
+        let left = watched.len();
+        watched.reserve(left);
     }
     watched.push(Arc::downgrade(channel));
     drop(watched);
