@@ -13,7 +13,7 @@ use super::requests::Requests;
 use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refuse};
 use crate::error::RpcError;
 use crate::log_limit::LogLimit;
-use crate::observe::{self, Side};
+use crate::observe::{self, RefusedConnection, Side};
 use crate::protocol::Hello;
 use crate::transport::{Accepted, Listener, Transport};
 
@@ -110,6 +110,7 @@ impl Acceptor {
             if let Some(held_back) = self.refusals.log.pass(clock()) {
                 tracing::warn!(peer, held_back, "connection refused: {why}");
             }
+            self.settings.observer.connection_refused(RefusedConnection::Handshake);
             None
         });
         if let Some(transport) = opened.await {
