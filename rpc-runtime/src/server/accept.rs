@@ -47,6 +47,7 @@ const MAX_REFUSALS: usize = 64;
 
 /// How long to wait before accepting again when the process has run out of something.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(50);
+static OUT_OF_RESOURCES_LOG: LogLimit = LogLimit::new();
 /// How long a client that is refused may take until it can be told why.
 const REFUSED: Duration = Duration::from_secs(1);
 
@@ -78,7 +79,9 @@ impl Acceptor {
                 },
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept connections; trying again");
+                    if let Some(held_back) = OUT_OF_RESOURCES_LOG.pass(clock()) {
+                        tracing::error!(%error, held_back, "cannot accept connections; trying again");
+                    }
                     tokio::time::sleep(OUT_OF_RESOURCES).await;
                 }
             }
