@@ -565,3 +565,26 @@ async fn event_loops_serve_tls() {
     }
     soon("shutting down", server.shutdown()).await.unwrap();
 }
+
+#[test]
+fn a_handshake_that_fails_counts_as_a_refused_connection() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let seen = recorder.snapshotter();
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let authority = Authority::new("ours");
+        let server = serve(authority.server()).await;
+        let address = server.local_uri().replace("tls://", "");
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        stranger.shutdown().await.unwrap();
+        let _ = stranger.read_to_end(&mut Vec::new()).await;
+        server.shutdown().await.unwrap();
+    });
+    let refused = seen.snapshot().into_vec().into_iter().any(|(key, ..)| {
+        let reason = key.key().labels().any(|label| label.value() == "handshake");
+        key.key().name() == "rpc_server_connections_refused_total" && reason
+    });
+    assert!(refused);
+}

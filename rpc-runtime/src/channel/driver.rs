@@ -209,10 +209,10 @@ impl<H: RequestHandler> Driver<H> {
             Poll::Pending => {}
         }
         let limit = self.channel.settings.slow_reader_timeout;
-        match self.rest.stalls_at(limit) {
-            Some(due) if due <= self.now => Poll::Ready(Err(self.channel.slow_reader(self.now))),
-            _ => Poll::Pending,
+        if self.rest.has_stalled(limit, self.now) {
+            return Poll::Ready(Err(self.channel.slow_reader(self.now)));
         }
+        Poll::Pending
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {

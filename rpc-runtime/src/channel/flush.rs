@@ -16,6 +16,9 @@ const MAX_GATHERED: usize = 256;
 /// Pieces of one vectored write.
 const MAX_SLICES: usize = 16;
 
+/// How long a peer that seems not to read is still given.
+const LAST_LOOK: Duration = Duration::from_millis(10);
+
 /// The promise to flush a channel, given at that time; kept when it is dropped.
 pub(super) struct FlushDuty<'c>(pub(super) &'c Channel, pub(super) Instant);
 
@@ -33,6 +36,8 @@ pub(super) struct Rest {
     at: usize,
     /// Since when the operating system has taken nothing.
     since: Option<Instant>,
+    /// When that is looked at for the last time, once it has been too long.
+    last_look: Option<Instant>,
 }
 
 impl Rest {
@@ -40,9 +45,26 @@ impl Rest {
         self.output.len() <= self.at
     }
 
+    fn new(output: Output, at: usize, now: Instant) -> Self {
+        Self { output, at, since: Some(now), last_look: None }
+    }
+
     /// When the operating system will have taken nothing for so long, if there is something to take.
     pub(super) fn stalls_at(&self, limit: Duration) -> Option<Instant> {
-        self.since.filter(|_| !self.is_empty())?.checked_add(limit)
+        let due = self.since.filter(|_| !self.is_empty())?.checked_add(limit)?;
+        Some(self.last_look.unwrap_or(due))
+    }
+
+    /// Whether the operating system has taken nothing for so long. When that first seems so, another
+    /// look is due: a method may have held up the thread that hears of sockets, and the peer has
+    /// read all the while. The timer that fires next does so after the news of the sockets.
+    pub(super) fn has_stalled(&mut self, limit: Duration, now: Instant) -> bool {
+        if self.stalls_at(limit).is_none_or(|due| due > now) {
+            return false;
+        }
+        let looked = self.last_look.is_some();
+        self.last_look = now.checked_add(LAST_LOOK);
+        looked
     }
 }
 
@@ -91,7 +113,9 @@ impl Channel {
             match result {
                 Ok(true) => {}
                 Ok(false) => {
-                    core.rest = Rest { output, at: written, since: Some(now) };
+                    // Exact: a promise may be kept long after it was given, and the peer is judged by
+                    // this.
+                    core.rest = Rest::new(output, written, clock());
                     wakers.extend(core.driver.take());
                     break;
                 }
@@ -174,7 +198,7 @@ impl Channel {
         let now = clock();
         if written > 0 {
             rest.at += written;
-            rest.since = Some(now);
+            (rest.since, rest.last_look) = (Some(now), None);
         }
         let mut wakers = Vec::new();
         let mut core = self.lock();
@@ -182,7 +206,7 @@ impl Channel {
         if rest.is_empty() {
             let empty = std::mem::take(rest).output.cleared(buffer::MAX_KEPT);
             if core.pipeline.has_output() {
-                *rest = Rest { output: core.take_output(empty), at: 0, since: Some(now) };
+                *rest = Rest::new(core.take_output(empty), 0, now);
             } else {
                 core.writing = false;
                 core.spare = empty;

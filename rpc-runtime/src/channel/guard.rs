@@ -5,6 +5,7 @@
 //! a dead one. (Kafka's brokers lost their sessions like that.) So one thread of the process looks
 //! from time to time for drivers that are overdue, and writes a pong for them that nobody asked for.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
@@ -28,9 +29,11 @@ static TICK: AtomicU64 = AtomicU64::new(LONGEST_TICK.as_millis() as u64);
 /// Gives signs of life for the channel when its driver is held up, until it is dropped.
 pub(super) fn watch(channel: &Arc<Channel>) {
     let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
-    // Doubling in length, so that looking for those that are gone costs each a constant.
+    // At least doubling what is left, so that looking for those that are gone costs each a constant.
     if watched.len() == watched.capacity() {
         watched.retain(|channel| channel.strong_count() > 0);
+        let left = watched.len();
+        watched.reserve(left);
     }
     watched.push(Arc::downgrade(channel));
     drop(watched);
@@ -63,7 +66,12 @@ fn run() {
         let channels: Vec<_> = watched.iter().filter_map(Weak::upgrade).collect();
         drop(watched);
         for channel in channels {
-            channel.give_sign_of_life(now);
+            // A user's handler or waker that panics, or what is dropped with the last of a channel, is
+            // to end this thread no more than it ends a worker.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                channel.give_sign_of_life(now);
+                drop(channel);
+            }));
         }
     }
 }

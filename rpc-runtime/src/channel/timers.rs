@@ -141,10 +141,11 @@ mod tests {
 
     use super::*;
     use crate::channel::driver::{self, Batch, RequestHandler};
+    use crate::channel::flush::FlushDuty;
     use crate::channel::{CallError, Channel, ChannelSettings, Request, clock};
     use crate::error::RpcError;
     use crate::handlers::{Heartbeat, HeartbeatMode};
-    use crate::protocol::{Header, Hello, Kind, Output, payload};
+    use crate::protocol::{Frame, Header, Hello, Kind, Output, payload};
     use crate::transport::raw::{RawEnd, pair};
     use crate::transport::{Reader, Transport, Writer};
 
@@ -162,10 +163,29 @@ mod tests {
         }
     }
 
+    /// Its methods hold up their thread for 40 seconds.
+    struct Slow;
+
+    impl RequestHandler for Slow {
+        fn handle(&mut self, _: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
+            batch.now + SECOND * 40
+        }
+        fn limits_reading(&self) -> bool {
+            false
+        }
+    }
+
     async fn open(settings: ChannelSettings) -> (Arc<Channel>, RawEnd, JoinHandle<()>) {
+        open_with(settings, Silent).await
+    }
+
+    async fn open_with(
+        settings: ChannelSettings,
+        handler: impl RequestHandler,
+    ) -> (Arc<Channel>, RawEnd, JoinHandle<()>) {
         let (transport, raw) = pair().await;
         let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
-        let driver = tokio::spawn(driver::run(Arc::clone(&channel), reader, Silent));
+        let driver = tokio::spawn(driver::run(Arc::clone(&channel), reader, handler));
         (channel, raw, driver)
     }
 
@@ -252,6 +272,32 @@ mod tests {
             assert!(raw.read_some(1_000).await > 0);
         }
         assert!(!driver.is_finished() && !call.is_finished());
+        channel.close(RpcError::unavailable("the test is over"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_not_slow_because_a_method_held_up_the_thread_that_writes_to_it() {
+        let (channel, mut raw, driver) = open_with(ChannelSettings::default(), Slow).await;
+        let call = call(&channel);
+        tokio::time::sleep(SECOND).await;
+        raw.send_frame(Header::new(Kind::Request), &[]);
+        tokio::time::sleep(SECOND).await;
+        assert!(raw.frame(Kind::Request).await.is_some());
+        assert!(!driver.is_finished() && !call.is_finished());
+        channel.close(RpcError::unavailable("the test is over"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_promise_that_is_kept_late_does_not_make_its_peer_a_slow_reader() {
+        let (channel, mut raw, driver) = open(ChannelSettings::default()).await;
+        let promise = FlushDuty(&channel, clock());
+        tokio::time::sleep(SECOND * 40).await;
+        let body = vec![7; 1 << 20];
+        assert!(channel.append(Frame::new(Header::new(Kind::Oneway), &body), clock()).unwrap());
+        drop(promise);
+        tokio::time::sleep(SECOND).await;
+        assert!(!driver.is_finished());
+        assert!(raw.frame(Kind::Oneway).await.is_some());
         channel.close(RpcError::unavailable("the test is over"));
     }
 

@@ -13,7 +13,7 @@ use super::requests::Requests;
 use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refuse};
 use crate::error::RpcError;
 use crate::log_limit::LogLimit;
-use crate::observe::{self, Side};
+use crate::observe::{self, RefusedConnection, Side};
 use crate::protocol::Hello;
 use crate::transport::{Accepted, Listener, Transport};
 
@@ -47,6 +47,7 @@ const MAX_REFUSALS: usize = 64;
 
 /// How long to wait before accepting again when the process has run out of something.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(50);
+static OUT_OF_RESOURCES_LOG: LogLimit = LogLimit::new();
 /// How long a client that is refused may take until it can be told why.
 const REFUSED: Duration = Duration::from_secs(1);
 
@@ -78,7 +79,9 @@ impl Acceptor {
                 },
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept connections; trying again");
+                    if let Some(held_back) = OUT_OF_RESOURCES_LOG.pass(clock()) {
+                        tracing::error!(%error, held_back, "cannot accept connections; trying again");
+                    }
                     tokio::time::sleep(OUT_OF_RESOURCES).await;
                 }
             }
@@ -110,6 +113,7 @@ impl Acceptor {
             if let Some(held_back) = self.refusals.log.pass(clock()) {
                 tracing::warn!(peer, held_back, "connection refused: {why}");
             }
+            self.settings.observer.connection_refused(RefusedConnection::Handshake);
             None
         });
         if let Some(transport) = opened.await {

@@ -147,9 +147,6 @@ impl Link {
         if let Some(why) = channel.await_end(waker) {
             self.leave(channel, why);
         }
-        if channel.is_closed() {
-            self.ended(channel);
-        }
     }
 
     /// `channel` takes no new calls: the next one connects again.
@@ -159,6 +156,7 @@ impl Link {
         if left {
             self.settings.all.changed();
         }
+        self.check_ended(channel);
     }
 
     /// A call has found that `channel` takes none.
@@ -166,6 +164,14 @@ impl Link {
         let why = channel.why_not_open();
         let why = why.unwrap_or_else(|| RpcError::unavailable("the connection took no call"));
         self.leave(channel, why);
+    }
+
+    /// After `channel` was put among those that drain. Whoever closed it may still be about to say so
+    /// when its task has ended, and nobody would take it away again.
+    fn check_ended(&self, channel: &Arc<Channel>) {
+        if channel.is_closed() {
+            self.ended(channel);
+        }
     }
 
     /// The task of `channel` has ended.
@@ -187,6 +193,7 @@ impl Link {
         let channel = self.lock().close(why);
         if let Some(channel) = channel {
             end(&channel);
+            self.check_ended(&channel);
         }
         self.settings.all.changed();
     }
@@ -228,5 +235,42 @@ impl Wake for Attendant {
         if let (Some(link), Some(channel)) = (self.link.upgrade(), self.channel.upgrade()) {
             link.forget(&channel);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::ChannelSettings;
+    use crate::client::ClientBuilder;
+    use crate::protocol::Hello;
+    use crate::transport::raw::pair;
+
+    /// A link whose connection has ended, and which has not heard yet that it takes no calls: another
+    /// thread closed it, and wakes those who wait for its end one after the other.
+    async fn ended_unheard() -> (Arc<Link>, Arc<Channel>) {
+        let settings = ClientBuilder::default().endpoint_settings().unwrap();
+        let link = Link::new(Uri::parse("memory:nobody").unwrap(), settings);
+        let (transport, _raw) = pair().await;
+        let opened = Channel::new(transport, ChannelSettings::default(), &Hello::default(), None);
+        let (channel, _) = opened.unwrap();
+        link.lock().settle(Ok(Arc::clone(&channel)), link.moment()).unwrap();
+        channel.close(RpcError::unavailable("lost"));
+        link.ended(&channel);
+        (link, channel)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ended_before_its_link_heard_of_it_is_not_waited_for() {
+        let (link, channel) = ended_unheard().await;
+        link.forget(&channel);
+        assert!(link.channels().is_empty(), "nothing would ever end it again");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_closed_does_not_wait_for_a_connection_that_has_ended() {
+        let (link, _channel) = ended_unheard().await;
+        link.close(RpcError::unavailable("the client was closed"), Channel::leave);
+        assert!(link.channels().is_empty(), "nothing would ever end it again");
     }
 }
