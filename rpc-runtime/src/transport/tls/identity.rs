@@ -1,6 +1,8 @@
 //! Who this end is: its certificate and its key, which may be replaced while they are in use.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -102,14 +104,17 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, RpcError> {
     let failed = |error: std::io::Error| {
         RpcError::invalid(format!("cannot read {}: {error}", path.display())).with_source(&error)
     };
-    let length = path.metadata().map_err(failed)?.len();
-    if length > MAX_PEM {
+    let mut bytes = Vec::new();
+    // What the system says of a file's length does not hold for all that can be opened.
+    let mut file = File::open(path).map_err(failed)?.take(MAX_PEM + 1);
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_PEM {
         return Err(RpcError::invalid(format!(
-            "{} has {length} bytes, and {MAX_PEM} are the most for certificates",
+            "{} has more than {MAX_PEM} bytes, the most for certificates",
             path.display()
         )));
     }
-    std::fs::read(path).map_err(failed)
+    Ok(bytes)
 }
 
 /// Both as PEM, each with what to call it.
