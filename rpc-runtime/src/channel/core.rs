@@ -1,7 +1,7 @@
 //! What is behind a channel's lock, and what that state allows.
 
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::LEAVING;
 use super::driver::MAX_REQUESTS;
@@ -10,6 +10,7 @@ use super::streams::Streams;
 use super::tail::ChannelTail;
 use super::work::Work;
 use crate::error::RpcError;
+use crate::handlers::SHORTEST_GRANTED;
 use crate::in_flight::InFlight;
 use crate::pipeline::Pipeline;
 use crate::protocol::{Frame, Hello, Kind, Output};
@@ -260,6 +261,12 @@ impl Core {
         // Half of it must be done before reading goes on, or it would stop again at once.
         self.work.set_resume_below(if full { max_concurrent_requests.div_ceil(2) } else { 0 });
         self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
+    }
+
+    /// How often the peer expects a sign of life, if it does.
+    pub(super) fn relied_on(&self) -> Option<Duration> {
+        let told = self.peer_hello.as_ref().map_or(0, |hello| hello.heartbeat_ms);
+        (told > 0).then(|| Duration::from_millis(told.into()).max(SHORTEST_GRANTED))
     }
 
     /// Ends the calls whose deadlines have passed. Returns the frames that handlers sent to the

@@ -192,7 +192,7 @@ impl<H: RequestHandler> Driver<H> {
     /// Runs the timers of handlers that are due, once what has arrived was read, and says whether
     /// there were any.
     fn run_handlers_timers(&mut self, reading: bool) -> bool {
-        let may_be_due = self.timers.is_due(self.now);
+        let may_be_due = self.timers.may_judge(self.now);
         may_be_due && self.channel.lock().run_handlers_timers(self.now, reading)
     }
 
@@ -275,9 +275,12 @@ impl<H: RequestHandler> Driver<H> {
             // Whoever writes leaves what has gathered to the promise: look at that again.
             core.duty_due = Some(now + DUTY_GRACE);
         }
+        let handlers = core.pipeline.poll_timeout();
+        let relied_on = core.relied_on().filter(|_| handlers.is_none());
         let others = [
             core.in_flight.earliest(),
-            core.pipeline.poll_timeout(),
+            handlers,
+            self.timers.sign_of_life(now, relied_on),
             core.duty_due,
             core.leaves_at(),
             self.rest.stalls_at(self.channel.settings.slow_reader_timeout),

@@ -9,6 +9,7 @@ use super::streams::{Streams, Unwanted};
 use super::work::Work;
 use super::{Core, State, guard};
 use crate::error::RpcError;
+use crate::handlers::SHORTEST_GRANTED;
 use crate::in_flight::InFlight;
 use crate::pipeline::{Pipeline, Tail};
 use crate::protocol::{Body, Flags, Frame, Header, Hello, KEPT_WHOLE, Kind, error_frame, payload};
@@ -184,7 +185,7 @@ impl<'a> Reading<'_, 'a> {
                     self.in_flight.greeted(requests);
                     if hello.heartbeat_ms > 0 {
                         let interval = Duration::from_millis(u64::from(hello.heartbeat_ms));
-                        guard::expect_interval(interval);
+                        guard::expect_interval(interval.max(SHORTEST_GRANTED));
                     }
                     *self.peer_hello = Some(hello);
                     self.wakers.extend(self.await_hello.take());

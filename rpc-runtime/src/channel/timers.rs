@@ -11,6 +11,8 @@ use super::clock;
 const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Deadlines are looked at this often at most, so they fire up to this much late.
 const TICK: Duration = Duration::from_millis(5);
+/// An end that looks so much later than it was to look was held up.
+const LATE: Duration = Duration::from_millis(50);
 /// How long a connection that is to be closed may take to write what it still has.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// A connection that has been at rest for so long gives back the memory that it kept.
@@ -30,6 +32,10 @@ pub(super) struct Timers {
     rested: Option<Instant>,
     /// It had work since the last such look.
     worked: bool,
+    /// When to look again whether a peer is silent, after this end was held up.
+    again: Option<Instant>,
+    /// See [`sign_of_life`](Self::sign_of_life).
+    sign_of_life: Option<Instant>,
 }
 
 impl Timers {
@@ -43,6 +49,8 @@ impl Timers {
             closed_check: None,
             rested: None,
             worked: false,
+            again: None,
+            sign_of_life: None,
         }
     }
 
@@ -58,7 +66,12 @@ impl Timers {
 
     /// Whether the peer has had its time for its first frame. Says so once.
     pub(super) fn handshake_is_over(&mut self, now: Instant) -> bool {
-        self.handshake.take_if(|due| *due <= now).is_some()
+        let Some(due) = self.handshake.filter(|due| *due <= now) else { return false };
+        let over = self.is_fresh(due, now);
+        if over {
+            self.handshake = None;
+        }
+        over
     }
 
     /// The connection has work, and keeps memory for more.
@@ -106,7 +119,7 @@ impl Timers {
         now: Instant,
         others: impl IntoIterator<Item = Option<Instant>>,
     ) -> Option<Instant> {
-        let own = [self.close_by, self.closed_check, self.rested];
+        let own = [self.close_by, self.closed_check, self.rested, self.again];
         let next = others.into_iter().chain(own).flatten().min();
         if let Some(next) = next
             && (Some(next) != self.armed || self.sleep.is_elapsed())
@@ -117,9 +130,41 @@ impl Timers {
         next
     }
 
-    /// Whether the time that was armed has come.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.armed.is_some_and(|due| due <= now)
+    /// Whether the time that was armed has come, and a peer may be judged by it.
+    pub(super) fn may_judge(&mut self, now: Instant) -> bool {
+        match self.armed {
+            Some(due) if due <= now => self.is_fresh(due, now),
+            _ => {
+                self.again = None;
+                false
+            }
+        }
+    }
+
+    /// Whether what is known of the socket is newer than `due`. If this end was held up, it may be
+    /// as old as that, and bytes of the peer may wait: there is another look a tick later, when the
+    /// runtime has asked the system.
+    fn is_fresh(&mut self, due: Instant, now: Instant) -> bool {
+        if now.saturating_duration_since(due) <= LATE
+            || self.again.take_if(|again| *again <= now).is_some()
+        {
+            return true;
+        }
+        self.again.get_or_insert(now + TICK);
+        false
+    }
+
+    /// When the peer expects a sign of life at the latest, if it does so each `interval`: that this
+    /// end was to run then is how others tell that it does not.
+    pub(super) fn sign_of_life(
+        &mut self,
+        now: Instant,
+        interval: Option<Duration>,
+    ) -> Option<Instant> {
+        self.sign_of_life = self.sign_of_life.filter(|due| *due > now);
+        self.sign_of_life =
+            interval.and_then(|interval| self.sign_of_life.or_else(|| now.checked_add(interval)));
+        self.sign_of_life
     }
 
     /// Ready when the time has come that was armed.

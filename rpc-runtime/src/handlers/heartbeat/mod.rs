@@ -7,6 +7,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+pub(crate) use settings::SHORTEST_GRANTED;
 pub use settings::{Heartbeat, HeartbeatMode};
 pub use stats::{HeartbeatState, HeartbeatStats};
 

@@ -35,7 +35,7 @@ const MISSED: u32 = 3;
 /// Fewer would leave no time for an answer.
 const LEAST_MISSED: u32 = 2;
 /// What a peer asks for below this is not granted, so that none can make this end busy.
-const SHORTEST_GRANTED: Duration = Duration::from_secs(1);
+pub(crate) const SHORTEST_GRANTED: Duration = Duration::from_secs(1);
 
 /// How a connection is known to be alive: who asks, how often, and how much silence is too much.
 ///
@@ -75,6 +75,9 @@ impl Heartbeat {
     }
 
     /// How long nothing happens before this end asks. Default 60 s, Dubbo's. Not zero.
+    ///
+    /// Below half a second, a peer whose threads are all held by blocking code may be taken for dead:
+    /// others notice that, and send a sign of life for it, after a third of a second at the earliest.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
