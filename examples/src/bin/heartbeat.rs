@@ -22,6 +22,7 @@ use rpc_runtime::{ChannelHandle, Client, Heartbeat, RpcError, Server};
 use tokio::io;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 /// Short, so that there is something to see. The timeout is three of them.
@@ -71,10 +72,11 @@ async fn main() -> anyhow::Result<()> {
     sleep(3 * INTERVAL).await;
     show(&client.channels().pop().context("the new connection is gone")?);
 
-    drop((hello, client));
-    // If the provider has ended by itself, joining it says why.
+    client.close().await;
+    // If the provider has ended by itself, joining it says why. The proxy needs this thread meanwhile.
     let _ = stop.send(());
-    provider.join().map_err(|_| anyhow::anyhow!("the provider panicked"))?
+    let ended = spawn_blocking(|| provider.join()).await?;
+    ended.map_err(|_| anyhow::anyhow!("the provider panicked"))?
 }
 
 /// Provides until told to stop, in a runtime of its own.

@@ -73,7 +73,10 @@ pub struct StateChanges {
 impl StateChanges {
     /// All connections, once one of them has changed since the last call; the first call returns at
     /// once. Changes in quick succession are coalesced; only the latest state counts. `None` when
-    /// the client's last clone was dropped and its connections have ended.
+    /// the client's last clone was dropped and its connections have ended. [Closing] the client does
+    /// not end it while a clone is held: all that is seen then is `Closed`.
+    ///
+    /// [Closing]: crate::Client::close
     ///
     /// # Cancel safety
     ///
