@@ -98,6 +98,12 @@ impl Core {
         }
     }
 
+    /// Why a connection ends that comes to the end that one of its ends has announced.
+    pub(super) fn announced_end(&self) -> RpcError {
+        let own = || RpcError::unavailable("this end was shut down");
+        self.why_not_open().filter(|_| self.leaving.is_none()).unwrap_or_else(own)
+    }
+
     pub(super) fn is_writable(&self) -> bool {
         self.pipeline.is_writable()
     }

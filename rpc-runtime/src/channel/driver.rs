@@ -251,7 +251,7 @@ impl<H: RequestHandler> Driver<H> {
             None if core.may_end(now)
                 && !(may_read && (self.unread || self.input.has_frames())) =>
             {
-                Turn::End(RpcError::unavailable("the provider was shut down"))
+                Turn::End(core.announced_end())
             }
             None if may_read => Turn::Read,
             None => Turn::Wait,

@@ -358,6 +358,12 @@ impl Channel {
         kick.into_iter().for_each(Waker::wake);
     }
 
+    /// Ends the connection now, and tells the peer why if that needs no waiting.
+    pub(crate) fn cut_off(&self, cause: RpcError) {
+        self.send_now(error_frame(0, &cause));
+        self.close(cause);
+    }
+
     /// Ends the connection now. Whatever waits on it fails with `cause`.
     pub(crate) fn close(&self, cause: RpcError) {
         let mut wakers = Vec::new();

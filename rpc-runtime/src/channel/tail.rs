@@ -225,7 +225,7 @@ impl<'a> Reading<'_, 'a> {
 
 /// Why no new calls are sent to a peer that has said that it is about to close.
 fn going_away() -> RpcError {
-    RpcError::unavailable("the provider is shutting down and takes no new calls")
+    RpcError::unavailable("the peer is shutting down and takes no new calls")
 }
 
 /// The error that a peer sent in a response or an error frame.

@@ -132,7 +132,7 @@ impl Connections {
         self.lock().phase = Phase::Closed(cause.clone());
         let open = self.open();
         let requests = open.iter().map(|channel| channel.requests_in_work()).sum();
-        open.iter().for_each(|channel| channel.close(cause.clone()));
+        open.iter().for_each(|channel| channel.cut_off(cause.clone()));
         CutOff { connections: open.len(), requests }
     }
 }

@@ -100,10 +100,10 @@ impl Heartbeat {
             ));
         }
         let (timeout, least) = (self.too_long(), interval.saturating_mul(LEAST_MISSED));
-        if timeout < least {
+        if timeout < least && self.mode != HeartbeatMode::Off {
             return Err(RpcError::invalid(format!(
                 "a heartbeat timeout of {timeout:?} leaves no time for an answer: with an interval \
-                 of {interval:?} it is {least:?} at least"
+                 of {interval:?} it is {least:?} at least; or set a shorter interval"
             )));
         }
         Ok(())
