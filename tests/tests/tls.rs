@@ -456,6 +456,46 @@ async fn handshakes_that_go_on_and_on_hold_up_nobody() {
     soon("shutting down", server.shutdown()).await.unwrap();
 }
 
+/// A record of TLS 1.2's looks, of this type, and what it says its length is.
+fn record(kind: u8, bytes: &[u8], length: usize) -> Vec<u8> {
+    let length = u16::try_from(length).unwrap().to_be_bytes();
+    [&[kind, 3, 3], &length[..], bytes].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_make_no_sense_end_the_handshake_and_reach_nobody() {
+    let authority = Authority::new("root");
+    let server = serve(authority.server()).await;
+    let address = server.local_uri().strip_prefix("tls://").unwrap().to_owned();
+    let bystander = connect(authority.client(), server.local_uri()).await.unwrap();
+    let hostile = [
+        // Larger than a record may be.
+        record(0x16, &[0; 20_000], 0xffff),
+        // A message of 16 MiB in a handshake.
+        record(0x16, &[1, 0xff, 0xff, 0xff], 4),
+        // Data, an alert, new keys and a renegotiation before there are any.
+        record(0x17, &[7; 100], 100),
+        record(0x15, &[1, 100], 2),
+        record(0x16, &[24, 0, 0, 1, 1], 5),
+        record(0x16, &[0, 0, 0, 0], 4),
+        // Records with nothing in them, without end.
+        record(0x16, &[], 0).repeat(10_000),
+        record(0x14, &[1], 1).repeat(10_000),
+        // What does not speak TLS at all.
+        rpc_tests::wire::hello(),
+    ];
+    for bytes in hostile {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let _ = soon("sending", stream.write_all(&bytes)).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = soon("the end", stream.read_to_end(&mut answer)).await;
+        assert!(answer.len() < 100, "it was told {} bytes", answer.len());
+        assert_eq!(soon("a call", bystander.add(3, 4)).await, Ok(7));
+    }
+    assert_eq!(server.channels().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_is_never_finished_is_ended() {
     let server = serve(Authority::new("root").server()).await;

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -125,6 +125,49 @@ async fn what_is_no_socket_is_never_removed() {
     fs::create_dir(&place.path).unwrap();
     assert!(bind(&place.uri()).await.is_err());
     assert!(place.path.is_dir());
+}
+
+#[tokio::test]
+async fn a_link_at_the_path_is_neither_followed_nor_removed() {
+    let (place, other) = (Place::new(), Place::new());
+    for target in [&other.path, &place.path] {
+        symlink(target, &place.path).unwrap();
+        let error = bind(&place.uri()).await.unwrap_err();
+        assert!(error.message().contains("no socket"), "{error}");
+        assert!(place.path.is_symlink() && !other.path.exists());
+        fs::remove_file(&place.path).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nobody_but_the_owner_of_a_server_can_hold_its_lock() {
+    let place = Place::new();
+    let _server = bind(&place.uri()).await.unwrap();
+    let lock = fs::metadata(place.path.with_extension("sock.lock")).unwrap();
+    assert_eq!(lock.permissions().mode() & 0o077, 0, "others may open it");
+}
+
+#[tokio::test]
+async fn a_lock_file_that_cannot_be_is_named() {
+    let place = Place::new();
+    fs::create_dir(place.path.with_extension("sock.lock")).unwrap();
+    let error = bind(&place.uri()).await.unwrap_err();
+    assert!(error.is_unavailable() && error.message().contains("rpc.sock.lock"), "{error}");
+    assert!(!place.path.exists());
+}
+
+#[tokio::test]
+async fn a_server_whose_file_is_removed_serves_on_and_keeps_its_path() {
+    let place = Place::new();
+    let server = bind(&place.uri()).await.unwrap();
+    let probe = ProbeClient::connect(server.local_uri()).await.unwrap();
+    fs::remove_file(&place.path).unwrap();
+    assert_eq!(soon("a call", probe.add(3, 4)).await, Ok(7));
+    let error = bind(&place.uri()).await.unwrap_err();
+    assert!(error.message().contains("in use"), "{error}");
+    soon("shutting down", server.shutdown()).await.unwrap();
+    let _next = bind(&place.uri()).await.unwrap();
+    assert_eq!(sum(&place.uri()).await, Ok(7));
 }
 
 #[tokio::test]

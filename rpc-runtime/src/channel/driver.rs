@@ -352,6 +352,11 @@ impl<H: RequestHandler> Driver<H> {
         if !requests.is_empty() || !left.is_empty() {
             core.stay(now);
         }
+        if !requests.is_empty() {
+            // The next look is due at once. If a method holds this task, the guard sees it by that,
+            // whether or not a timer runs.
+            core.armed = Some(now);
+        }
         // Pongs and the like leave now, ahead of anything that a request may take.
         let flush = core.pipeline.pending_bytes() > had_output;
         drop(core);

@@ -118,13 +118,19 @@ impl Input {
     fn make_room(&mut self, missing: usize) {
         if self.is_large() {
             let trusted = TRUSTED_BYTES.max(self.bytes.len()).max(self.largest);
-            if self.bytes.capacity() < self.needed.min(trusted) {
-                let mut own = BytesMut::with_capacity(self.needed.min(trusted));
+            // Doubled until the frame fits, this is hardly more than the frame: whoever keeps a part
+            // of it keeps the whole buffer.
+            let mut capacity = self.needed;
+            while capacity > trusted {
+                capacity = capacity.div_ceil(2);
+            }
+            if self.bytes.capacity() < capacity {
+                let mut own = BytesMut::with_capacity(capacity);
                 own.extend_from_slice(&self.bytes);
                 give_read_buffer(std::mem::replace(&mut self.bytes, own));
             }
             if self.bytes.capacity() == self.bytes.len() {
-                self.bytes.reserve(missing.clamp(1, trusted));
+                self.bytes.reserve(missing.min(self.bytes.len()).max(1));
             }
             return;
         }

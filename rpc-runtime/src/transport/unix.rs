@@ -10,7 +10,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -116,8 +116,10 @@ fn lock(uri: &Uri, path: &Path) -> Result<File, RpcError> {
         ))
         .with_source(&error)
     };
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name);
-    let file = file.map_err(failed)?;
+    // Whoever may open it may hold the lock, and keep any server from the path.
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&name).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(in_use(uri)),

@@ -102,8 +102,11 @@ impl HeartbeatHandler {
     /// The peer's first hello: from now on the shorter interval holds.
     #[cold]
     fn greeted(&mut self, ctx: &mut ChannelContext<'_>, hello: &[u8]) {
+        if self.greeted {
+            return;
+        }
         // What to do about a damaged one is decided elsewhere.
-        let (false, Ok(hello)) = (self.greeted, Hello::decode(hello)) else { return };
+        let Ok(hello) = Hello::decode(hello) else { return };
         self.greeted = true;
         let agreed = self.heartbeat.agreed(self.side, hello.heartbeat_ms);
         if agreed == self.heartbeat || self.heartbeat.mode == HeartbeatMode::Off {

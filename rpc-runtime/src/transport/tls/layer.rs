@@ -268,7 +268,13 @@ impl Handshake {
             }
             // Also while it cannot write: both ends may have to say something at the same time.
             self.ciphertext.reserve(READ_BYTES);
-            if ready!(self.reader.poll_read(cx, &mut self.ciphertext, usize::MAX))? == 0 {
+            let Poll::Ready(read) = self.reader.poll_read(cx, &mut self.ciphertext, usize::MAX)
+            else {
+                // All of it was taken in. Strangers who are slow cost no more than they must.
+                self.ciphertext = BytesMut::new();
+                return Poll::Pending;
+            };
+            if read? == 0 {
                 let why = "the peer closed the connection within the TLS handshake";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, why)));
             }
@@ -510,6 +516,24 @@ mod tests {
         write_all(&writer, b"before").await;
         writer.shutdown();
         assert_eq!(read_all(&mut reader, 100).await.unwrap(), b"before");
+    }
+
+    #[test]
+    fn a_handshake_that_waits_keeps_no_buffer() {
+        let certificate = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = certificate.signing_key.serialize_pem();
+        let server = ServerTls::from_pem(certificate.cert.pem().as_bytes(), key.as_bytes());
+        let config = Arc::new(server.unwrap().config().unwrap());
+        let (there, back) = (End::with_room(100), End::with_room(100));
+        let tls = ServerConnection::new(config).unwrap();
+        let mut handshake = Handshake::new(tls.into(), Box::new(there.clone()), Box::new(back));
+        let mut cx = Context::from_waker(Waker::noop());
+        // The front of a ClientHello.
+        for part in [&[][..], &[0x16, 3, 1, 2], &[0, 1, 0, 1, 0xfc, 3, 3]] {
+            assert!(part.is_empty() || there.try_write(part).unwrap() == part.len());
+            assert!(handshake.poll(&mut cx).is_pending());
+            assert_eq!(handshake.ciphertext.capacity(), 0);
+        }
     }
 
     #[tokio::test]
