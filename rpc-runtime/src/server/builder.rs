@@ -181,6 +181,10 @@ impl ServerBuilder {
 
     /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
     /// 8 MiB; at most 4 GiB.
+    ///
+    /// It holds for each connection. Memory is taken as bytes arrive, so strangers who send all of
+    /// it on each of [`max_connections`](Self::max_connections) take the product of the two: set
+    /// both to what the machine has where anybody can connect.
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.settings.max_payload = bytes;
         self

@@ -52,7 +52,7 @@ impl Server {
     /// the connections end. A client that is told ends its connection when it has its answers, and
     /// is waited for: it alone knows whether a request is still on its way. What is not done within
     /// the timeout ([`ServerBuilder::drain_timeout`](super::ServerBuilder::drain_timeout), 10 s by
-    /// default) is cut off.
+    /// default) is cut off; so is a client that does not react to being told.
     ///
     /// A registry that does not answer is given half of that time, and half a second at least.
     /// Connections that are made in the meantime are refused, so their clients go elsewhere. Event
