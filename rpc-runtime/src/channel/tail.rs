@@ -12,7 +12,9 @@ use crate::error::RpcError;
 use crate::handlers::SHORTEST_GRANTED;
 use crate::in_flight::InFlight;
 use crate::pipeline::{Pipeline, Tail};
-use crate::protocol::{Body, Flags, Frame, Header, Hello, KEPT_WHOLE, Kind, error_frame, payload};
+use crate::protocol::{
+    Body, Flags, Frame, Header, Hello, KEPT_WHOLE, Kind, blob, error_frame, payload,
+};
 use crate::status::Status;
 
 /// The tail of a channel's pipeline.
@@ -39,11 +41,8 @@ impl Arrived<'_, '_> {
         match body {
             Body::Owned(bytes) => Some(bytes.clone()).filter(|bytes| bytes.len() >= KEPT_WHOLE),
             Body::Slice(part) if part.len() >= KEPT_WHOLE => {
-                let whole = self.shared?;
                 // A handler may have put another payload in the place of the one that was read.
-                let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
-                let end = start.checked_add(part.len()).filter(|end| *end <= whole.len())?;
-                Some(whole.slice(start..end))
+                blob::part_of(self.shared?, part)
             }
             Body::Pieces(pieces) => Some(pieces.whole().clone()),
             Body::Slice(_) | Body::TooLarge { .. } => None,

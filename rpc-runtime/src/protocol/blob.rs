@@ -105,12 +105,17 @@ fn with_owner<R>(slot: &'static Slot, owner: &Bytes, run: impl FnOnce() -> R) ->
 /// The part of the owner's bytes that `part` is.
 fn owned_part(slot: &'static Slot, part: &[u8]) -> Option<Bytes> {
     slot.with_borrow(|owner| {
-        let owner = owner.as_ref()?;
-        let start = part.as_ptr().addr().checked_sub(owner.as_ptr().addr())?;
-        let end = start.checked_add(part.len()).filter(|end| *end <= owner.len())?;
         // It would keep all of it: at most twice what is wanted.
-        (part.len() >= owner.len() / 2).then(|| owner.slice(start..end))
+        let owner = owner.as_ref().filter(|owner| part.len() >= owner.len() / 2)?;
+        part_of(owner, part)
     })
+}
+
+/// `part` with its owner, if it lies within the owner's bytes.
+pub(crate) fn part_of(owner: &Bytes, part: &[u8]) -> Option<Bytes> {
+    let start = part.as_ptr().addr().checked_sub(owner.as_ptr().addr())?;
+    let end = start.checked_add(part.len()).filter(|end| *end <= owner.len())?;
+    Some(owner.slice(start..end))
 }
 
 /// The blob that is being serialized, if these are its bytes.
