@@ -1,5 +1,6 @@
 //! What is behind a channel's lock, and what that state allows.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,7 @@ pub(super) struct Core {
     pub(super) armed: Option<Instant>,
     /// Frames that handlers sent to the tail while nothing was being read.
     pub(super) inbox: Vec<Frame<'static>>,
-    pub(super) peer_hello: Option<Hello>,
+    pub(super) peer_hello: Option<Arc<Hello>>,
     /// Who waits for the hello.
     pub(super) await_hello: Option<Waker>,
     /// Who is told as soon as no new calls are taken.
@@ -187,9 +188,7 @@ impl Core {
         self.spare = Output::default();
         self.await_room = Vec::new();
         self.in_flight.shrink();
-        if !self.pipeline.has_output() {
-            self.pipeline.take_output(Output::default());
-        }
+        self.pipeline.shrink();
     }
 
     /// More is in work than a client was told it may have.

@@ -38,7 +38,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) split: bool,
 }
 
-/// Takes the requests of a connection, outside of the lock.
+/// Takes the requests of a connection, outside of the lock. Dropped when the connection has ended.
 pub(crate) trait RequestHandler: Send + 'static {
     /// Answers that are ready at once are appended; the driver flushes them. Returns the time.
     fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, cx: &mut Context<'_>)
@@ -59,6 +59,7 @@ pub(super) const MAX_REQUESTS: usize = 128;
 const FIRST_REQUESTS: usize = 8;
 /// Batches handled before other tasks get their turn.
 const MAX_BATCHES: usize = 16;
+
 /// Runs a connection until it ends. If the future is dropped, polled or not, or a handler panics, it
 /// ends as well.
 pub(crate) fn run(
@@ -68,22 +69,22 @@ pub(crate) fn run(
 ) -> impl Future<Output = ()> + Send {
     // Made at once: the task of this future may be dropped before it is polled.
     let guard = CloseOnDrop(Arc::clone(&channel));
-    let timers = Timers::new(channel.settings.handshake_timeout);
+    let mut driver = Driver {
+        timers: Timers::new(channel.settings.handshake_timeout),
+        channel,
+        reader,
+        handler,
+        now: clock(),
+        input: Input::default(),
+        unread: false,
+        pace: FIRST_REQUESTS,
+        busy: Busy::default(),
+        rest: Rest::default(),
+    };
+    // The driver is moved in whole: what is first captured and then moved takes its room twice.
     async move {
-        let mut driver = Driver {
-            channel,
-            reader,
-            handler,
-            now: clock(),
-            input: Input::default(),
-            unread: false,
-            pace: FIRST_REQUESTS,
-            busy: Busy::default(),
-            rest: Rest::default(),
-            timers,
-        };
         guard::watch(&driver.channel);
-        driver.channel.flush(driver.now);
+        driver.channel.flush(clock());
         let cause = poll_fn(|cx| driver.poll(cx)).await;
         let spoke_last = driver.rest.is_empty()
             && (cause.is_protocol() || driver.channel.lock().has_last_words());

@@ -130,7 +130,8 @@ pub(crate) struct Channel {
     writer: Box<dyn Writer>,
     peer: Arc<str>,
     certificate: Option<Arc<PeerCertificate>>,
-    settings: ChannelSettings,
+    /// Shared by all connections of a server, or to an endpoint.
+    settings: Arc<ChannelSettings>,
     agreement: OnceLock<Agreement>,
     heartbeat: HeartbeatStats,
     metrics: ConnectionMetrics,
@@ -145,11 +146,12 @@ impl Channel {
     /// driver that is to run it sends it.
     pub(crate) fn new(
         transport: Transport,
-        settings: ChannelSettings,
+        settings: impl Into<Arc<ChannelSettings>>,
         hello: &Hello,
         initializer: Option<&Initializer>,
     ) -> Result<(Arc<Self>, Box<dyn crate::transport::Reader>), RpcError> {
         let now = clock();
+        let settings = settings.into();
         let Transport { reader, writer, peer, certificate } = transport;
         let mut core = Core {
             pipeline: Pipeline::new(
@@ -226,15 +228,15 @@ impl Channel {
     }
 
     /// What the peer said of itself, once it has.
-    pub(crate) fn peer_hello(&self) -> Option<Hello> {
+    pub(crate) fn peer_hello(&self) -> Option<Arc<Hello>> {
         self.lock().peer_hello.clone()
     }
 
     /// What the two ends have in common. Once the peer has sent its hello.
     #[inline]
     pub(crate) fn agreement(&self) -> &Agreement {
-        let hello = || self.peer_hello().unwrap_or_default();
-        self.agreement.get_or_init(|| Agreement::new(&hello()))
+        let agreement = || Agreement::new(&self.peer_hello().unwrap_or_default());
+        self.agreement.get_or_init(agreement)
     }
 
     /// Waits until the peer has sent its hello. One task at a time may wait. Cancel safe.

@@ -1,5 +1,6 @@
 //! Where frames end up that came through the pipeline.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ pub(super) struct Reading<'c, 'a> {
     pub(super) work: &'c mut Work,
     pub(super) streams: &'c mut Streams,
     pub(super) state: &'c mut State,
-    pub(super) peer_hello: &'c mut Option<Hello>,
+    pub(super) peer_hello: &'c mut Option<Arc<Hello>>,
     pub(super) await_hello: &'c mut Option<Waker>,
     pub(super) await_end: &'c mut Option<Waker>,
     pub(super) wakers: &'c mut Vec<Waker>,
@@ -186,7 +187,7 @@ impl<'a> Reading<'_, 'a> {
                         let interval = Duration::from_millis(u64::from(hello.heartbeat_ms));
                         guard::expect_interval(interval.max(SHORTEST_GRANTED));
                     }
-                    *self.peer_hello = Some(hello);
+                    *self.peer_hello = Some(Arc::new(hello));
                     self.wakers.extend(self.await_hello.take());
                 }
                 Err(error) => {

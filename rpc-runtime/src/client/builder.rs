@@ -238,7 +238,7 @@ impl ClientBuilder {
         self.back_off.check()?;
         self.settings.heartbeat.check()?;
         Ok(Arc::new(EndpointSettings {
-            channel: self.settings,
+            channel: Arc::new(self.settings),
             initializer: self.initializer.clone(),
             connect_timeout: self.connect_timeout,
             back_off: self.back_off,

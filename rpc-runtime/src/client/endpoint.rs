@@ -18,7 +18,7 @@ use crate::uri::Uri;
 
 /// What the endpoints of a client have in common.
 pub(crate) struct EndpointSettings {
-    pub(crate) channel: ChannelSettings,
+    pub(crate) channel: Arc<ChannelSettings>,
     pub(crate) initializer: Option<Initializer>,
     pub(crate) connect_timeout: Duration,
     pub(crate) transport: ConnectSettings,

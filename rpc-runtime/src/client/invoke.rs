@@ -321,7 +321,8 @@ fn deadline_after(now: Instant, timeout: Duration) -> Instant {
 /// Why a provider that says "not found" does not have the method, as far as its hello tells.
 fn not_found(channel: &Channel, method: &MethodDescriptor) -> RpcError {
     let wanted = method.service();
-    let services = channel.peer_hello().map(|hello| hello.services).unwrap_or_default();
+    let hello = channel.peer_hello().unwrap_or_default();
+    let services = &hello.services;
     let same_name: Vec<&HelloService> =
         services.iter().filter(|service| service.name == wanted.name()).collect();
     let fitting = same_name.iter().find(|service| wanted.accepts(&service.version, &service.group));

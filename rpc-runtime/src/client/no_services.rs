@@ -10,10 +10,19 @@ use crate::error::RpcError;
 use crate::protocol::{Frame, Kind, error_answer};
 use crate::status::Status;
 
-/// The request handler of an end that provides nothing.
-pub(super) struct NoServices;
+/// The request handler of an end that provides nothing. It keeps what is to be dropped when the
+/// connection has ended.
+pub(super) struct NoServices<T> {
+    _until_the_end: T,
+}
 
-impl RequestHandler for NoServices {
+impl<T> NoServices<T> {
+    pub(super) fn new(until_the_end: T) -> Self {
+        Self { _until_the_end: until_the_end }
+    }
+}
+
+impl<T: Send + 'static> RequestHandler for NoServices<T> {
     fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
         if !channel.is_writable() {
             // This end never stops reading, so it would keep all the answers that are not read.

@@ -293,6 +293,15 @@ impl Pipeline {
         self.out.take(empty)
     }
 
+    /// Gives back memory that is only kept for what may come.
+    pub(crate) fn shrink(&mut self) {
+        self.out.shrink();
+        if self.cursors.is_empty() {
+            self.cursors = Vec::new();
+            self.ops = Vec::new();
+        }
+    }
+
     /// Bytes of heartbeats that wait to be written.
     pub fn heartbeat_bytes(&self) -> usize {
         self.out.heartbeat_bytes()

@@ -46,6 +46,13 @@ impl Outbound {
         self.queued.is_empty() && self.full.is_empty() && self.heartbeats.is_empty()
     }
 
+    /// Gives back the memory of what has been sent, if that is all.
+    pub(super) fn shrink(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// Bytes of heartbeats.
     pub(super) fn heartbeat_bytes(&self) -> usize {
         self.heartbeats.len()
@@ -60,10 +67,6 @@ impl Outbound {
         match self.full.pop_front() {
             None => std::mem::replace(&mut self.queued, empty),
             Some(portion) => {
-                if self.full.is_empty() {
-                    // A connection at rest keeps no memory for it.
-                    self.full = VecDeque::new();
-                }
                 if self.queued.is_empty() {
                     self.queued = empty;
                 }

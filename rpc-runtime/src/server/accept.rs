@@ -20,7 +20,7 @@ use crate::transport::{Accepted, Listener, Transport};
 /// What every connection of a server has in common.
 pub(super) struct Acceptor {
     pub(super) dispatcher: Arc<Dispatcher>,
-    pub(super) settings: ChannelSettings,
+    pub(super) settings: Arc<ChannelSettings>,
     pub(super) hello: Hello,
     pub(super) initializer: Option<Initializer>,
     pub(super) connections: Arc<Connections>,
@@ -95,34 +95,29 @@ impl Acceptor {
         place: Place,
         mut stop: watch::Receiver<bool>,
     ) {
-        // What it takes to open a connection is given back before that is served: it may be more
-        // than the connection takes from then on.
-        let opened = Box::pin(async {
-            let peer = accepted.peer().to_owned();
-            let timeout = self.settings.handshake_timeout.unwrap_or(Duration::MAX);
-            let opened = tokio::select! {
-                biased;
-                opened = tokio::time::timeout(timeout, accepted.open()) => opened,
-                _ = stop.wait_for(|stop| *stop) => return None,
-            };
-            let why = match opened {
-                Ok(Ok(transport)) => return Some(transport),
-                Ok(Err(error)) => error.message().to_owned(),
-                Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
-            };
-            if let Some(held_back) = self.refusals.log.pass(clock()) {
-                tracing::warn!(peer, held_back, "connection refused: {why}");
-            }
-            self.settings.observer.connection_refused(RefusedConnection::Handshake);
-            None
-        });
-        if let Some(transport) = opened.await {
-            Box::pin(self.serve(transport, place)).await;
+        let peer = accepted.peer().to_owned();
+        let timeout = self.settings.handshake_timeout.unwrap_or(Duration::MAX);
+        let opened = tokio::select! {
+            biased;
+            opened = tokio::time::timeout(timeout, accepted.open()) => opened,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let why = match opened {
+            Ok(Ok(transport)) => return self.serve(transport, place),
+            Ok(Err(error)) => error.message().to_owned(),
+            Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
+        };
+        if let Some(held_back) = self.refusals.log.pass(clock()) {
+            tracing::warn!(peer, held_back, "connection refused: {why}");
         }
+        self.settings.observer.connection_refused(RefusedConnection::Handshake);
     }
 
-    async fn serve(self: Arc<Self>, transport: Transport, place: Place) {
-        let opened = Channel::new(transport, self.settings, &self.hello, self.initializer.as_ref());
+    /// Serves a connection in a task of its own, which has no room for what it took to open it: that
+    /// may be more than the connection takes from then on.
+    fn serve(&self, transport: Transport, place: Place) {
+        let settings = Arc::clone(&self.settings);
+        let opened = Channel::new(transport, settings, &self.hello, self.initializer.as_ref());
         let (channel, reader) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -132,15 +127,13 @@ impl Acceptor {
         };
         tracing::debug!(peer = %channel.peer(), "connection accepted");
         place.take(&channel);
-        let requests = Requests::new(Arc::clone(&self.dispatcher), self.done.clone());
         let span = observe::connection(Side::Server, channel.peer());
-        // In a box, since a future that is moved takes its room twice.
-        let run = Box::pin(driver::run(channel, reader, requests));
+        let requests = Requests::new(Arc::clone(&self.dispatcher), place, self.done.clone());
+        let run = driver::run(channel, reader, requests);
         match span {
-            None => run.await,
-            Some(span) => Box::pin(run.instrument(*span)).await,
+            None => drop(tokio::spawn(run)),
+            Some(span) => drop(tokio::spawn(run.instrument(*span))),
         }
-        drop(place);
     }
 }
 

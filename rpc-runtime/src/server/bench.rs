@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use tokio::sync::mpsc;
 
+use super::connections::{ConnectionLimits, Connections};
 use super::dispatcher::Dispatcher;
 use super::requests::Requests;
 use crate::channel::driver::{Batch, RequestHandler};
@@ -38,7 +39,10 @@ impl Dispatching {
         let (channel, _) = Channel::new(nowhere, settings, &Hello::default(), None)?;
         channel.flush(clock());
         let (done, _done) = mpsc::channel(1);
-        Ok(Self { channel, requests: Requests::new(Arc::new(dispatcher), done), _done })
+        let limits = ConnectionLimits { total: 1, per_address: None };
+        let place = Arc::new(Connections::new(limits)).admit("").map_err(|(_, why)| why)?;
+        let requests = Requests::new(Arc::new(dispatcher), place, done);
+        Ok(Self { channel, requests, _done })
     }
 
     /// Requests that came together, from the frames to the bytes of the answers.

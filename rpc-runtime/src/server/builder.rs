@@ -332,7 +332,7 @@ impl ServerBuilder {
         let connections = Arc::new(Connections::new(self.connections));
         let acceptor = Arc::new(Acceptor {
             dispatcher: Arc::new(dispatcher),
-            settings: self.settings,
+            settings: Arc::new(self.settings),
             hello,
             initializer: self.initializer,
             connections: Arc::clone(&connections),

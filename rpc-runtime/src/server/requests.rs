@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
+use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
 use super::late::{self, Late, answer_header, caught};
 use crate::buffer;
@@ -33,6 +34,8 @@ const IN_PLACE_BUDGET: Duration = Duration::from_millis(1);
 /// The requests of one connection.
 pub(super) struct Requests {
     dispatcher: Arc<Dispatcher>,
+    /// Free again before `done` is dropped.
+    _place: Place,
     /// Held by every request in work.
     done: mpsc::Sender<()>,
     /// Ready answers, in order.
@@ -63,8 +66,8 @@ enum Begun {
 }
 
 impl Requests {
-    pub(super) fn new(dispatcher: Arc<Dispatcher>, done: mpsc::Sender<()>) -> Self {
-        Self { dispatcher, done, answers: Vec::new(), bodies: Output::default() }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, place: Place, done: mpsc::Sender<()>) -> Self {
+        Self { dispatcher, _place: place, done, answers: Vec::new(), bodies: Output::default() }
     }
 
     /// Finds the method, the context and the arguments.

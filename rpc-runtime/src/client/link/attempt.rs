@@ -101,18 +101,13 @@ impl Link {
         };
         let initializer = self.settings.initializer.as_ref();
         let (channel, reader) =
-            Channel::new(transport, self.settings.channel, &hello, initializer)?;
-        // In a box, since a future that is moved takes its room twice.
-        let driver = Box::pin(driver::run(Arc::clone(&channel), reader, NoServices));
-        let span = observe::connection(Side::Client, channel.peer());
+            Channel::new(transport, Arc::clone(&self.settings.channel), &hello, initializer)?;
         let driven = Driven { link: Arc::clone(self), channel: Arc::clone(&channel) };
-        tokio::spawn(async move {
-            match span {
-                None => driver.await,
-                Some(span) => Box::pin(driver.instrument(*span)).await,
-            }
-            drop(driven);
-        });
+        let driver = driver::run(Arc::clone(&channel), reader, NoServices::new(driven));
+        match observe::connection(Side::Client, channel.peer()) {
+            None => drop(tokio::spawn(driver)),
+            Some(span) => drop(tokio::spawn(driver.instrument(*span))),
+        }
         Ok(channel)
     }
 }
