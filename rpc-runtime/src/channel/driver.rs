@@ -269,6 +269,7 @@ impl<H: RequestHandler> Driver<H> {
         }
         if self.timers.has_rested(now, || core.is_idle()) {
             core.shrink();
+            self.input.rest();
             self.handler.shrink();
         }
         let broken_promise = core.duty_due.take_if(|due| *due <= now).is_some() && core.duty;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::spares::Spares;
 use crate::observe::ConnectionMetrics;
 use crate::transport::Reader;
 
@@ -51,6 +52,7 @@ pub(super) struct Input {
     /// The largest frame that has come whole. So much is taken at once for the next one: it costs
     /// the peer no more than it has cost before.
     largest: usize,
+    spares: Spares,
 }
 
 /// Input while it is looked at.
@@ -125,7 +127,7 @@ impl Input {
                 capacity = capacity.div_ceil(2);
             }
             if self.bytes.capacity() < capacity {
-                let mut own = BytesMut::with_capacity(capacity);
+                let mut own = self.spares.take(capacity);
                 own.extend_from_slice(&self.bytes);
                 give_read_buffer(std::mem::replace(&mut self.bytes, own));
             }
@@ -170,13 +172,23 @@ impl Input {
             }
             Taken::Shared(mut bytes) => {
                 bytes.advance(rest.consumed.min(bytes.len()));
-                // Somebody may have kept a part of it.
-                bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared))
+                if bytes.is_empty() {
+                    self.spares.keep(rest.consumed, bytes);
+                    BytesMut::new()
+                } else {
+                    // Somebody may have kept a part of it.
+                    bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared))
+                }
             }
         };
         self.needed = rest.needed;
         self.has_frames = rest.has_frames;
         self.shrink();
+    }
+
+    /// The connection rests: memory that is only kept for the next large frame may go.
+    pub(super) fn rest(&mut self) {
+        self.spares.clear();
     }
 
     fn shrink(&mut self) {

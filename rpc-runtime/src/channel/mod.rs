@@ -26,6 +26,7 @@ mod handle;
 mod input;
 mod last_words;
 mod pump;
+mod spares;
 mod streams;
 mod tail;
 mod timers;
