@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::watch;
+
 use crate::{BoxFuture, Instance, RegistryError};
 
 /// A registration that is in force as long as this value lives.
@@ -13,6 +15,41 @@ pub struct Lease {
     /// `None` once revoked. The mutex is never locked: it makes the lease `Sync` although a
     /// handle need only be `Send`, since all access is through `&mut`.
     handle: Mutex<Option<Box<dyn LeaseHandle>>>,
+    states: LeaseStates,
+}
+
+/// Whether a registration is in force.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum LeaseState {
+    /// It is, with this epoch.
+    Held {
+        /// Higher each time it was registered again.
+        epoch: u64,
+    },
+    /// It was lost, and is being registered again until that succeeds.
+    Lost {
+        /// Why, or why the last attempt to register again failed.
+        cause: RegistryError,
+    },
+}
+
+/// Follows the state of a [`Lease`], without keeping that.
+#[derive(Debug, Clone)]
+pub struct LeaseStates(watch::Receiver<LeaseState>);
+
+impl LeaseStates {
+    /// Waits until the state differs from the one that was seen last, and returns it; `None` once
+    /// the lease has ended. Cancel safe: a dropped future has consumed nothing.
+    pub async fn changed(&mut self) -> Option<LeaseState> {
+        self.0.changed().await.ok()?;
+        Some(self.0.borrow_and_update().clone())
+    }
+
+    /// The state now.
+    pub fn now(&self) -> LeaseState {
+        self.0.borrow().clone()
+    }
 }
 
 /// What a back end does when a [`Lease`] ends. Exactly one of the two methods is called to its
@@ -32,7 +69,18 @@ pub trait LeaseHandle: Send + 'static {
 impl Lease {
     /// A lease for `instance`, as it was stored, that `handle` ends.
     pub fn new(instance: Instance, handle: impl LeaseHandle) -> Self {
-        Self { instance, handle: Mutex::new(Some(Box::new(handle))) }
+        let (_, states) = watch::channel(LeaseState::Held { epoch: instance.epoch() });
+        Self::with_states(instance, handle, states)
+    }
+
+    /// One that may be lost and come back, as `states` tells.
+    pub(crate) fn with_states(
+        instance: Instance,
+        handle: impl LeaseHandle,
+        states: watch::Receiver<LeaseState>,
+    ) -> Self {
+        let states = LeaseStates(states);
+        Self { instance, handle: Mutex::new(Some(Box::new(handle))), states }
     }
 
     /// The id under which the instance is registered.
@@ -40,7 +88,12 @@ impl Lease {
         self.instance.id()
     }
 
-    /// The instance as it was stored; its [`epoch`](Instance::epoch) may be newer than the one
+    /// Whether the registration is in force now, and from now on.
+    pub fn states(&self) -> LeaseStates {
+        self.states.clone()
+    }
+
+    /// The instance as it was first stored; its [`epoch`](Instance::epoch) may be newer than the one
     /// that was given.
     pub fn instance(&self) -> &Instance {
         &self.instance

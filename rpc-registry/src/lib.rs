@@ -58,21 +58,27 @@
 //!   `registry.jsonl.damaged-<unix ms>`. A list of another format version is never touched
 //!   ([`is_unsupported_format`](RegistryError::is_unsupported_format)).
 
+mod back_end;
 mod error;
 mod file;
 mod instance;
 mod lease;
 mod memory;
 mod registry;
+mod resilient;
 mod schemes;
+mod snapshot;
 mod suggest;
 mod uri;
 mod watch;
 
+pub use back_end::{Announcement, BackEnd, Claim, Feed, Session, Update};
 pub use error::RegistryError;
 pub use instance::Instance;
-pub use lease::{Lease, LeaseHandle};
+pub use lease::{Lease, LeaseHandle, LeaseState, LeaseStates};
 pub use registry::{BoxFuture, Registry};
+pub use resilient::{Protection, Resilient, ResilientSettings};
 pub use schemes::{SchemeFactory, connect, register_scheme, supported_schemes};
+pub use snapshot::{Change, Snapshot, Source};
 pub use uri::{RegistryUri, file_uri};
-pub use watch::{Snapshot, Watch, WatchSender};
+pub use watch::{Watch, WatchSender};

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use crate::instance::check_service;
 use crate::lease::LeaseHandle;
 use crate::watch::WatchSender;
-use crate::{BoxFuture, Instance, Lease, Registry, RegistryError, RegistryUri, Watch};
+use crate::{BoxFuture, Instance, Lease, Registry, RegistryError, RegistryUri, Snapshot, Watch};
 
 /// The `memory:` back end: one registry per name and process, for tests and for programs whose
 /// services all live in one process.
@@ -87,14 +87,12 @@ impl Registry for MemoryRegistry {
         Box::pin(async move { self.add(instance) })
     }
 
-    fn lookup<'a>(
-        &'a self,
-        service: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
+    fn lookup<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Snapshot, RegistryError>> {
         Box::pin(async move {
             self.check(service)?;
             let state = self.space.lock();
-            Ok(state.services.get(service).map(Service::list).unwrap_or_default())
+            let list = state.services.get(service).map(Service::list).unwrap_or_default();
+            Ok(Snapshot::of(list))
         })
     }
 

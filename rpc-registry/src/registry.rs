@@ -1,6 +1,6 @@
 use std::pin::Pin;
 
-use crate::{Instance, Lease, RegistryError, Watch};
+use crate::{Instance, Lease, RegistryError, Snapshot, Watch};
 
 /// A boxed future, so that [`Registry`] can be used as `dyn Registry`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -31,11 +31,9 @@ pub trait Registry: Send + Sync + 'static {
     /// what the back end ran into.
     fn register<'a>(&'a self, instance: Instance) -> BoxFuture<'a, Result<Lease, RegistryError>>;
 
-    /// The living instances of `service`, ordered by id. Empty when nobody provides it.
-    fn lookup<'a>(
-        &'a self,
-        service: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>>;
+    /// The living instances of `service`, ordered by id. Empty when nobody provides it. A back end
+    /// that is away may be answered for by what it said last: see [`Snapshot::age`].
+    fn lookup<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Snapshot, RegistryError>>;
 
     /// Follows the living instances of `service`. The present state is read before this returns.
     fn watch<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Watch, RegistryError>>;

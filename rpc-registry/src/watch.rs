@@ -1,6 +1,6 @@
 use tokio::sync::watch;
 
-use crate::{Instance, RegistryError};
+use crate::{Instance, RegistryError, Snapshot};
 
 /// Follows the living instances of one service.
 ///
@@ -9,14 +9,8 @@ use crate::{Instance, RegistryError};
 #[derive(Debug, Clone)]
 pub struct Watch {
     states: watch::Receiver<State>,
-}
-
-/// The living instances of a service at one moment.
-#[derive(Debug, Clone, PartialEq, Default)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// Ordered by id; empty when nobody provides the service.
-    pub instances: Vec<Instance>,
+    /// What was returned last.
+    last: Snapshot,
 }
 
 /// The feeding end of a [`Watch`], for the authors of back ends.
@@ -36,7 +30,7 @@ enum State {
 impl Watch {
     /// A watch whose first [`changed`](Self::changed) returns `initial`, and its feeding end.
     pub fn channel(initial: Vec<Instance>) -> (WatchSender, Watch) {
-        let (states, _) = watch::channel(State::Known(Snapshot { instances: initial }));
+        let (states, _) = watch::channel(State::Known(Snapshot::of(initial)));
         let sender = WatchSender { states };
         let watch = sender.subscribe();
         (sender, watch)
@@ -44,7 +38,8 @@ impl Watch {
 
     /// Waits for a state that this watch has not returned yet: the first call returns the present
     /// one at once, later calls wait for a change. Changes in quick succession are coalesced; only
-    /// the latest state counts.
+    /// the latest state counts, and its [`change`](Snapshot::change) is what differs from the state
+    /// that this watch returned before, or from nobody.
     ///
     /// # Errors
     ///
@@ -62,7 +57,11 @@ impl Watch {
                 Err(RegistryError::unavailable("the watch has ended: its registry is gone")
                     .with_hint("connect to the registry and watch again"))
             }
-            State::Known(snapshot) => Ok(snapshot.clone()),
+            State::Known(snapshot) => {
+                let snapshot = snapshot.clone().since(&self.last);
+                self.last = snapshot.clone();
+                Ok(snapshot)
+            }
         }
     }
 }
@@ -70,10 +69,16 @@ impl Watch {
 impl WatchSender {
     /// Publishes the living instances, ordered by id. Nothing happens if they are as before.
     pub fn send(&self, instances: Vec<Instance>) {
+        self.publish(Snapshot::of(instances));
+    }
+
+    /// Publishes a state that may not be what the registry says now. Nothing happens if it is as
+    /// before.
+    pub fn publish(&self, snapshot: Snapshot) {
         self.states.send_if_modified(|state| match state {
-            State::Known(known) if known.instances == instances => false,
+            State::Known(known) if known.says_the_same(&snapshot) => false,
             _ => {
-                *state = State::Known(Snapshot { instances });
+                *state = State::Known(snapshot);
                 true
             }
         });
@@ -88,7 +93,7 @@ impl WatchSender {
     pub fn subscribe(&self) -> Watch {
         let mut states = self.states.subscribe();
         states.mark_changed();
-        Watch { states }
+        Watch { states, last: Snapshot::default() }
     }
 
     /// Whether nobody watches any more.

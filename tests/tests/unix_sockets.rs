@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rpc_registry::{BoxFuture, Instance, Lease, Registry, RegistryError, Watch};
+use rpc_registry::{BoxFuture, Instance, Lease, Registry, RegistryError, Snapshot, Watch};
 use rpc_runtime::{Client, Context, RpcError, Server, rpc_service};
 use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider};
 use rpc_tests::waiting::soon;
@@ -242,7 +242,7 @@ impl Registry for Remote {
         unreachable!("it was announced")
     }
 
-    fn lookup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
+    fn lookup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Snapshot, RegistryError>> {
         unreachable!()
     }
 

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::instance::check_service;
-use crate::{BoxFuture, Instance, Lease, Registry, RegistryError, RegistryUri, Watch};
+use crate::{BoxFuture, Instance, Lease, Registry, RegistryError, RegistryUri, Snapshot, Watch};
 use folder::Folder;
 use store::Store;
 
@@ -71,13 +71,10 @@ impl Registry for FileRegistry {
         })
     }
 
-    fn lookup<'a>(
-        &'a self,
-        service: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
+    fn lookup<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Snapshot, RegistryError>> {
         Box::pin(async move {
             self.check(service)?;
-            self.store.lookup(service).await
+            self.store.lookup(service).await.map(Snapshot::of)
         })
     }
 

@@ -1,0 +1,229 @@
+//! [`Cache`]: what a registry said, kept in a file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Instance;
+use crate::instance::{random_bits, unix_ms};
+
+const FORMAT: u32 = 1;
+/// A larger file is not ours.
+const MAX_BYTES: u64 = 64 << 20;
+/// Changes are gathered for so long.
+const GATHER: Duration = Duration::from_millis(500);
+/// A list that stays the same is written again after this time, so that its age is about right.
+const REFRESH_MS: u64 = 60_000;
+
+/// The lists of one registry, as one application knows them. Several processes of it share the file:
+/// each replaces it as a whole, and takes over what it does not follow itself.
+#[derive(Clone)]
+pub(super) struct Cache(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    lists: BTreeMap<String, List>,
+    /// A write is due.
+    scheduled: bool,
+    /// The last write failed, and that was said.
+    failing: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct List {
+    as_of_ms: u64,
+    instances: Vec<Instance>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Contents {
+    format: u32,
+    services: BTreeMap<String, List>,
+}
+
+impl Cache {
+    /// Reads the file, if there is one. A damaged one is as good as none.
+    pub(super) async fn open(path: PathBuf) -> Self {
+        let from = path.clone();
+        let read = tokio::task::spawn_blocking(move || read(&from)).await;
+        let lists = match read {
+            Ok(Ok(lists)) => lists,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Ok(Err(error)) => {
+                tracing::warn!(path = %path.display(), %error, "the registry's cache can't be read");
+                BTreeMap::new()
+            }
+            Err(_) => BTreeMap::new(),
+        };
+        let state = Mutex::new(State { lists, ..State::default() });
+        Self(Arc::new(Inner { path, state }))
+    }
+
+    pub(super) fn get(&self, service: &str) -> Option<(Vec<Instance>, SystemTime)> {
+        let state = self.0.state();
+        let list = state.lists.get(service)?;
+        let as_of = UNIX_EPOCH.checked_add(Duration::from_millis(list.as_of_ms))?;
+        Some((list.instances.clone(), as_of))
+    }
+
+    /// The registry says this now. It is written soon, in the background.
+    pub(super) fn note(&self, service: &str, instances: &[Instance]) {
+        let now = unix_ms();
+        let mut state = self.0.state();
+        let known = state.lists.get(service);
+        let is_new = known.is_none_or(|known| {
+            known.instances != instances || known.as_of_ms.saturating_add(REFRESH_MS) < now
+        });
+        if !is_new || (known.is_none() && instances.is_empty()) {
+            return;
+        }
+        let list = List { as_of_ms: now, instances: instances.to_vec() };
+        state.lists.insert(service.to_owned(), list);
+        if !std::mem::replace(&mut state.scheduled, true) {
+            let inner = Arc::clone(&self.0);
+            tokio::spawn(async move {
+                tokio::time::sleep(GATHER).await;
+                let _ = tokio::task::spawn_blocking(move || inner.write()).await;
+            });
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) {
+        let lists = {
+            let mut state = self.state();
+            state.scheduled = false;
+            state.lists.clone()
+        };
+        let written = write(&self.path, lists);
+        let was_failing = std::mem::replace(&mut self.state().failing, written.as_ref().is_err());
+        if let Err(error) = written
+            && !was_failing
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the registry's cache can't be written");
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<BTreeMap<String, List>> {
+    let mut text = Vec::new();
+    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!("it has more than {MAX_BYTES} bytes")));
+    }
+    let contents: Contents = serde_json::from_slice(&text)?;
+    if contents.format != FORMAT {
+        return Err(io::Error::other(format!("its format {} is not known", contents.format)));
+    }
+    Ok(contents.services)
+}
+
+fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
+    let mut services = read(path).unwrap_or_default();
+    for (service, list) in lists {
+        match services.get(&service) {
+            Some(other) if other.as_of_ms > list.as_of_ms => {}
+            _ => drop(services.insert(service, list)),
+        }
+    }
+    let text = serde_json::to_vec(&Contents { format: FORMAT, services })?;
+    if let Some(folder) = path.parent() {
+        make_folder(folder)?;
+    }
+    let temporary = path.with_extension(format!("{:016x}.tmp", random_bits()));
+    let written = fs::File::create_new(&temporary)
+        .and_then(|mut file| file.write_all(&text))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Who may read the cache knows where the services are: nobody but the user.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(id: &str) -> Instance {
+        Instance::new("svc", "tcp://127.0.0.1:1").with_id(id)
+    }
+
+    async fn cache(folder: &tempfile::TempDir) -> Cache {
+        Cache::open(folder.path().join("sub/app.json")).await
+    }
+
+    async fn written() {
+        tokio::time::sleep(GATHER * 3).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_noted_is_known_to_the_next_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = cache(&folder).await;
+        first.note("svc", &[instance("a")]);
+        written().await;
+        let (instances, as_of) = cache(&folder).await.get("svc").unwrap();
+        assert_eq!(instances[0].id(), "a");
+        assert!(as_of.elapsed().unwrap() < Duration::from_secs(60));
+        assert!(cache(&folder).await.get("other").is_none());
+    }
+
+    #[tokio::test]
+    async fn processes_that_share_the_file_keep_what_the_others_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (cache(&folder).await, cache(&folder).await);
+        one.note("one", &[instance("a")]);
+        written().await;
+        two.note("two", &[instance("b")]);
+        written().await;
+        let both = cache(&folder).await;
+        assert!(both.get("one").is_some() && both.get("two").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_as_good_as_none_and_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.json");
+        for damage in [&b"{"[..], b"", br#"{"format":2,"services":{}}"#, b"\xff\xfe"] {
+            fs::write(&path, damage).unwrap();
+            let cache = Cache::open(path.clone()).await;
+            assert!(cache.get("svc").is_none());
+            cache.note("svc", &[instance("a")]);
+            written().await;
+            assert!(Cache::open(path.clone()).await.get("svc").is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_made_costs_nothing_but_the_cache() {
+        let cache = Cache::open("/proc/nowhere/app.json".into()).await;
+        cache.note("svc", &[instance("a")]);
+        written().await;
+        assert!(cache.get("svc").is_some(), "this process still knows");
+        assert!(cache.0.state().failing);
+    }
+}

@@ -1,0 +1,242 @@
+//! [`Roster`]: which of the instances that a registry has lost are believed to be gone. No I/O, no
+//! clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::Protection;
+use crate::back_end::Update;
+use crate::{Instance, Snapshot, Source};
+
+/// Instances that lapsed together are believed up to this number, whatever their share: two that
+/// crash at once are no mass.
+const FEW: usize = 2;
+/// Lapses within this time count as one.
+const TOGETHER: Duration = Duration::from_secs(10);
+
+/// The instances of one service: what the registry says, and what is kept beside it.
+#[derive(Default)]
+pub(super) struct Roster {
+    protection: Protection,
+    /// What the registry says, by id.
+    listed: BTreeMap<String, Instance>,
+    /// What it does not say any more and is not believed to be gone, and until when.
+    kept: BTreeMap<String, (Instance, Instant)>,
+    /// Lapses of late that were believed.
+    lapsed: VecDeque<(Instant, Instance)>,
+    /// The next list is the first after a fault.
+    faulted: bool,
+}
+
+impl Roster {
+    pub(super) fn new(protection: Protection) -> Self {
+        Self { protection, ..Self::default() }
+    }
+
+    /// What was known before the registry could be asked.
+    pub(super) fn remember(&mut self, instances: impl IntoIterator<Item = Instance>) {
+        let by_id = |instance: Instance| (instance.id().to_owned(), instance);
+        self.listed = instances.into_iter().map(by_id).collect();
+    }
+
+    /// The registry is away, so what it says next may be incomplete.
+    pub(super) fn fault(&mut self) {
+        self.faulted = true;
+    }
+
+    /// Takes over what the registry says now. Says how many instances are newly kept.
+    pub(super) fn take(&mut self, update: Update, now: Instant) -> usize {
+        let faulted = std::mem::take(&mut self.faulted) || update.after_fault;
+        self.release(now);
+        let listed: BTreeMap<_, _> =
+            update.instances.into_iter().map(|i| (i.id().to_owned(), i)).collect();
+        let before = std::mem::replace(&mut self.listed, listed);
+        let has_left = |id: &String| update.departed.contains(id);
+        self.kept.retain(|id, _| !has_left(id) && !self.listed.contains_key(id));
+        self.lapsed.retain(|(when, instance)| {
+            let id = instance.id().to_owned();
+            *when + TOGETHER > now && !has_left(&id) && !self.listed.contains_key(&id)
+        });
+        let known = before.len() + self.kept.len() + self.lapsed.len();
+        let missing = before
+            .into_iter()
+            .filter(|(id, _)| !self.listed.contains_key(id) && !has_left(id))
+            .map(|(_, instance)| (now, instance));
+        let missing_now = missing.collect::<Vec<_>>();
+        let any_missing = !missing_now.is_empty();
+        self.lapsed.extend(missing_now);
+        let gone = self.lapsed.len() + self.kept.len();
+        let many = self.protection.is_much(gone, known);
+        let suspicious = if faulted { many } else { many && gone > FEW };
+        let Some(until) = now.checked_add(self.protection.hold).filter(|_| suspicious) else {
+            return 0;
+        };
+        if !any_missing {
+            return 0;
+        }
+        let newly = self.lapsed.len();
+        let kept = self.lapsed.drain(..).map(|(_, i)| (i.id().to_owned(), (i, until)));
+        self.kept.extend(kept);
+        newly
+    }
+
+    /// When the first of those that are kept is no longer.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.kept.values().map(|(_, until)| *until).min()
+    }
+
+    /// Believes that those are gone which were kept for long enough. Says how many.
+    pub(super) fn release(&mut self, now: Instant) -> usize {
+        let before = self.kept.len();
+        self.kept.retain(|_, (_, until)| *until > now);
+        before - self.kept.len()
+    }
+
+    /// All that is believed to be there.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.beside(self.listed.values().cloned())
+    }
+
+    /// A list of the registry's, with those beside it that are kept.
+    pub(super) fn beside(&self, listed: impl IntoIterator<Item = Instance>) -> Snapshot {
+        let mut instances: Vec<_> = listed.into_iter().collect();
+        let is_listed = |id: &String| instances.iter().any(|listed| listed.id() == id);
+        let kept: Vec<_> = self.kept.iter().filter(|(id, _)| !is_listed(id)).collect();
+        let ids: Vec<_> = kept.iter().map(|(id, _)| (*id).clone()).collect();
+        instances.extend(kept.into_iter().map(|(_, (instance, _))| instance.clone()));
+        instances.sort_by(|a, b| a.id().cmp(b.id()));
+        let snapshot = Snapshot::of(instances);
+        match ids.is_empty() {
+            true => snapshot,
+            false => snapshot.with_source(Source::Protected { kept: ids }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLD: Duration = Duration::from_secs(300);
+
+    fn list(ids: &[&str]) -> Update {
+        let instance = |id: &&str| Instance::new("svc", "tcp://h:1").with_id(*id);
+        Update { instances: ids.iter().map(instance).collect(), ..Update::default() }
+    }
+
+    fn roster(ids: &[&str], now: Instant) -> Roster {
+        let mut roster = Roster::new(Protection::default());
+        roster.take(list(ids), now);
+        roster
+    }
+
+    fn ids(roster: &Roster) -> Vec<String> {
+        roster.snapshot().iter().map(|instance| instance.id().to_owned()).collect()
+    }
+
+    #[test]
+    fn an_empty_list_after_a_fault_keeps_the_last_good_one_for_a_while() {
+        let now = Instant::now();
+        let mut roster = roster(&["a", "b"], now);
+        roster.fault();
+        assert_eq!(roster.take(list(&[]), now), 2);
+        assert_eq!(ids(&roster), ["a", "b"]);
+        let source = Source::Protected { kept: vec!["a".to_owned(), "b".to_owned()] };
+        assert_eq!(roster.snapshot().source, source);
+        assert_eq!(roster.due(), Some(now + HOLD));
+        assert_eq!(roster.release(now + HOLD), 2);
+        assert!(ids(&roster).is_empty() && roster.snapshot().is_current());
+    }
+
+    #[test]
+    fn those_who_register_again_after_a_fault_are_told_from_those_who_are_kept() {
+        let now = Instant::now();
+        let mut roster = roster(&["a", "b", "c"], now);
+        roster.fault();
+        roster.take(list(&[]), now);
+        roster.take(list(&["b"]), now + Duration::from_secs(1));
+        assert_eq!(ids(&roster), ["a", "b", "c"]);
+        let source = Source::Protected { kept: vec!["a".to_owned(), "c".to_owned()] };
+        assert_eq!(roster.snapshot().source, source);
+        roster.take(list(&["a", "b", "c"]), now + Duration::from_secs(2));
+        assert!(roster.snapshot().is_current());
+    }
+
+    #[test]
+    fn a_few_that_are_missing_after_a_fault_are_believed_to_be_gone() {
+        let now = Instant::now();
+        let mut roster = roster(&["a", "b", "c", "d", "e"], now);
+        roster.fault();
+        assert_eq!(roster.take(list(&["a", "b", "c"]), now), 0);
+        assert_eq!(ids(&roster), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_orderly_departure_of_all_is_believed_at_once_even_after_a_fault() {
+        let now = Instant::now();
+        let mut roster = roster(&["a", "b", "c", "d"], now);
+        roster.fault();
+        let departed = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        assert_eq!(roster.take(Update { departed, ..list(&[]) }, now), 0);
+        assert!(ids(&roster).is_empty());
+    }
+
+    #[test]
+    fn one_who_is_kept_and_then_leaves_in_order_is_gone() {
+        let now = Instant::now();
+        let mut roster = roster(&["a", "b"], now);
+        roster.fault();
+        roster.take(list(&[]), now);
+        roster.take(Update { departed: vec!["a".to_owned()], ..list(&[]) }, now);
+        assert_eq!(ids(&roster), ["b"]);
+    }
+
+    #[test]
+    fn a_crash_without_a_fault_of_the_registry_is_believed_even_of_the_last_one() {
+        let now = Instant::now();
+        let mut roster = roster(&["a"], now);
+        assert_eq!(roster.take(list(&[]), now), 0);
+        assert!(ids(&roster).is_empty());
+    }
+
+    #[test]
+    fn a_mass_of_lapses_is_not_believed_even_if_they_come_one_by_one() {
+        let now = Instant::now();
+        let mut roster = roster(&["a", "b", "c", "d", "e"], now);
+        roster.take(list(&["a", "b", "c", "d"]), now);
+        roster.take(list(&["a", "b", "c"]), now + Duration::from_secs(1));
+        assert_eq!(ids(&roster), ["a", "b", "c"], "two crashes");
+        assert_eq!(roster.take(list(&["a", "b"]), now + Duration::from_secs(2)), 3);
+        assert_eq!(ids(&roster), ["a", "b", "c", "d", "e"], "a mass, of which two were believed");
+    }
+
+    #[test]
+    fn crashes_that_are_far_apart_are_no_mass() {
+        let now = Instant::now();
+        let mut roster = roster(&["a", "b", "c", "d"], now);
+        for (n, left) in [&["a", "b", "c"][..], &["a", "b"], &["a"], &[]].iter().enumerate() {
+            roster.take(list(left), now + Duration::from_secs(60) * n as u32);
+        }
+        assert!(ids(&roster).is_empty());
+    }
+
+    #[test]
+    fn without_protection_everything_is_believed() {
+        let now = Instant::now();
+        let mut roster = Roster::new(Protection::off());
+        roster.take(list(&["a", "b", "c", "d"]), now);
+        roster.fault();
+        assert_eq!(roster.take(list(&[]), now), 0);
+        assert!(ids(&roster).is_empty());
+    }
+
+    #[test]
+    fn what_was_remembered_counts_as_known() {
+        let now = Instant::now();
+        let mut roster = Roster::new(Protection::default());
+        roster.remember(list(&["a"]).instances);
+        roster.fault();
+        roster.take(list(&[]), now);
+        assert_eq!(ids(&roster), ["a"]);
+    }
+}
