@@ -69,6 +69,8 @@ mod resilient;
 mod schemes;
 mod snapshot;
 mod suggest;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod uri;
 mod watch;
 
