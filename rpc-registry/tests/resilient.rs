@@ -1,6 +1,8 @@
 //! What the layer above a distributed back end adds, on a back end that fails as it is told to, in
 //! virtual time.
 
+#![expect(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
