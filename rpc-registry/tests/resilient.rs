@@ -342,6 +342,22 @@ async fn a_registry_that_comes_back_empty_is_not_believed_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lookup_believes_no_more_than_a_watch_when_the_registry_has_just_come_back_empty() {
+    let (fake, registry) = registry().await;
+    fake.add("a");
+    let mut watch = registry.watch("svc").await.unwrap();
+    next(&mut watch).await;
+    fake.go_away();
+    next(&mut watch).await;
+    sleep(Duration::from_secs(60)).await;
+    fake.remove(&["a"]);
+    // The feed pauses for some seconds yet.
+    fake.state().away = false;
+    let found = registry.lookup("svc").await.unwrap();
+    assert_eq!((ids(&found), found.is_current()), (vec!["a"], false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mass_that_lapses_is_kept_and_one_that_leaves_in_order_is_not() {
     let (fake, registry) = registry().await;
     let mut leases = Vec::new();

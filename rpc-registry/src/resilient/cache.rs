@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use crate::Instance;
 use crate::instance::{random_bits, unix_ms};
@@ -27,6 +28,7 @@ pub(super) struct Cache(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -53,9 +55,9 @@ struct Contents {
 
 impl Cache {
     /// Reads the file, if there is one. A damaged one is as good as none.
-    pub(super) async fn open(path: PathBuf) -> Self {
+    pub(super) async fn open(path: PathBuf, runtime: Handle) -> Self {
         let from = path.clone();
-        let read = tokio::task::spawn_blocking(move || read(&from)).await;
+        let read = runtime.spawn_blocking(move || read(&from)).await;
         let lists = match read {
             Ok(Ok(lists)) => lists,
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
@@ -66,7 +68,7 @@ impl Cache {
             Err(_) => BTreeMap::new(),
         };
         let state = Mutex::new(State { lists, ..State::default() });
-        Self(Arc::new(Inner { path, state }))
+        Self(Arc::new(Inner { path, runtime, state }))
     }
 
     pub(super) fn get(&self, service: &str) -> Option<(Vec<Instance>, SystemTime)> {
@@ -91,7 +93,7 @@ impl Cache {
         state.lists.insert(service.to_owned(), list);
         if !std::mem::replace(&mut state.scheduled, true) {
             let inner = Arc::clone(&self.0);
-            tokio::spawn(async move {
+            self.0.runtime.spawn(async move {
                 tokio::time::sleep(GATHER).await;
                 let _ = tokio::task::spawn_blocking(move || inner.write()).await;
             });
@@ -172,8 +174,12 @@ mod tests {
         Instance::new("svc", "tcp://127.0.0.1:1").with_id(id)
     }
 
+    async fn open(path: PathBuf) -> Cache {
+        Cache::open(path, Handle::current()).await
+    }
+
     async fn cache(folder: &tempfile::TempDir) -> Cache {
-        Cache::open(folder.path().join("sub/app.json")).await
+        open(folder.path().join("sub/app.json")).await
     }
 
     async fn written() {
@@ -210,17 +216,17 @@ mod tests {
         let path = folder.path().join("app.json");
         for damage in [&b"{"[..], b"", br#"{"format":2,"services":{}}"#, b"\xff\xfe"] {
             fs::write(&path, damage).unwrap();
-            let cache = Cache::open(path.clone()).await;
+            let cache = open(path.clone()).await;
             assert!(cache.get("svc").is_none());
             cache.note("svc", &[instance("a")]);
             written().await;
-            assert!(Cache::open(path.clone()).await.get("svc").is_some());
+            assert!(open(path.clone()).await.get("svc").is_some());
         }
     }
 
     #[tokio::test]
     async fn a_folder_that_cannot_be_made_costs_nothing_but_the_cache() {
-        let cache = Cache::open("/proc/nowhere/app.json".into()).await;
+        let cache = open("/proc/nowhere/app.json".into()).await;
         cache.note("svc", &[instance("a")]);
         written().await;
         assert!(cache.get("svc").is_some(), "this process still knows");

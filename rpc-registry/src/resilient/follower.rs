@@ -71,9 +71,17 @@ impl Follower {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A list of the registry's, with those beside it that are kept.
-    pub(super) fn beside(&self, listed: Vec<Instance>) -> Snapshot {
-        self.known().roster.beside(listed)
+    /// What somebody found who looked, and those beside it that are kept.
+    pub(super) fn looked_up(&self, instances: Vec<Instance>) -> Snapshot {
+        let known = self.known();
+        if known.away.is_none() {
+            return known.roster.beside(instances);
+        }
+        // The registry is back, and the feed does not know it yet: this list is to be believed no
+        // more than the first one that the feed will tell.
+        let mut roster = known.roster.clone();
+        roster.take(Update { instances, ..Update::default() }, Instant::now().into_std());
+        roster.snapshot()
     }
 
     /// What was known last, if there is a first state.
@@ -158,10 +166,10 @@ impl<B: BackEnd> Follow<B> {
     fn heard(&self, follower: &Follower, update: Update) {
         let mut known = follower.known();
         let was_away = known.away.take().is_some();
-        if let Some(cache) = &self.shared.cache {
-            cache.note(&self.service, &update.instances);
-        }
         let kept = known.roster.take(update, Instant::now().into_std());
+        if let Some(cache) = &self.shared.cache {
+            cache.note(&self.service, &known.roster.snapshot());
+        }
         drop(known);
         if was_away {
             tracing::info!(service = self.service, "the registry is back");

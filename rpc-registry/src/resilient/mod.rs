@@ -62,7 +62,7 @@ impl<B: BackEnd> Resilient<B> {
                 .with_source(error)
         })?;
         let cache = match settings.cache_file(back_end.uri()) {
-            Some(path) => Some(Cache::open(path).await),
+            Some(path) => Some(Cache::open(path, runtime.clone()).await),
             None => None,
         };
         let followers = Mutex::default();
@@ -143,13 +143,14 @@ impl<B> Shared<B> {
     /// What the registry says, and what is kept beside it.
     fn looked_up(&self, service: &str, mut instances: Vec<Instance>) -> Snapshot {
         instances.sort_by(|a, b| a.id().cmp(b.id()));
-        if let Some(cache) = &self.cache {
-            cache.note(service, &instances);
-        }
-        match self.follower(service) {
-            Some(follower) => follower.beside(instances),
+        let snapshot = match self.follower(service) {
+            Some(follower) => follower.looked_up(instances),
             None => Snapshot::of(instances),
+        };
+        if let Some(cache) = &self.cache {
+            cache.note(service, &snapshot);
         }
+        snapshot
     }
 
     /// What the registry said last, in this process or before.

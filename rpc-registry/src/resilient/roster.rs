@@ -15,7 +15,7 @@ const FEW: usize = 2;
 const TOGETHER: Duration = Duration::from_secs(10);
 
 /// The instances of one service: what the registry says, and what is kept beside it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Roster {
     protection: Protection,
     /// What the registry says, by id.
