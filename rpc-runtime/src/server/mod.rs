@@ -71,6 +71,12 @@ impl Server {
         &self.local_uri
     }
 
+    /// The registrations of the services, one each; none without a registry. Their
+    /// [`states`](rpc_registry::Lease::states) tell whether one is lost, and being made again.
+    pub fn leases(&self) -> &[Lease] {
+        &self.leases
+    }
+
     /// The connections that are open now.
     pub fn channels(&self) -> Vec<ChannelHandle> {
         self.connections.open().into_iter().map(ChannelHandle::new).collect()
