@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `file:///tmp/rpc-demo` | a folder on this machine, shared by its processes; see [below](#the-file-back-end) |
 //! | `memory:`, `memory:name` | this process only |
+//! | `zookeeper://host:port,host:port/root` | a ZooKeeper ensemble, with the feature `zookeeper`; see the module `zookeeper` |
 //! | others | added by [`register_scheme`] |
 //!
 //! ```
@@ -73,6 +74,8 @@ mod suggest;
 pub mod testing;
 mod uri;
 mod watch;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use back_end::{Announcement, BackEnd, Claim, Feed, Session, Update};
 pub use error::RegistryError;

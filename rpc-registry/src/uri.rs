@@ -242,7 +242,8 @@ fn is_secret(name: &str) -> bool {
     ["password", "secret", "token", "%"].iter().any(|mark| name.contains(mark))
 }
 
-fn decode(part: &str) -> Result<String, String> {
+/// Undoes percent-encoding, or says what is wrong with it.
+pub(crate) fn decode(part: &str) -> Result<String, String> {
     let mut decoded = Vec::with_capacity(part.len());
     let mut rest = part.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

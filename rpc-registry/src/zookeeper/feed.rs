@@ -1,0 +1,226 @@
+//! [`ServiceFeed`]: follows the entries of a service.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout, timeout_at};
+use zookeeper_client::{AddWatchMode, Client, Error, MultiReadResult, PersistentWatcher};
+
+use super::data;
+use super::failure::is_lost;
+use super::news::News;
+use super::paths::{child, name};
+use super::sessions::{Connection, Sessions};
+use crate::back_end::{Feed, Update};
+use crate::{BoxFuture, Instance, RegistryError};
+
+/// How many nodes are read with one request. One with so many paths of the longest names stays below
+/// what a server takes, 1 MiB.
+const AT_ONCE: usize = 256;
+
+/// A persistent recursive watch on a service's node, and what is known of its entries. Events say
+/// which entries are to be read; after a disconnection it is all of them.
+pub(super) struct ServiceFeed {
+    sessions: Arc<Sessions>,
+    connection: Connection,
+    service: String,
+    path: String,
+    watcher: PersistentWatcher,
+    news: News,
+    known: BTreeMap<String, Instance>,
+}
+
+impl ServiceFeed {
+    /// Watches from here on, so that no change is missed between the first list and the second.
+    pub(super) async fn open(
+        sessions: &Arc<Sessions>,
+        connection: Connection,
+        service: &str,
+    ) -> Result<Self, RegistryError> {
+        let path = sessions.settings.root.service(service);
+        let watcher = watch(&connection.client, &path)
+            .await
+            .map_err(|error| sessions.failed(format!("cannot watch the node {path}"), error))?;
+        Ok(Self {
+            sessions: Arc::clone(sessions),
+            connection,
+            service: service.to_owned(),
+            news: News::of(&path),
+            path,
+            watcher,
+            known: BTreeMap::new(),
+        })
+    }
+
+    async fn update(&mut self) -> Result<Update, RegistryError> {
+        let patience = self.sessions.settings.timeout;
+        loop {
+            self.hear().await;
+            if self.news.ended {
+                return Err(self.broken(Error::SessionExpired));
+            }
+            if let Some(since) = self.news.away_since {
+                let heard = timeout_at(since + patience, self.watcher.changed()).await;
+                let event = heard.map_err(|_| self.broken(Error::ConnectionLoss))?;
+                self.news.take(event, Instant::now());
+                continue;
+            }
+            if self.news.is_empty() {
+                let event = self.watcher.changed().await;
+                self.news.take(event, Instant::now());
+                continue;
+            }
+            match timeout(patience, self.read()).await {
+                Ok(Ok(())) => break,
+                // The watch is going to say so as well.
+                Ok(Err(error)) if is_lost(&error) => {
+                    let heard = timeout(patience, self.watcher.changed()).await;
+                    let event = heard.map_err(|_| self.broken(Error::ConnectionLoss))?;
+                    self.news.take(event, Instant::now());
+                }
+                Ok(Err(error)) => return Err(self.broken(error)),
+                Err(_) => return Err(self.sessions.too_late("follow the service")),
+            }
+        }
+        // Those whom the list lacks have been told of before.
+        self.hear().await;
+        let departed = self.news.departed(|id| self.known.contains_key(id)).into_iter().collect();
+        let instances = self.known.values().cloned().collect();
+        Ok(Update { instances, departed, after_fault: self.news.fault() })
+    }
+
+    /// Takes the events that are there.
+    async fn hear(&mut self) {
+        while !self.news.ended {
+            let event = tokio::select! {
+                biased;
+                event = self.watcher.changed() => event,
+                () = ready(()) => return,
+            };
+            self.news.take(event, Instant::now());
+        }
+    }
+
+    /// Brings what is known up to date. If this is cancelled, it is done again.
+    async fn read(&mut self) -> Result<(), Error> {
+        let client = &self.connection.client;
+        if self.news.all {
+            if self.news.faulted {
+                // The client sets its watches again by itself, and nobody hears when that fails, as
+                // it was seen to do after a change of leader.
+                self.watcher = watch(client, &self.path).await?;
+            }
+            self.known = list(client, &self.service, &self.path).await?;
+            for id in self.known.keys() {
+                self.news.is_there(id);
+            }
+        } else {
+            let ids: Vec<_> = self.news.touched.iter().cloned().collect();
+            let nodes = ids.iter().map(|id| child(&self.path, id)).collect::<Vec<_>>();
+            let read = get(client, &nodes).await?;
+            for ((id, node), data) in ids.into_iter().zip(nodes).zip(read) {
+                let node = node.rsplit('/').next().unwrap_or_default();
+                match data.and_then(|data| data::instance(&self.service, node, &data)) {
+                    Some(instance) => {
+                        self.news.is_there(&id);
+                        self.known.insert(id, instance);
+                    }
+                    None => drop(self.known.remove(&id)),
+                }
+            }
+        }
+        self.news.done();
+        Ok(())
+    }
+
+    fn broken(&self, error: Error) -> RegistryError {
+        self.sessions.failed(format!("cannot follow the node {}", self.path), error)
+    }
+}
+
+impl Feed for ServiceFeed {
+    fn next(&mut self) -> BoxFuture<'_, Result<Update, RegistryError>> {
+        Box::pin(self.update())
+    }
+}
+
+async fn watch(client: &Client, path: &str) -> Result<PersistentWatcher, Error> {
+    client.watch(path, AddWatchMode::PersistentRecursive).await
+}
+
+/// The entries of a service, by id, with all that was answered to anybody before this was asked.
+pub(super) async fn list(
+    client: &Client,
+    service: &str,
+    path: &str,
+) -> Result<BTreeMap<String, Instance>, Error> {
+    // The server answers in the order of the requests.
+    let (caught_up, nodes) = tokio::join!(client.sync(path), client.list_children(path));
+    caught_up?;
+    let nodes = match nodes {
+        Ok(nodes) => nodes,
+        Err(Error::NoNode) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let paths: Vec<_> = nodes.iter().map(|node| format!("{path}/{node}")).collect();
+    let read = get(client, &paths).await?;
+    let mut found = BTreeMap::new();
+    for (node, data) in nodes.iter().zip(read) {
+        if let Some(instance) = data.and_then(|data| data::instance(service, node, &data)) {
+            found.insert(instance.id().to_owned(), instance);
+        }
+    }
+    Ok(found)
+}
+
+/// The names of those services below the root that have entries.
+pub(super) async fn services(client: &Client, root: &str) -> Result<Vec<String>, Error> {
+    client.sync(root).await?;
+    let nodes = match client.list_children(root).await {
+        Ok(nodes) => nodes,
+        Err(Error::NoNode) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for some in nodes.chunks(AT_ONCE) {
+        let mut reader = client.new_multi_reader();
+        for node in some {
+            reader.add_get_children(&format!("{root}/{node}"))?;
+        }
+        for (node, result) in some.iter().zip(reader.commit().await?) {
+            match result {
+                MultiReadResult::Children { children } if !children.is_empty() => {
+                    names.extend(name(node));
+                }
+                MultiReadResult::Error { err } if err != Error::NoNode => return Err(err),
+                _ => {}
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// The data of each node that there is.
+async fn get(client: &Client, nodes: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+    let mut read = Vec::with_capacity(nodes.len());
+    for some in nodes.chunks(AT_ONCE) {
+        let mut reader = client.new_multi_reader();
+        for node in some {
+            reader.add_get_data(node)?;
+        }
+        let results = reader.commit().await?;
+        if results.len() != some.len() {
+            return Err(Error::UnexpectedError("fewer answers than questions".to_owned()));
+        }
+        for result in results {
+            read.push(match result {
+                MultiReadResult::Data { data, .. } => Some(data),
+                MultiReadResult::Error { err: Error::NoNode } => None,
+                MultiReadResult::Error { err } => return Err(err),
+                _ => return Err(Error::UnexpectedError("another answer than data".to_owned())),
+            });
+        }
+    }
+    Ok(read)
+}

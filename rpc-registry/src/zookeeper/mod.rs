@@ -1,0 +1,183 @@
+//! A registry in a [ZooKeeper](https://zookeeper.apache.org) ensemble, version 3.6 or newer; feature
+//! `zookeeper`.
+//!
+//! `zookeeper://[user:password@]host:port,host:port/root` names the ensemble by some of its servers;
+//! one is used until it fails, then another. The port is 2181 if none is given, and the root, which
+//! is made if it is missing, `/rpc-registry`.
+//!
+//! | parameter | value |
+//! | --- | --- |
+//! | `session_timeout_ms=` | how long after its last sign of life a provider is gone, 100 to 600000, default 10000; servers allow 2 to 20 of their ticks |
+//! | `connect_timeout_ms=` | how long anything may take in all, with connecting and moving on to another server, 100 to 600000, default 5000 |
+//!
+//! and those of [`ResilientSettings::from_uri`]. Nothing is asked of ZooKeeper before the first
+//! request, so that a program starts without it, from its cache. Connections are not encrypted.
+//!
+//! # What is where
+//!
+//! `<root>/<service>/<id>` is an ephemeral node that holds the instance as JSON. Service and id are
+//! percent-encoded, but for letters, digits, `-`, `_`, `~` and dots that don't come first. Services
+//! are container nodes, which the servers remove some time after their last instance. Nodes that hold
+//! no instance are left out, with a warning in the log.
+//!
+//! With a user and a password (ZooKeeper's scheme `digest`), all nodes are made for that user alone.
+//! Without, anybody may do anything with them.
+//!
+//! # What holds
+//!
+//! - Lookups show every registration and removal that has returned, whichever servers were asked.
+//! - All that one registry does is one session, which a task keeps alive at less than a third of its
+//!   timeout. If it expires, a new one takes its place, and all is registered again.
+//! - A registration is lost when the servers say that its session has expired, or when none could be
+//!   asked for 1.4 times the session's timeout.
+//! - A registration is written only if there is none, or in place of one with an older epoch, and
+//!   removed only by who has written it or by an administrator. The epoch of a registration is
+//!   ZooKeeper's transaction number times 4096, and each attempt to register again adds one. So one
+//!   who took over an id is not pushed out by the one before.
+//! - A provider that died is gone when its session expires, which servers tell to within a tick.
+//!   After a restart of the ensemble all sessions have their time once more.
+//! - An orderly departure changes the data of the node in the transaction that removes it. Watches
+//!   hear of both, and thereby tell it from a lapse.
+//! - A dead connection is noticed after two fifths of the shorter of the two timeouts. A watch that
+//!   was disconnected reads all anew.
+//!
+//! ```no_run
+//! # async fn demo() -> Result<(), rpc_registry::RegistryError> {
+//! let registry = rpc_registry::connect("zookeeper://10.0.0.1,10.0.0.2/shop").await?;
+//! # Ok(()) }
+//! ```
+
+mod data;
+mod entry;
+mod failure;
+mod feed;
+mod news;
+mod paths;
+mod sessions;
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use zookeeper_client::Error;
+
+use self::entry::{Entry, take_away};
+use self::feed::ServiceFeed;
+use self::paths::Place;
+use self::sessions::Sessions;
+use self::settings::Settings;
+use crate::back_end::{Announcement, BackEnd, Claim, Feed};
+use crate::{BoxFuture, Instance, RegistryError, RegistryUri, Resilient, ResilientSettings};
+
+/// The back end. [`connect`](crate::connect) makes a registry of it.
+///
+/// Its tasks run in the tokio runtime in which it was made.
+pub struct ZooKeeperBackEnd {
+    sessions: Arc<Sessions>,
+}
+
+/// The registry that a `zookeeper:` URI names.
+pub(crate) async fn connect(
+    uri: RegistryUri,
+) -> Result<Resilient<ZooKeeperBackEnd>, RegistryError> {
+    Resilient::new(ZooKeeperBackEnd::new(&uri)?, ResilientSettings::from_uri(&uri)?).await
+}
+
+impl ZooKeeperBackEnd {
+    /// Reads the URI. ZooKeeper is not asked for anything yet.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_uri`; `is_unavailable` outside of a tokio runtime.
+    pub fn new(uri: &RegistryUri) -> Result<Self, RegistryError> {
+        let settings = Settings::from_uri(uri)?;
+        let runtime = Handle::try_current().map_err(|error| {
+            RegistryError::unavailable("a registry in ZooKeeper needs a tokio runtime")
+                .with_registry(uri.as_str())
+                .with_source(error)
+        })?;
+        Ok(Self { sessions: Arc::new(Sessions::new(settings, runtime)) })
+    }
+
+    fn place(&self, service: &str, id: &str) -> Place {
+        Place::new(&self.sessions.settings.root, service, id)
+    }
+
+    fn failed(&self, what: &str, path: &str, error: Error) -> RegistryError {
+        self.sessions.failed(format!("cannot {what} the node {path}"), error)
+    }
+}
+
+impl BackEnd for ZooKeeperBackEnd {
+    fn uri(&self) -> &str {
+        &self.sessions.settings.uri
+    }
+
+    fn announce<'a>(
+        &'a self,
+        instance: Instance,
+        claim: Claim,
+    ) -> BoxFuture<'a, Result<Announcement, RegistryError>> {
+        Box::pin(self.sessions.within("register", async move {
+            let connection = self.sessions.connected().await?;
+            let place = self.place(instance.service(), instance.id());
+            let lost = connection.ended();
+            // Made first, so that it is taken back whatever happens.
+            let mut entry = Entry::new(&self.sessions, &connection, place);
+            let instance = entry.announce(instance, claim).await?;
+            let sessions = Arc::clone(&self.sessions);
+            let lost = async move { sessions.failed("the session has ended", lost.await) };
+            Ok(Announcement { instance, lost: Box::pin(lost), session: Box::new(entry) })
+        }))
+    }
+
+    fn list<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
+        Box::pin(self.sessions.within("look up", async move {
+            let connection = self.sessions.connected().await?;
+            let path = self.sessions.settings.root.service(service);
+            let listed = feed::list(&connection.client, service, &path).await;
+            let listed = listed.map_err(|error| self.failed("read", &path, error))?;
+            Ok(listed.into_values().collect())
+        }))
+    }
+
+    fn follow<'a>(
+        &'a self,
+        service: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Feed>, RegistryError>> {
+        Box::pin(self.sessions.within("follow the service", async move {
+            let connection = self.sessions.connected().await?;
+            let feed = ServiceFeed::open(&self.sessions, connection, service).await?;
+            Ok(Box::new(feed) as Box<dyn Feed>)
+        }))
+    }
+
+    fn remove<'a>(
+        &'a self,
+        service: &'a str,
+        instance_id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, RegistryError>> {
+        Box::pin(self.sessions.within("remove", async move {
+            let connection = self.sessions.connected().await?;
+            let place = self.place(service, instance_id);
+            let removed = take_away(&connection.client, &place, |_| true).await;
+            removed.map_err(|error| self.failed("remove", &place.entry, error))
+        }))
+    }
+
+    fn services<'a>(&'a self) -> BoxFuture<'a, Result<Vec<String>, RegistryError>> {
+        Box::pin(self.sessions.within("list the services", async move {
+            let connection = self.sessions.connected().await?;
+            let root = self.sessions.settings.root.path();
+            let names = feed::services(&connection.client, root).await;
+            names.map_err(|error| self.failed("read", root, error))
+        }))
+    }
+}
+
+impl fmt::Debug for ZooKeeperBackEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ZooKeeperBackEnd").field("uri", &self.uri()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! What a `zookeeper:` URI says.
+
+use std::time::Duration;
+
+use super::paths::Root;
+use crate::{RegistryError, RegistryUri, ResilientSettings};
+
+const SESSION_TIMEOUT_MS: u64 = 10_000;
+/// Long enough for a second server to be tried after one that is silent.
+const CONNECT_TIMEOUT_MS: u64 = 5_000;
+const PORT: u16 = 2181;
+
+/// The settings of a connection.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// The URI, credentials redacted.
+    pub(super) uri: String,
+    /// `host:port`, separated by commas.
+    pub(super) servers: String,
+    pub(super) root: Root,
+    /// `user:password`, if they were given.
+    pub(super) digest: Option<String>,
+    pub(super) session_timeout: Duration,
+    /// How long anything may take.
+    pub(super) timeout: Duration,
+}
+
+impl Settings {
+    pub(super) fn from_uri(uri: &RegistryUri) -> Result<Self, RegistryError> {
+        let mut known = vec!["session_timeout_ms", "connect_timeout_ms"];
+        known.extend(ResilientSettings::PARAMS);
+        uri.expect_params(&known)?;
+        let session = uri.number("session_timeout_ms", SESSION_TIMEOUT_MS, 100..=600_000)?;
+        let timeout = uri.number("connect_timeout_ms", CONNECT_TIMEOUT_MS, 100..=600_000)?;
+        let digest = match (uri.user(), uri.password()) {
+            (None, _) => None,
+            (Some(user), Some(password)) if !user.is_empty() && !user.contains(':') => {
+                Some(format!("{user}:{password}"))
+            }
+            _ => return Err(uri.wrong("a user needs a name, without a colon, and a password")),
+        };
+        Ok(Self {
+            uri: uri.as_str().to_owned(),
+            servers: servers(uri)?,
+            root: Root::of(uri)?,
+            digest,
+            session_timeout: Duration::from_millis(session),
+            timeout: Duration::from_millis(timeout),
+        })
+    }
+}
+
+impl Settings {
+    /// After how long a silent server is left for another: there must be time for that, in a session
+    /// and in a request. A second is given in any case, for a server that is busy.
+    pub(super) fn silence(&self) -> Duration {
+        let of_session = self.session_timeout * 2 / 5;
+        of_session.min((self.timeout * 2 / 5).max(Duration::from_secs(1)))
+    }
+}
+
+/// Checks the servers and adds the port where there is none.
+fn servers(uri: &RegistryUri) -> Result<String, RegistryError> {
+    let Some(authority) = uri.authority() else {
+        return Err(uri
+            .wrong("it names no server")
+            .with_hint("write it like zookeeper://host:2181,host:2181/path"));
+    };
+    let servers: Result<Vec<_>, _> = authority.split(',').map(|one| server(uri, one)).collect();
+    Ok(servers?.join(","))
+}
+
+fn server(uri: &RegistryUri, server: &str) -> Result<String, RegistryError> {
+    let wrong = || {
+        uri.wrong(format!("{server:?} is not a server"))
+            .with_hint("write host, host:port or [IPv6 address]:port, with commas between them")
+    };
+    // An IPv6 address has colons of its own.
+    let (host, port) = match server.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (server, None),
+    };
+    let port = match port.map(str::parse::<u16>) {
+        None => PORT,
+        Some(Ok(port)) if port != 0 => port,
+        Some(_) => return Err(wrong()),
+    };
+    let bare = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').ok_or_else(wrong)?,
+        None if host.contains(':') => return Err(wrong()),
+        None => host,
+    };
+    let is_odd = |c: char| c.is_whitespace() || "[]@%".contains(c);
+    if bare.is_empty() || bare.contains(is_odd) {
+        return Err(wrong());
+    }
+    Ok(format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(uri: &str) -> Result<Settings, RegistryError> {
+        Settings::from_uri(&RegistryUri::parse(uri).unwrap())
+    }
+
+    #[test]
+    fn every_part_has_its_effect() {
+        let read = settings(
+            "zookeeper://me:p%40ss@a:1,b,[::1]:3/x?session_timeout_ms=4000&connect_timeout_ms=500",
+        )
+        .unwrap();
+        assert_eq!(read.servers, "a:1,b:2181,[::1]:3");
+        assert_eq!(read.digest.as_deref(), Some("me:p@ss"));
+        assert_eq!(read.root.path(), "/x");
+        assert_eq!(read.session_timeout, Duration::from_secs(4));
+        assert_eq!(read.timeout, Duration::from_millis(500));
+        assert!(!read.uri.contains("ss@"));
+    }
+
+    #[test]
+    fn a_silent_server_leaves_time_for_another_one() {
+        let silence = |session: u64, connect: u64| {
+            let both = format!("session_timeout_ms={session}&connect_timeout_ms={connect}");
+            settings(&format!("zookeeper://a?{both}")).unwrap().silence().as_millis()
+        };
+        assert_eq!(silence(10_000, 5_000), 2_000);
+        assert_eq!(silence(1_000, 5_000), 400);
+        assert_eq!(silence(10_000, 500), 1_000);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for bad in [
+            "zookeeper:",
+            "zookeeper:///path",
+            "zookeeper://a,,b",
+            "zookeeper://a:0",
+            "zookeeper://a:x",
+            "zookeeper://a:99999",
+            "zookeeper://:2181",
+            "zookeeper://::1",
+            "zookeeper://[::1",
+            "zookeeper://me@a",
+            "zookeeper://:word@a",
+            "zookeeper://a?session_timeout_ms=0",
+            "zookeeper://a?session_timeout=4000",
+            "zookeeper://a/x//y",
+        ] {
+            let error = settings(bad).err().unwrap_or_else(|| panic!("{bad} was accepted"));
+            assert!(error.is_invalid_uri(), "{bad}: {error}");
+        }
+        let parameters = "session_timeout_ms=9000&cache=off&protect_percent=20";
+        assert!(settings(&format!("zookeeper://a?{parameters}")).is_ok());
+    }
+}

@@ -1,0 +1,137 @@
+//! Real servers for tests: each a process of the test, on free ports of this machine, with its data
+//! in a temporary folder, and killed with the value that stands for it.
+
+#![allow(dead_code, reason = "each test program uses a part of this")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+
+pub(crate) mod zookeeper;
+
+use std::env;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rpc_registry::{Instance, Watch};
+
+/// A running server.
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it, with what it prints added to the file `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} can't be started: {error}"));
+        Self { child, log: log.to_owned() }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stops it in its tracks (`SIGSTOP`): connections stay, and nothing is answered.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let command = format!("kill -{name} {}", self.id());
+        assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+    }
+
+    /// Fails the test if it has ended by itself.
+    pub(crate) fn assert_runs(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(20).collect();
+            panic!("the server has ended ({status}); its last lines, backwards: {tail:#?}");
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether `program` is there. If not, says so and how to install it; the test has nothing to do
+/// then. Where `RPC_REQUIRE_SERVERS` is set, as in CI, it fails.
+pub(crate) fn is_installed(program: &str, package: &str) -> bool {
+    let found = match program.contains('/') {
+        true => Path::new(program).exists(),
+        false => env::var_os("PATH").is_some_and(|path| {
+            env::split_paths(&path).any(|folder| folder.join(program).exists())
+        }),
+    };
+    if !found {
+        let left_out = format!("{program} is not installed (apt-get install {package})");
+        assert!(env::var_os("RPC_REQUIRE_SERVERS").is_none(), "{left_out}");
+        // Past the capture of the test's output, so that it is seen although the test passes.
+        let _ =
+            io::Write::write_all(&mut io::stderr(), format!("left out: {left_out}\n").as_bytes());
+    }
+    found
+}
+
+/// Ports of this machine on which nobody listens. Not from those that the system gives to outgoing
+/// connections, which could take one while its server is away for a while.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    let mut taken = Vec::new();
+    while taken.len() < N {
+        let port = 10_000 + u16::try_from(RandomState::new().hash_one(0) % 20_000).unwrap();
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            taken.push((port, listener));
+        }
+    }
+    std::array::from_fn(|n| taken[n].0)
+}
+
+/// Waits until `what` holds, and fails the test if that takes longer than `bound`.
+pub(crate) async fn until(what: &str, bound: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < bound, "not within {bound:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The ids of instances, sorted.
+pub(crate) fn ids<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Vec<&'a str> {
+    let mut ids: Vec<_> = instances.into_iter().map(Instance::id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Waits until a watch says that the registry has these.
+pub(crate) async fn settled(watch: &mut Watch, wanted: &[&str], bound: Duration) {
+    let mut last = None;
+    let seen = async {
+        loop {
+            let snapshot = watch.changed().await.unwrap();
+            if ids(&snapshot) == wanted && snapshot.is_current() {
+                return;
+            }
+            last = Some(snapshot);
+        }
+    };
+    let seen = tokio::time::timeout(bound, seen).await;
+    assert!(seen.is_ok(), "the watch never said {wanted:?}, but at last {last:?}");
+}
