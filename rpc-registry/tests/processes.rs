@@ -13,10 +13,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rpc_registry::{Instance, Registry, connect};
+use rpc_registry::{Instance, LeaseState, Registry, connect};
 
 const ROLE: &str = "RPC_REGISTRY_TEST_ROLE";
 const FOLDER: &str = "RPC_REGISTRY_TEST_FOLDER";
+
+/// For how many seconds processes are killed, if not for [`SECONDS`].
+const LONGER: &str = "RPC_REGISTRY_TEST_SECONDS";
+const SECONDS: u64 = 8;
+
+/// The lease time of a provider in the role `hasty`.
+const HASTY: Duration = Duration::from_millis(1500);
 
 /// What a child prints when it has done what its role begins with.
 const READY: &str = "@ready";
@@ -33,7 +40,11 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         match role.as_str() {
-            "provider" => provide(&folder).await,
+            "provider" => provide(registry(&folder).await).await,
+            "hasty" => {
+                let ttl = HASTY.as_millis();
+                provide(connect(format!("file://{folder}?ttl_ms={ttl}")).await.unwrap()).await;
+            }
             "churn" => churn(&folder).await,
             "lock" => hold_lock(&folder),
             "fill" => fill(&folder).await,
@@ -42,24 +53,36 @@ fn child() {
     });
 }
 
-async fn provide(folder: &str) {
-    let _lease = registry(folder).await.register(own("steady")).await.unwrap();
+async fn provide(registry: Arc<dyn Registry>) {
+    let _lease = registry.register(own("steady")).await.unwrap();
     println!("{READY}");
     std::future::pending::<()>().await;
 }
 
-/// One registration for life, and others that come and go without a pause.
+/// One registration for life, and others that come and go.
 async fn churn(folder: &str) {
     let registry = registry(folder).await;
-    let _lease = registry.register(own("steady")).await.unwrap();
+    let steady = registry.register(own("steady")).await.unwrap();
     println!("{READY}");
+    let mut random = Random(u64::from(std::process::id()));
     for round in 0_u64.. {
         let lease = registry.register(own("fleeting")).await.unwrap();
+        let id = lease.id().to_owned();
+        let found = async |service: &str, id: &str| {
+            let found = registry.lookup(service).await.unwrap();
+            found.iter().any(|instance| instance.id() == id)
+        };
+        assert!(found("fleeting", &id).await, "a registration is lost");
         match round % 3 {
             0 => lease.revoke().await.unwrap(),
             1 => drop(lease),
-            _ => assert!(registry.unregister("fleeting", lease.id()).await.unwrap()),
+            _ => assert!(registry.unregister("fleeting", &id).await.unwrap()),
         }
+        assert!(!found("fleeting", &id).await, "an ended registration is returned");
+        assert!(found("steady", steady.id()).await, "a bystander is lost");
+        let state = steady.states().now();
+        assert!(matches!(state, LeaseState::Held { epoch: 0 }), "not renewed in time: {state:?}");
+        tokio::time::sleep(Duration::from_micros(random.below(40_000))).await;
     }
 }
 
@@ -178,14 +201,51 @@ async fn a_killed_provider_is_not_returned_by_the_first_lookup_afterwards() {
     assert_eq!(pids(&registry, "steady").await, BTreeSet::from([two.pid()]));
 }
 
-#[tokio::test]
-async fn a_stopped_provider_keeps_its_registration() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_provider_goes_after_its_lease_time_and_comes_back_when_it_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let registry = registry(dir.path().to_str().unwrap()).await;
-    let mut provider = Process::start("provider", dir.path());
+    let mut watch = registry.watch("steady").await.unwrap();
+    let mut provider = Process::start("hasty", dir.path());
     provider.ready();
+    while watch.changed().await.unwrap().is_empty() {}
+
+    let stopped = Instant::now();
     provider.signal("-STOP");
     assert_eq!(pids(&registry, "steady").await, BTreeSet::from([provider.pid()]));
+    while !watch.changed().await.unwrap().is_empty() {}
+    let took = stopped.elapsed();
+    // Renewed at most a third of its lease time before it was stopped.
+    let expected = HASTY * 2 / 3..HASTY + Duration::from_secs(1);
+    assert!(expected.contains(&took), "gone after {took:?}");
+    assert!(pids(&registry, "steady").await.is_empty());
+
+    provider.signal("-CONT");
+    let back = loop {
+        let now = watch.changed().await.unwrap();
+        if !now.is_empty() {
+            break now;
+        }
+    };
+    assert_eq!(back[0].metadata()["pid"], provider.pid());
+    assert_eq!(back[0].epoch(), 1, "it is a new registration");
+    provider.kill();
+    assert!(pids(&registry, "steady").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_hears_of_a_kill_from_the_kernel_and_not_by_looking() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = format!("file://{}?watch_interval_ms=60000", dir.path().display());
+    let registry = connect(uri).await.unwrap();
+    let mut watch = registry.watch("steady").await.unwrap();
+    let mut provider = Process::start("provider", dir.path());
+    provider.ready();
+    while watch.changed().await.unwrap().is_empty() {}
+    let killed = Instant::now();
+    provider.kill();
+    while !watch.changed().await.unwrap().is_empty() {}
+    assert!(killed.elapsed() < Duration::from_secs(1), "took {:?}", killed.elapsed());
 }
 
 #[tokio::test]
@@ -227,8 +287,8 @@ fn a_write_that_finds_no_room_leaves_what_was_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_kills_lose_nobody_alive_return_nobody_dead_and_damage_nothing() {
-    const PROCESSES: usize = 8;
-    const KILLS: usize = 30;
+    const PROCESSES: usize = 50;
+    let seconds = std::env::var(LONGER).map_or(SECONDS, |seconds| seconds.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let registry = registry(dir.path().to_str().unwrap()).await;
     let validator = Validator::start(dir.path());
@@ -238,8 +298,11 @@ async fn random_kills_lose_nobody_alive_return_nobody_dead_and_damage_nothing() 
         (0..PROCESSES).map(|_| Process::start("churn", dir.path())).collect();
     processes.iter_mut().for_each(|process| drop(process.ready()));
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..KILLS {
-        // Any moment of the victim's round, which takes a few milliseconds.
+    let mut kills = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        kills += 1;
+        // Any moment of the victim's round.
         tokio::time::sleep(Duration::from_micros(random.below(20_000))).await;
         let victim = random.below(PROCESSES as u64) as usize;
         processes[victim].kill();
@@ -258,13 +321,15 @@ async fn random_kills_lose_nobody_alive_return_nobody_dead_and_damage_nothing() 
         processes[victim].ready();
         assert!(processes.iter_mut().all(Process::is_running), "a survivor has failed");
     }
+    println!("{kills} kills in {seconds} s");
+    assert!(kills >= 10, "hardly anybody was killed");
 
     // A watch finds out within a second, too.
     let killed = Instant::now();
-    for process in &mut processes[..4] {
+    for process in &mut processes[..PROCESSES / 2] {
         process.kill();
     }
-    let living: BTreeSet<_> = processes[4..].iter().map(Process::pid).collect();
+    let living: BTreeSet<_> = processes[PROCESSES / 2..].iter().map(Process::pid).collect();
     loop {
         let snapshot = watch.changed().await.unwrap();
         let pids = snapshot.instances.iter().map(|instance| instance.metadata()["pid"].clone());
