@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use rpc_registry::{Instance, Lease, Registry, connect};
+use rpc_registry::{Instance, Lease, Registry, Watch, connect};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -113,6 +113,38 @@ async fn a_registration_that_is_cancelled_at_any_moment_is_taken_back() {
     };
     timeout(Duration::from_secs(60), emptied).await.expect("a cancelled registration lives on");
     assert!(ids(&registry).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_reaches_a_hundred_watches_within_200_ms() {
+    async fn heard(watches: Vec<Watch>, wanted: usize) -> Vec<Watch> {
+        let hear = |mut watch: Watch| async move {
+            while watch.changed().await.unwrap().len() != wanted {}
+            watch
+        };
+        let all = watches.into_iter().map(hear).collect::<JoinSet<_>>().join_all();
+        timeout(Duration::from_secs(20), all).await.expect("not all have heard")
+    }
+    let (_dir, uri, registry) = folder().await;
+    let mut watches = Vec::new();
+    for _ in 0..100 {
+        watches.push(connect(&uri).await.unwrap().watch("svc").await.unwrap());
+    }
+    watches = heard(watches, 0).await;
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        let changed = Instant::now();
+        let lease = registry.register(instance("a")).await.unwrap();
+        watches = heard(watches, 1).await;
+        took.push(changed.elapsed());
+        let changed = Instant::now();
+        drop(lease);
+        watches = heard(watches, 0).await;
+        took.push(changed.elapsed());
+    }
+    took.sort_unstable();
+    // The machine may be busy with something else now and then.
+    assert!(took[took.len() / 2] < Duration::from_millis(200), "{took:?}");
 }
 
 #[derive(Debug, Clone)]

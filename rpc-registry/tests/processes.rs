@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -82,7 +82,8 @@ async fn churn(folder: &str) {
         assert!(found("steady", steady.id()).await, "a bystander is lost");
         let state = steady.states().now();
         assert!(matches!(state, LeaseState::Held { epoch: 0 }), "not renewed in time: {state:?}");
-        tokio::time::sleep(Duration::from_micros(random.below(40_000))).await;
+        // As much as a disk can take that is shared with others.
+        tokio::time::sleep(Duration::from_micros(random.below(600_000))).await;
     }
 }
 
@@ -124,7 +125,6 @@ async fn registry(folder: &str) -> Arc<dyn Registry> {
 /// A child process, killed when dropped.
 struct Process {
     child: Child,
-    output: BufReader<ChildStdout>,
 }
 
 impl Process {
@@ -133,7 +133,7 @@ impl Process {
     }
 
     fn run(mut command: Command, role: &str, folder: &Path) -> Self {
-        let mut child = command
+        let child = command
             .args(["child", "--exact", "--nocapture"])
             .env(ROLE, role)
             .env(FOLDER, folder)
@@ -141,14 +141,14 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, output }
+        Self { child }
     }
 
     /// Waits for the ready mark and returns what stands after it.
     fn ready(&mut self) -> String {
+        let mut output = BufReader::new(self.child.stdout.as_mut().unwrap());
         let mut line = String::new();
-        while self.output.read_line(&mut line).unwrap() > 0 {
+        while output.read_line(&mut line).unwrap() > 0 {
             if let Some((_, rest)) = line.split_once(READY) {
                 return rest.trim().to_owned();
             }
@@ -180,6 +180,40 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A process in the role `churn`, which gets ready in the background.
+struct Churning {
+    process: Process,
+    ready: Arc<AtomicBool>,
+}
+
+impl Churning {
+    fn start(folder: &Path) -> Self {
+        let mut process = Process::start("churn", folder);
+        let ready = Arc::<AtomicBool>::default();
+        let (is_ready, output) = (Arc::clone(&ready), process.child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+            is_ready.store(lines.any(|line| line.contains(READY)), Ordering::SeqCst);
+            // Read on, so that it can write on.
+            lines.for_each(drop);
+        });
+        Self { process, ready }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it is.
+    fn ready(mut self) -> Process {
+        while !self.is_ready() {
+            assert!(self.process.is_running(), "the child ended before it was ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.process
     }
 }
 
@@ -294,35 +328,40 @@ async fn random_kills_lose_nobody_alive_return_nobody_dead_and_damage_nothing() 
     let validator = Validator::start(dir.path());
     let mut watch = registry.watch("steady").await.unwrap();
 
-    let mut processes: Vec<_> =
-        (0..PROCESSES).map(|_| Process::start("churn", dir.path())).collect();
-    processes.iter_mut().for_each(|process| drop(process.ready()));
+    let mut processes: Vec<_> = (0..PROCESSES).map(|_| Churning::start(dir.path())).collect();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut kills = 0;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(seconds) {
-        kills += 1;
-        // Any moment of the victim's round.
+        let settled = processes.iter().filter(|process| process.is_ready()).count();
+        if settled < PROCESSES / 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        }
+        // Any moment of the victim's round, or of its start.
         tokio::time::sleep(Duration::from_micros(random.below(20_000))).await;
         let victim = random.below(PROCESSES as u64) as usize;
-        processes[victim].kill();
-        let dead = processes[victim].pid();
+        processes[victim].process.kill();
+        kills += 1;
+        let dead = processes[victim].process.pid();
         assert!(!pids(&registry, "fleeting").await.contains(&dead), "a zombie was returned");
-        processes[victim] = Process::start("churn", dir.path());
-        let living: BTreeSet<_> = processes
+        let ready: BTreeSet<_> = processes
             .iter()
             .enumerate()
-            .filter(|(n, _)| *n != victim)
-            .map(|(_, process)| process.pid())
+            .filter(|(n, process)| *n != victim && process.is_ready())
+            .map(|(_, process)| process.process.pid())
             .collect();
-        let mut found = pids(&registry, "steady").await;
-        found.remove(&processes[victim].pid()); // it may have been quick
-        assert_eq!(found, living);
-        processes[victim].ready();
-        assert!(processes.iter_mut().all(Process::is_running), "a survivor has failed");
+        let found = pids(&registry, "steady").await;
+        assert!(!found.contains(&dead), "a zombie was returned");
+        let lost: Vec<_> = ready.difference(&found).collect();
+        assert!(lost.is_empty(), "lost {lost:?}");
+        processes[victim] = Churning::start(dir.path());
+        let all_run = processes.iter_mut().all(|process| process.process.is_running());
+        assert!(all_run, "a survivor has failed");
     }
+    let mut processes: Vec<_> = processes.into_iter().map(Churning::ready).collect();
     println!("{kills} kills in {seconds} s");
-    assert!(kills >= 10, "hardly anybody was killed");
+    assert!(kills >= 20, "hardly anybody was killed");
 
     // A watch finds out within a second, too.
     let killed = Instant::now();
