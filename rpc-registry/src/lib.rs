@@ -41,10 +41,11 @@
 //! enabled.
 //!
 //! - **Liveness.** A provider is returned from the moment its registration returns until its lease
-//!   ends or its process does, however it ends: the kernel tells at once. One that hangs or is
-//!   stopped (`SIGSTOP`) goes after its lease time, `?ttl_ms=` (1000 to 600000, default 10000), which
-//!   each process renews at a third of it on a thread of its own; when it goes on, it registers again.
-//!   Each lease keeps one file open, each process one more.
+//!   ends or its process does, however it ends: the kernel tells at once. A process that stands still,
+//!   such as one that is stopped (`SIGSTOP`), goes after its lease time, `?ttl_ms=` (1000 to 600000,
+//!   default 10000), and registers again when it goes on. It is renewed at a third of that time on a
+//!   thread of its own, so work that takes long is not taken for standing still. Each lease keeps one
+//!   file open, each process one more.
 //! - **Coming back.** A registration that others can't see any more, because its line, its lease file
 //!   or the whole folder was deleted, is made again at the next renewal, with a higher epoch. One that
 //!   was removed by [`unregister`](Registry::unregister) is not.

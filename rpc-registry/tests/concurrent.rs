@@ -61,6 +61,40 @@ async fn nothing_is_lost_when_many_tasks_register_and_leave_at_once() {
     assert_eq!(std::fs::read_dir(dir.path().join("leases")).unwrap().count(), 2);
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registrations_that_wait_for_their_turn_are_written_together() {
+    use std::os::unix::fs::MetadataExt;
+    let (dir, uri, registry) = folder().await;
+    let _first = registry.register(instance("first")).await.unwrap();
+    let lock = std::fs::File::open(dir.path().join("registry.lock")).unwrap();
+    lock.lock().unwrap();
+    let list = dir.path().join("registry.jsonl");
+    let which = move || std::fs::metadata(&list).unwrap().ino();
+    let mut tasks = JoinSet::new();
+    for n in 0..200 {
+        let registry = connect(&uri).await.unwrap();
+        tasks.spawn(async move { registry.register(instance(&n.to_string())).await.unwrap() });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let writes = std::thread::spawn(move || {
+        let mut seen = vec![which()];
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            let now = which();
+            if seen.last() != Some(&now) {
+                seen.push(now);
+            }
+        }
+        seen.len() - 1
+    });
+    lock.unlock().unwrap();
+    let _leases = tasks.join_all().await;
+    assert_eq!(ids(&registry).await.len(), 201);
+    let writes = writes.join().unwrap();
+    assert!((1..20).contains(&writes), "written {writes} times");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_hand_over_never_looks_like_nobody() {
     let (_dir, uri, registry) = folder().await;

@@ -298,6 +298,10 @@ async fn a_removed_folder_is_made_again_to_register_but_not_to_leave() {
     assert!(!f.dir.path().exists());
     let _c = f.registry.register(instance("c")).await.unwrap();
     assert_eq!(f.ids().await, ["c"]);
+    // With one that is still kept.
+    fs::remove_dir_all(f.dir.path()).unwrap();
+    let _d = f.registry.register(instance("d")).await.unwrap();
+    assert_eq!(f.ids().await, ["d"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rpc_registry::{Instance, LeaseState, Registry, connect};
+use rpc_registry::{Instance, LeaseState, Registry, Source, connect};
 
 const ROLE: &str = "RPC_REGISTRY_TEST_ROLE";
 const FOLDER: &str = "RPC_REGISTRY_TEST_FOLDER";
@@ -44,6 +44,15 @@ fn child() {
             "hasty" => {
                 let ttl = HASTY.as_millis();
                 provide(connect(format!("file://{folder}?ttl_ms={ttl}")).await.unwrap()).await;
+            }
+            "many" => {
+                let uri = format!("file://{folder}?ttl_ms={}", HASTY.as_millis());
+                let registry = connect(uri).await.unwrap();
+                let mut leases = Vec::new();
+                for _ in 0..4 {
+                    leases.push(registry.register(own("steady")).await.unwrap());
+                }
+                provide(registry).await;
             }
             "churn" => churn(&folder).await,
             "lock" => hold_lock(&folder),
@@ -265,6 +274,21 @@ async fn a_stopped_provider_goes_after_its_lease_time_and_comes_back_when_it_goe
     assert_eq!(back[0].epoch(), 1, "it is a new registration");
     provider.kill();
     assert!(pids(&registry, "steady").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_lapse_at_once_are_kept_for_a_while_and_the_dead_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = registry(dir.path().to_str().unwrap()).await;
+    let mut watch = registry.watch("steady").await.unwrap();
+    let mut provider = Process::start("many", dir.path());
+    provider.ready();
+    while watch.changed().await.unwrap().len() < 5 {}
+    provider.signal("-STOP");
+    let kept = watch.changed().await.unwrap();
+    assert!(matches!(&kept.source, Source::Protected { kept } if kept.len() == 5), "{kept:?}");
+    provider.kill();
+    while !watch.changed().await.unwrap().is_empty() {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

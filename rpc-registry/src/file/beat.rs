@@ -66,6 +66,7 @@ impl Beat {
         let mut beats = lock(&site.beats);
         if let Some(beat) = beats.get(&key).and_then(Weak::upgrade)
             && beat.is_in_time()
+            && beat.is_in_place()
         {
             return Ok(beat);
         }
@@ -110,6 +111,11 @@ impl Beat {
     fn is_in_time(&self) -> bool {
         let state = lock(&self.state);
         state.spent.is_none() && state.renewed.elapsed() < self.ttl
+    }
+
+    /// Somebody may have deleted its files, and the next renewal may be far away.
+    fn is_in_place(&self) -> bool {
+        self.folder.beat(&self.name).exists() && self.folder.sign(&self.name).exists()
     }
 
     /// Keeps a lease whose entry is in the list. `lost` hears if that is not so any more.

@@ -29,6 +29,9 @@ pub(super) const LIST: &str = "list";
 
 /// Signs that come together are told as one: what a watch does costs more than a sign.
 const GATHER: Duration = Duration::from_millis(5);
+/// What a beat's sign says is told again until so much later, twice. When a process is killed, the
+/// kernel closes its files one after the other, so its leases may not be free yet at the sign.
+const ECHO: Duration = Duration::from_millis(300);
 /// How much may be told before a slow watch is told to look at everything instead.
 const BACKLOG: usize = 64;
 
@@ -56,6 +59,8 @@ pub(super) struct News {
 /// Watches a folder for all watches of this process; ends when it is dropped.
 pub(super) struct Lookout {
     news: broadcast::Sender<News>,
+    /// Wakes the thread.
+    told: mpsc::Sender<Sign>,
 }
 
 enum Sign {
@@ -77,8 +82,8 @@ impl Lookout {
         if let Some(found) = slot.upgrade() {
             return Ok(found);
         }
-        let made = Arc::new(Self { news: broadcast::channel(BACKLOG).0 });
         let (told, signs) = mpsc::channel();
+        let made = Arc::new(Self { news: broadcast::channel(BACKLOG).0, told: told.clone() });
         let task = Task {
             lookout: Arc::downgrade(&made),
             site: Arc::downgrade(site),
@@ -104,6 +109,12 @@ impl Lookout {
     }
 }
 
+impl Drop for Lookout {
+    fn drop(&mut self) {
+        let _ = self.told.send(Sign::Unclear);
+    }
+}
+
 struct Task {
     lookout: Weak<Lookout>,
     site: Weak<Site>,
@@ -119,6 +130,7 @@ impl Task {
         let mut watcher = None;
         let mut list = None;
         let mut glanced = Instant::now();
+        let mut echo = Echo::default();
         loop {
             let mut news = News::default();
             if watcher.is_none() {
@@ -126,10 +138,13 @@ impl Task {
                 // What happened before is not told.
                 news.anything = true;
             } else {
-                let wait = self.interval.saturating_sub(glanced.elapsed());
-                if self.gather(wait, &mut news) {
+                let wait = self.interval.saturating_sub(glanced.elapsed()).min(echo.due_in());
+                let mut beats = HashSet::new();
+                if self.gather(wait, &mut news, &mut beats) {
                     watcher = None;
                 }
+                echo.take(&mut beats);
+                news.beats = Arc::new(beats);
             }
             let (Some(lookout), Some(site)) = (self.lookout.upgrade(), self.site.upgrade()) else {
                 return;
@@ -146,14 +161,13 @@ impl Task {
             }
             drop((lookout, site));
             if watcher.is_none() {
-                thread::sleep(self.interval);
+                let _ = self.signs.recv_timeout(self.interval);
             }
         }
     }
 
     /// Waits for signs, and for what comes with them. Whether the folder is lost.
-    fn gather(&self, wait: Duration, news: &mut News) -> bool {
-        let mut beats = HashSet::new();
+    fn gather(&self, wait: Duration, news: &mut News, beats: &mut HashSet<String>) -> bool {
         let mut lost = false;
         let mut patience = wait;
         let mut until = None;
@@ -168,7 +182,6 @@ impl Task {
             let until = *until.get_or_insert_with(|| Instant::now() + GATHER);
             patience = until.saturating_duration_since(Instant::now());
         }
-        news.beats = Arc::new(beats);
         lost
     }
 
@@ -222,6 +235,35 @@ impl Task {
     }
 }
 
+/// What is told again.
+#[derive(Default)]
+struct Echo {
+    since: Option<Instant>,
+    young: HashSet<String>,
+    old: HashSet<String>,
+}
+
+impl Echo {
+    fn due_in(&self) -> Duration {
+        self.since.map_or(Duration::MAX, |since| ECHO.saturating_sub(since.elapsed()))
+    }
+
+    /// Remembers these, and adds to them what is due.
+    fn take(&mut self, beats: &mut HashSet<String>) {
+        let fresh = beats.clone();
+        if self.due_in().is_zero() {
+            beats.extend(self.old.drain());
+            beats.extend(self.young.iter().cloned());
+            self.old = std::mem::take(&mut self.young);
+            self.since = (!self.old.is_empty()).then(Instant::now);
+        }
+        if !fresh.is_empty() {
+            self.since.get_or_insert_with(Instant::now);
+            self.young.extend(fresh);
+        }
+    }
+}
+
 fn sign(event: &notify::Event, folder: &std::path::Path) -> Option<Sign> {
     let path = event.paths.first()?;
     if path == folder {
@@ -233,5 +275,120 @@ fn sign(event: &notify::Event, folder: &std::path::Path) -> Option<Sign> {
         // Elsewhere files are not told to be closed.
         _ if !cfg!(target_os = "linux") => Some(Sign::Unclear),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use tokio::sync::broadcast::Receiver;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        folder: Arc<Folder>,
+        site: Arc<Site>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = Arc::new(Folder::new(dir.path().to_owned(), "file:test"));
+            let site = Site::at(dir.path());
+            Self { _dir: dir, folder, site }
+        }
+
+        fn lookout(&self, interval: Duration) -> (Arc<Lookout>, Receiver<News>) {
+            let lookout = Lookout::at(&self.site, &self.folder, interval).unwrap();
+            let news = lookout.subscribe();
+            (lookout, news)
+        }
+    }
+
+    async fn next(news: &mut Receiver<News>) -> News {
+        timeout(PATIENCE, news.recv()).await.expect("no sign was heard").unwrap()
+    }
+
+    /// After the first news, which say that it is watched from here on.
+    async fn watched(f: &Fixture) -> (Arc<Lookout>, Receiver<News>) {
+        f.folder.create().unwrap();
+        let (lookout, mut news) = f.lookout(Duration::from_secs(3600));
+        while !next(&mut news).await.anything {}
+        (lookout, news)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn renewals_and_readers_wake_nobody() {
+        let f = Fixture::new();
+        let (_lookout, mut news) = watched(&f).await;
+        for _ in 0..3 {
+            let beat = File::create(f.folder.beat("beat")).unwrap();
+            beat.set_modified(std::time::SystemTime::now()).unwrap();
+            for path in [f.folder.list(), f.folder.lock(), f.folder.lease("lease")] {
+                File::create(&path).unwrap();
+                File::open(&path).unwrap().read_to_end(&mut Vec::new()).unwrap();
+            }
+        }
+        let quiet = timeout(Duration::from_millis(200), news.recv()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_sign_of_a_beat_is_told_and_told_again() {
+        let f = Fixture::new();
+        let (_lookout, mut news) = watched(&f).await;
+        let sign = File::create(f.folder.sign("beat")).unwrap();
+        let quiet = timeout(Duration::from_millis(100), news.recv()).await;
+        assert!(quiet.is_err(), "it is open still: {quiet:?}");
+        drop(sign);
+        for _ in 0..3 {
+            assert!(next(&mut news).await.beats.contains("beat"));
+        }
+        let quiet = timeout(2 * ECHO, news.recv()).await;
+        assert!(quiet.is_err(), "it does not end: {quiet:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn signs_that_come_together_are_told_as_one() {
+        let f = Fixture::new();
+        let (_lookout, mut news) = watched(&f).await;
+        for _ in 0..100 {
+            give_list(&f.folder);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut told = 0;
+        while news.try_recv().is_ok_and(|news| news.list) {
+            told += 1;
+        }
+        assert!((1..50).contains(&told), "told {told} times");
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_watched_it_is_looked_again_and_again() {
+        let f = Fixture::new();
+        File::create(f.folder.signs()).unwrap();
+        let (_lookout, mut news) = f.lookout(Duration::from_millis(10));
+        for _ in 0..5 {
+            assert!(next(&mut news).await.anything);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_edit_that_gives_no_sign_is_found_all_the_same() {
+        let f = Fixture::new();
+        f.folder.create().unwrap();
+        let (_lookout, mut news) = f.lookout(Duration::from_millis(10));
+        while !next(&mut news).await.anything {}
+        fs::write(f.folder.list(), "{\"rpc_registry\":1}\n").unwrap();
+        while !next(&mut news).await.list {}
     }
 }
