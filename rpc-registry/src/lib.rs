@@ -63,8 +63,9 @@
 //!   sign, such as an editor, is looked for every `?watch_interval_ms=` (10 to 60000, default 1000),
 //!   and so is everything where the operating system refuses, which is logged once.
 //! - **Protection.** Providers that died, left or were removed are believed to be gone at once. Of
-//!   those whose lease times have lapsed, many at once are kept for a while: see [`Protection`], and
-//!   `?protect_percent=` and `?protect_ms=` in [`ResilientSettings::from_uri`].
+//!   those whose lease times have lapsed, or whose lines were deleted although they live, many at
+//!   once are kept for a while: see [`Protection`], and `?protect_percent=` and `?protect_ms=` in
+//!   [`ResilientSettings::from_uri`].
 //! - **Damage.** A line that can't be read makes lookups fail with an
 //!   [`is_corrupt`](RegistryError::is_corrupt) error that names it; watches keep the last good list
 //!   and say how old it is. The next registration keeps every line that can be read and leaves the

@@ -42,6 +42,9 @@ pub(super) struct Beat {
 struct State {
     /// By the names of their leases.
     members: HashMap<String, Member>,
+    /// The leases of those whose lines were lost, and since when. They are held until their successors
+    /// are there: freeing them would say that the provider is dead, and it is not.
+    lost: Vec<(Instant, LeaseFile)>,
     renewed: Instant,
     /// It was too late once, and is not renewed any more.
     spent: Option<RegistryError>,
@@ -50,8 +53,7 @@ struct State {
 }
 
 struct Member {
-    /// Held, not read.
-    _lease: LeaseFile,
+    lease: LeaseFile,
     lost: oneshot::Sender<RegistryError>,
 }
 
@@ -86,8 +88,8 @@ impl Beat {
         let renewed = Instant::now();
         touch(&folder, &name).map_err(|error| folder.error("write", &folder.beat(&name), error))?;
         let (alive, ends) = mpsc::channel();
-        let state = State { members: HashMap::new(), renewed, spent: None, failed: None };
-        let state = Mutex::new(state);
+        let (members, lost) = Default::default();
+        let state = Mutex::new(State { members, lost, renewed, spent: None, failed: None });
         let beat = Self { name, ttl, folder, site, state, _sign: sign, _alive: alive };
         let beat = Arc::new(beat);
         let weak = Arc::downgrade(&beat);
@@ -125,7 +127,7 @@ impl Beat {
             let _ = lost.send(late.clone());
             return;
         }
-        state.members.insert(lease.name().to_owned(), Member { _lease: lease, lost });
+        state.members.insert(lease.name().to_owned(), Member { lease, lost });
     }
 
     /// Gives a lease back, at once for everyone. Whether it was still kept.
@@ -166,14 +168,17 @@ impl Beat {
                 state.failed = Some(error);
             }
         }
+        state.lost.retain(|(since, _)| since.elapsed() < self.ttl);
         drop(state);
         self.check();
         true
     }
 
-    /// Once the lease time is over, everyone may have taken the registrations for lapsed. They are
-    /// left to be so until their successors are there: freeing them would say that the provider is
-    /// dead, and it is not.
+    fn has_lost(&self) -> bool {
+        !lock(&self.state).lost.is_empty()
+    }
+
+    /// Once the lease time is over, everyone may have taken the registrations for lapsed.
     fn is_late(&self) -> bool {
         let mut state = lock(&self.state);
         let since = state.renewed.elapsed();
@@ -187,10 +192,12 @@ impl Beat {
         let error = RegistryError::unavailable(format!("{what}; its lease time is {:?}", self.ttl))
             .with_registry(self.folder.uri());
         state.spent = Some(error.clone());
-        for (name, Member { _lease, lost }) in std::mem::take(&mut state.members) {
-            let _ = lost.send(error.clone());
-            let (unheard, _) = oneshot::channel();
-            state.members.insert(name, Member { _lease, lost: unheard });
+        for (name, Member { lease, lost }) in std::mem::take(&mut state.members) {
+            // An administrator does not want it back; see `check`.
+            if !lease::fate(&self.folder, &name).is_ok_and(|fate| fate == Fate::Removed) {
+                let _ = lost.send(error.clone());
+            }
+            state.lost.push((Instant::now(), lease));
         }
         true
     }
@@ -218,9 +225,11 @@ impl Beat {
                 }
                 Err(_) => continue,
             };
-            if let Some(member) = lock(&self.state).members.remove(&lease) {
+            let mut state = lock(&self.state);
+            if let Some(Member { lease, lost }) = state.members.remove(&lease) {
                 let error = RegistryError::unavailable(what).with_registry(self.folder.uri());
-                let _ = member.lost.send(error);
+                let _ = lost.send(error);
+                state.lost.push((Instant::now(), lease));
             }
         }
     }
@@ -234,13 +243,15 @@ impl Drop for Beat {
 }
 
 fn keep(beat: &Weak<Beat>, ttl: Duration, ends: &mpsc::Receiver<Infallible>) {
+    // While there are leases of lost registrations to be held, maybe by nobody else.
+    let mut _held = None;
     while let Err(RecvTimeoutError::Timeout) = ends.recv_timeout(ttl / 3) {
         let Some(beat) = beat.upgrade() else { return };
         if !beat.renew() {
-            // Time enough for the successors.
             thread::sleep(ttl);
             return;
         }
+        _held = beat.has_lost().then_some(beat);
     }
 }
 
@@ -257,4 +268,89 @@ fn touch(folder: &Folder, name: &str) -> io::Result<()> {
         opened => opened?,
     };
     file.set_modified(SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(1);
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        folder: Arc<Folder>,
+        site: Arc<Site>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = Arc::new(Folder::new(dir.path().to_owned(), "file:test"));
+            folder.create().unwrap();
+            let site = Site::at(dir.path());
+            Self { _dir: dir, folder, site }
+        }
+
+        fn beat(&self) -> Arc<Beat> {
+            Beat::at(&self.site, &self.folder, TTL).unwrap()
+        }
+
+        fn join(&self, beat: &Beat) -> (String, oneshot::Receiver<RegistryError>) {
+            let lease = LeaseFile::create(&self.folder, "a").unwrap();
+            let (name, (lost, hears)) = (lease.name().to_owned(), oneshot::channel());
+            beat.join(lease, lost);
+            (name, hears)
+        }
+    }
+
+    /// As if the process had been stopped for its lease time.
+    fn stand_still(beat: &Beat) {
+        lock(&beat.state).renewed = Instant::now().checked_sub(TTL).unwrap();
+        assert!(!beat.renew());
+    }
+
+    #[test]
+    fn registrations_with_the_same_lease_time_share_a_beat_until_nobody_needs_it() {
+        let f = Fixture::new();
+        let (one, two) = (f.beat(), f.beat());
+        assert!(Arc::ptr_eq(&one, &two));
+        let other = Beat::at(&f.site, &f.folder, 2 * TTL).unwrap();
+        assert!(!Arc::ptr_eq(&one, &other));
+        drop((one, two, other));
+        let gone = || fs::read_dir(f.folder.beats()).unwrap().count() == 0;
+        // Its thread may be looking at it just now.
+        let begun = Instant::now();
+        while !gone() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "a beat is left");
+        }
+    }
+
+    #[test]
+    fn who_stood_still_hears_of_it_and_frees_nothing_and_is_not_renewed() {
+        let f = Fixture::new();
+        let beat = f.beat();
+        let (lease, mut hears) = f.join(&beat);
+        let renewed = || fs::metadata(f.folder.beat(&beat.name)).unwrap().modified().unwrap();
+        let before = renewed();
+        stand_still(&beat);
+        assert!(hears.try_recv().unwrap().to_string().contains("stood still"));
+        assert!(!beat.leave(&lease), "it is not kept any more");
+        assert!(lease::is_held(&f.folder, &lease).unwrap(), "it looks as if it were dead");
+        assert_eq!(renewed(), before);
+        let (_, mut late) = f.join(&beat);
+        assert!(late.try_recv().is_ok(), "who joins later must hear of it too");
+        assert!(!Arc::ptr_eq(&beat, &f.beat()), "a new registration needs another beat");
+    }
+
+    #[test]
+    fn who_was_removed_by_an_administrator_hears_nothing_even_if_it_stood_still() {
+        let f = Fixture::new();
+        let beat = f.beat();
+        let (removed, mut silent) = f.join(&beat);
+        let (_, mut hears) = f.join(&beat);
+        lease::remove(&f.folder, &removed).unwrap();
+        stand_still(&beat);
+        assert!(hears.try_recv().is_ok());
+        assert!(matches!(silent.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+    }
 }

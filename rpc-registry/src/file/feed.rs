@@ -62,15 +62,16 @@ impl FileFeed {
     }
 
     async fn look(&mut self) -> Result<Option<Update>, RegistryError> {
-        let known = (self.due == Due::IfListed).then(|| self.entries.clone());
-        let seen = self.store.see(&self.service, known).await?;
+        let only_if_changed = self.due == Due::IfListed;
+        let known = self.entries.clone();
+        let seen = self.store.see(&self.service, known, only_if_changed).await?;
         self.due = Due::No;
         Ok(seen.and_then(|seen| self.compare(seen)))
     }
 
     /// What there is to tell.
     fn compare(&mut self, seen: Seen) -> Option<Update> {
-        let Seen { living, lapsed, entries, lapses_in } = seen;
+        let Seen { living, lapsed, entries, is_list_missing, is_faulty, lapses_in } = seen;
         self.entries = entries;
         self.lapses = lapses_in.and_then(|left| Instant::now().checked_add(left + LATER));
         let lapsed: HashSet<_> = lapsed.into_iter().collect();
@@ -79,12 +80,13 @@ impl FileFeed {
         let there: HashSet<_> = living.iter().map(Instance::id).collect();
         let departed: Vec<_> = known
             .filter(|id| !there.contains(id) && !lapsed.contains(*id))
+            .filter(|_| !is_list_missing)
             .map(str::to_owned)
             .collect();
         let is_new = self.told.as_ref() != Some(&living) || !departed.is_empty();
         self.lapsed = lapsed;
         self.told = Some(living.clone());
-        is_new.then_some(Update { instances: living, departed, after_fault: false })
+        is_new.then_some(Update { instances: living, departed, after_fault: is_faulty })
     }
 
     /// Takes note of what may have happened.

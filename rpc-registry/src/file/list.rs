@@ -103,6 +103,11 @@ impl List {
         }
     }
 
+    /// Whether there is no list. Nobody of this framework ever removes one.
+    pub(super) fn is_missing(&self) -> bool {
+        self.source.is_none()
+    }
+
     /// The entries that could be read.
     pub(super) fn readable(&self) -> &[Arc<Entry>] {
         &self.entries

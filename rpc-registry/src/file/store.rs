@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fs;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::commit::{self, Change, Reply};
 use super::folder::Folder;
 use super::format::Entry;
+use super::lease;
 use super::list::List;
 use super::lock::{self, Mode, Pause};
 use super::look::{Life, Look};
@@ -33,10 +35,14 @@ pub(super) struct Store {
 pub(super) struct Seen {
     /// Ordered by id.
     pub(super) living: Vec<Instance>,
-    /// The ids of those that have lapsed.
+    /// The ids of those that have lapsed, or whose lines were lost although nobody has ended them.
     pub(super) lapsed: Vec<String>,
     /// All entries, whatever has become of them.
     pub(super) entries: Vec<Arc<Entry>>,
+    /// The list was deleted.
+    pub(super) is_list_missing: bool,
+    /// Lines were lost.
+    pub(super) is_faulty: bool,
     /// The first of the living may lapse after this time.
     pub(super) lapses_in: Option<Duration>,
 }
@@ -80,18 +86,20 @@ impl Store {
         service: &str,
     ) -> Result<Vec<Instance>, RegistryError> {
         let service = service.to_owned();
-        let seen = self.read(move |store| store.look(&service, None)).await?;
+        let seen = self.read(move |store| store.look(&service, &[], false)).await?;
         Ok(seen.map(|seen| seen.living).unwrap_or_default())
     }
 
-    /// Looks at one service; at nothing if its entries are the `known` ones.
+    /// Looks again at one service, whose entries were the `known` ones. If they still are, and
+    /// `only_if_changed`, there is nothing to see.
     pub(super) async fn see(
         self: &Arc<Self>,
         service: &str,
-        known: Option<Vec<Arc<Entry>>>,
+        known: Vec<Arc<Entry>>,
+        only_if_changed: bool,
     ) -> Result<Option<Seen>, RegistryError> {
         let service = service.to_owned();
-        self.read(move |store| store.look(&service, known.as_deref())).await
+        self.read(move |store| store.look(&service, &known, only_if_changed)).await
     }
 
     /// The names of all services that have a living instance.
@@ -106,7 +114,9 @@ impl Store {
                     Some(entry) => Look::now(&store.folder).life(entry)?.is_alive(),
                     None => false,
                 };
-                if living || store.look(name, None)?.is_some_and(|seen| !seen.living.is_empty()) {
+                if living
+                    || store.look(name, &[], false)?.is_some_and(|seen| !seen.living.is_empty())
+                {
                     names.push(name.to_owned());
                 }
             }
@@ -184,7 +194,7 @@ impl Store {
         }
     }
 
-    /// Who of a service is alive; `None` if its entries are the `known` ones.
+    /// Who of a service is alive.
     ///
     /// No lock is needed to read a list that is only ever replaced as a whole, so a look never
     /// waits for a writer, not even for one that is stopped. One thing must not happen: that the
@@ -194,14 +204,15 @@ impl Store {
     fn look(
         &self,
         service: &str,
-        known: Option<&[Arc<Entry>]>,
+        known: &[Arc<Entry>],
+        only_if_changed: bool,
     ) -> Result<Option<Seen>, RegistryError> {
         let mut looks = 0;
         let mut without_writers = None;
         loop {
             let list = self.list()?;
             let entries = list.intact(&self.folder)?.of(service);
-            if known.is_some_and(|known| is_same(known, entries)) {
+            if only_if_changed && is_same(known, entries) {
                 return Ok(None);
             }
             let (mut living, mut lapsed, mut lapses_in) = (Vec::new(), Vec::new(), None);
@@ -222,14 +233,45 @@ impl Store {
             }
             if !any_missing || without_writers.is_some() || list.is_current(&self.folder)? {
                 living.sort_by(|a, b| a.id().cmp(b.id()));
-                let entries = entries.to_vec();
-                return Ok(Some(Seen { living, lapsed, entries, lapses_in }));
+                let mut entries = entries.to_vec();
+                let lost_lines = self.lost_lines(known, &entries)?;
+                let is_list_missing = list.is_missing();
+                let is_faulty = is_list_missing || !lost_lines.is_empty();
+                for lost in lost_lines {
+                    lapsed.push(lost.instance.id().to_owned());
+                    entries.push(lost);
+                }
+                return Ok(Some(Seen {
+                    living,
+                    lapsed,
+                    entries,
+                    is_list_missing,
+                    is_faulty,
+                    lapses_in,
+                }));
             }
             looks += 1;
             if looks == FREE_LOOKS {
                 without_writers = Some(lock::wait(&self.folder, Mode::Shared, self.lock_timeout)?);
             }
         }
+    }
+
+    /// Those of the `known` entries that are not there any more although their leases are held. Who
+    /// leaves frees the lease first, and so does an administrator.
+    fn lost_lines(
+        &self,
+        known: &[Arc<Entry>],
+        there: &[Arc<Entry>],
+    ) -> Result<Vec<Arc<Entry>>, RegistryError> {
+        let ids: HashSet<_> = there.iter().map(|entry| entry.instance.id()).collect();
+        let mut lost = Vec::new();
+        for entry in known.iter().filter(|entry| !ids.contains(entry.instance.id())) {
+            if lease::is_held(&self.folder, &entry.lease)? {
+                lost.push(Arc::clone(entry));
+            }
+        }
+        Ok(lost)
     }
 }
 
