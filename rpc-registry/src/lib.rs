@@ -41,23 +41,36 @@
 //! enabled.
 //!
 //! - **Liveness.** A provider is returned from the moment its registration returns until its lease
-//!   ends or its process does, however it ends: the kernel tells, no heartbeat is waited for. A
-//!   process that is stopped (`SIGSTOP`) is alive. Each lease keeps one file open.
+//!   ends or its process does, however it ends: the kernel tells at once. A process that stands still,
+//!   such as one that is stopped (`SIGSTOP`), goes after its lease time, `?ttl_ms=` (1000 to 600000,
+//!   default 10000), and registers again when it goes on. It is renewed at a third of that time on a
+//!   thread of its own, so work that takes long is not taken for standing still. Each lease keeps one
+//!   file open, each process one more.
+//! - **Coming back.** A registration that others can't see any more, because its line, its lease file
+//!   or the whole folder was deleted, is made again at the next renewal, with a higher epoch. One that
+//!   was removed by [`unregister`](Registry::unregister) is not.
 //! - **Files.** `registry.jsonl` holds a header and one JSON object per line, for people to read
-//!   and, with care, to edit: values may be changed and lines deleted; a line that is added by hand
-//!   has no process behind it and goes with the next write. It is only ever replaced as a whole, at
-//!   most 16 MiB. `registry.lock` and `leases/` belong to the back end; don't delete them while
-//!   anyone runs.
+//!   and, with care, to edit: values may be changed; a line that is added by hand has no process
+//!   behind it and goes with a later write, one that is deleted comes back while its provider runs.
+//!   It is only ever replaced as a whole, at most 16 MiB. `registry.lock`, `leases/`, `beats/` and
+//!   `signs/` belong to the back end; don't delete them while anyone runs.
 //! - **Waiting.** Lookups and watches do not wait for writers. Whatever writes waits at most
 //!   `?lock_timeout_ms=` (1 to 600000, default 5000) for its turn, and fails with an
 //!   [`is_timeout`](RegistryError::is_timeout) error that names the lock file and the last holder.
-//! - **Watching.** A change is seen after at most `?watch_interval_ms=` (10 to 60000, default 200).
-//!   While the list can't be read, a watch keeps the last good one and logs a warning.
+//!   What tasks of one process want to write meanwhile is written together.
+//! - **Watching** is done through the operating system: registrations, departures and deaths are told
+//!   within milliseconds (elsewhere than on Linux, deaths when it is looked for them). What gives no
+//!   sign, such as an editor, is looked for every `?watch_interval_ms=` (10 to 60000, default 1000),
+//!   and so is everything where the operating system refuses, which is logged once.
+//! - **Protection.** Providers that died, left or were removed are believed to be gone at once. Of
+//!   those whose lease times have lapsed, or whose lines were deleted although they live, many at
+//!   once are kept for a while: see [`Protection`], and `?protect_percent=` and `?protect_ms=` in
+//!   [`ResilientSettings::from_uri`].
 //! - **Damage.** A line that can't be read makes lookups fail with an
-//!   [`is_corrupt`](RegistryError::is_corrupt) error that names it. The next registration keeps
-//!   every line that can be read and leaves the original beside it as
-//!   `registry.jsonl.damaged-<unix ms>`. A list of another format version is never touched
-//!   ([`is_unsupported_format`](RegistryError::is_unsupported_format)).
+//!   [`is_corrupt`](RegistryError::is_corrupt) error that names it; watches keep the last good list
+//!   and say how old it is. The next registration keeps every line that can be read and leaves the
+//!   original beside it as `registry.jsonl.damaged-<unix ms>`. A list of another format version is
+//!   never touched ([`is_unsupported_format`](RegistryError::is_unsupported_format)).
 
 mod back_end;
 mod error;

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-use crate::file::FileRegistry;
+use crate::file;
 use crate::memory::MemoryRegistry;
 use crate::suggest::nearest;
 use crate::uri::is_scheme;
@@ -40,7 +40,7 @@ static SCHEMES: LazyLock<RwLock<Schemes>> = LazyLock::new(|| RwLock::new(built_i
 
 fn built_in() -> Schemes {
     fn file(uri: RegistryUri) -> BoxFuture<'static, Result<Arc<dyn Registry>, RegistryError>> {
-        Box::pin(async move { Ok(Arc::new(FileRegistry::connect(&uri).await?) as _) })
+        Box::pin(async move { Ok(Arc::new(file::connect(&uri).await?) as _) })
     }
     fn memory(uri: RegistryUri) -> BoxFuture<'static, Result<Arc<dyn Registry>, RegistryError>> {
         Box::pin(async move { Ok(Arc::new(MemoryRegistry::connect(&uri)?) as _) })

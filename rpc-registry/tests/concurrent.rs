@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use rpc_registry::{Instance, Lease, Registry, connect};
+use rpc_registry::{Instance, Lease, Registry, Watch, connect};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -59,6 +59,40 @@ async fn nothing_is_lost_when_many_tasks_register_and_leave_at_once() {
     assert_eq!(ids(&registry).await, ["constant"]);
     let _last = registry.register(instance("last")).await.unwrap();
     assert_eq!(std::fs::read_dir(dir.path().join("leases")).unwrap().count(), 2);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registrations_that_wait_for_their_turn_are_written_together() {
+    use std::os::unix::fs::MetadataExt;
+    let (dir, uri, registry) = folder().await;
+    let _first = registry.register(instance("first")).await.unwrap();
+    let lock = std::fs::File::open(dir.path().join("registry.lock")).unwrap();
+    lock.lock().unwrap();
+    let list = dir.path().join("registry.jsonl");
+    let which = move || std::fs::metadata(&list).unwrap().ino();
+    let mut tasks = JoinSet::new();
+    for n in 0..200 {
+        let registry = connect(&uri).await.unwrap();
+        tasks.spawn(async move { registry.register(instance(&n.to_string())).await.unwrap() });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let writes = std::thread::spawn(move || {
+        let mut seen = vec![which()];
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            let now = which();
+            if seen.last() != Some(&now) {
+                seen.push(now);
+            }
+        }
+        seen.len() - 1
+    });
+    lock.unlock().unwrap();
+    let _leases = tasks.join_all().await;
+    assert_eq!(ids(&registry).await.len(), 201);
+    let writes = writes.join().unwrap();
+    assert!((1..20).contains(&writes), "written {writes} times");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -113,6 +147,38 @@ async fn a_registration_that_is_cancelled_at_any_moment_is_taken_back() {
     };
     timeout(Duration::from_secs(60), emptied).await.expect("a cancelled registration lives on");
     assert!(ids(&registry).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_reaches_a_hundred_watches_within_200_ms() {
+    async fn heard(watches: Vec<Watch>, wanted: usize) -> Vec<Watch> {
+        let hear = |mut watch: Watch| async move {
+            while watch.changed().await.unwrap().len() != wanted {}
+            watch
+        };
+        let all = watches.into_iter().map(hear).collect::<JoinSet<_>>().join_all();
+        timeout(Duration::from_secs(20), all).await.expect("not all have heard")
+    }
+    let (_dir, uri, registry) = folder().await;
+    let mut watches = Vec::new();
+    for _ in 0..100 {
+        watches.push(connect(&uri).await.unwrap().watch("svc").await.unwrap());
+    }
+    watches = heard(watches, 0).await;
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        let changed = Instant::now();
+        let lease = registry.register(instance("a")).await.unwrap();
+        watches = heard(watches, 1).await;
+        took.push(changed.elapsed());
+        let changed = Instant::now();
+        drop(lease);
+        watches = heard(watches, 0).await;
+        took.push(changed.elapsed());
+    }
+    took.sort_unstable();
+    // The machine may be busy with something else now and then.
+    assert!(took[took.len() / 2] < Duration::from_millis(200), "{took:?}");
 }
 
 #[derive(Debug, Clone)]

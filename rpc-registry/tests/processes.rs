@@ -8,15 +8,22 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rpc_registry::{Instance, Registry, connect};
+use rpc_registry::{Instance, LeaseState, Registry, Source, connect};
 
 const ROLE: &str = "RPC_REGISTRY_TEST_ROLE";
 const FOLDER: &str = "RPC_REGISTRY_TEST_FOLDER";
+
+/// For how many seconds processes are killed, if not for [`SECONDS`].
+const LONGER: &str = "RPC_REGISTRY_TEST_SECONDS";
+const SECONDS: u64 = 8;
+
+/// The lease time of a provider in the role `hasty`.
+const HASTY: Duration = Duration::from_millis(1500);
 
 /// What a child prints when it has done what its role begins with.
 const READY: &str = "@ready";
@@ -33,7 +40,20 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         match role.as_str() {
-            "provider" => provide(&folder).await,
+            "provider" => provide(registry(&folder).await).await,
+            "hasty" => {
+                let ttl = HASTY.as_millis();
+                provide(connect(format!("file://{folder}?ttl_ms={ttl}")).await.unwrap()).await;
+            }
+            "many" => {
+                let uri = format!("file://{folder}?ttl_ms={}", HASTY.as_millis());
+                let registry = connect(uri).await.unwrap();
+                let mut leases = Vec::new();
+                for _ in 0..4 {
+                    leases.push(registry.register(own("steady")).await.unwrap());
+                }
+                provide(registry).await;
+            }
             "churn" => churn(&folder).await,
             "lock" => hold_lock(&folder),
             "fill" => fill(&folder).await,
@@ -42,24 +62,37 @@ fn child() {
     });
 }
 
-async fn provide(folder: &str) {
-    let _lease = registry(folder).await.register(own("steady")).await.unwrap();
+async fn provide(registry: Arc<dyn Registry>) {
+    let _lease = registry.register(own("steady")).await.unwrap();
     println!("{READY}");
     std::future::pending::<()>().await;
 }
 
-/// One registration for life, and others that come and go without a pause.
+/// One registration for life, and others that come and go.
 async fn churn(folder: &str) {
     let registry = registry(folder).await;
-    let _lease = registry.register(own("steady")).await.unwrap();
+    let steady = registry.register(own("steady")).await.unwrap();
     println!("{READY}");
+    let mut random = Random(u64::from(std::process::id()));
     for round in 0_u64.. {
         let lease = registry.register(own("fleeting")).await.unwrap();
+        let id = lease.id().to_owned();
+        let found = async |service: &str, id: &str| {
+            let found = registry.lookup(service).await.unwrap();
+            found.iter().any(|instance| instance.id() == id)
+        };
+        assert!(found("fleeting", &id).await, "a registration is lost");
         match round % 3 {
             0 => lease.revoke().await.unwrap(),
             1 => drop(lease),
-            _ => assert!(registry.unregister("fleeting", lease.id()).await.unwrap()),
+            _ => assert!(registry.unregister("fleeting", &id).await.unwrap()),
         }
+        assert!(!found("fleeting", &id).await, "an ended registration is returned");
+        assert!(found("steady", steady.id()).await, "a bystander is lost");
+        let state = steady.states().now();
+        assert!(matches!(state, LeaseState::Held { epoch: 0 }), "not renewed in time: {state:?}");
+        // As much as a disk can take that is shared with others.
+        tokio::time::sleep(Duration::from_micros(random.below(600_000))).await;
     }
 }
 
@@ -101,7 +134,6 @@ async fn registry(folder: &str) -> Arc<dyn Registry> {
 /// A child process, killed when dropped.
 struct Process {
     child: Child,
-    output: BufReader<ChildStdout>,
 }
 
 impl Process {
@@ -110,7 +142,7 @@ impl Process {
     }
 
     fn run(mut command: Command, role: &str, folder: &Path) -> Self {
-        let mut child = command
+        let child = command
             .args(["child", "--exact", "--nocapture"])
             .env(ROLE, role)
             .env(FOLDER, folder)
@@ -118,14 +150,14 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, output }
+        Self { child }
     }
 
     /// Waits for the ready mark and returns what stands after it.
     fn ready(&mut self) -> String {
+        let mut output = BufReader::new(self.child.stdout.as_mut().unwrap());
         let mut line = String::new();
-        while self.output.read_line(&mut line).unwrap() > 0 {
+        while output.read_line(&mut line).unwrap() > 0 {
             if let Some((_, rest)) = line.split_once(READY) {
                 return rest.trim().to_owned();
             }
@@ -160,6 +192,40 @@ impl Drop for Process {
     }
 }
 
+/// A process in the role `churn`, which gets ready in the background.
+struct Churning {
+    process: Process,
+    ready: Arc<AtomicBool>,
+}
+
+impl Churning {
+    fn start(folder: &Path) -> Self {
+        let mut process = Process::start("churn", folder);
+        let ready = Arc::<AtomicBool>::default();
+        let (is_ready, output) = (Arc::clone(&ready), process.child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+            is_ready.store(lines.any(|line| line.contains(READY)), Ordering::SeqCst);
+            // Read on, so that it can write on.
+            lines.for_each(drop);
+        });
+        Self { process, ready }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it is.
+    fn ready(mut self) -> Process {
+        while !self.is_ready() {
+            assert!(self.process.is_running(), "the child ended before it was ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.process
+    }
+}
+
 async fn pids(registry: &Arc<dyn Registry>, service: &str) -> BTreeSet<String> {
     let found = registry.lookup(service).await.unwrap();
     found.iter().map(|instance| instance.metadata()["pid"].clone()).collect()
@@ -178,14 +244,66 @@ async fn a_killed_provider_is_not_returned_by_the_first_lookup_afterwards() {
     assert_eq!(pids(&registry, "steady").await, BTreeSet::from([two.pid()]));
 }
 
-#[tokio::test]
-async fn a_stopped_provider_keeps_its_registration() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_provider_goes_after_its_lease_time_and_comes_back_when_it_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let registry = registry(dir.path().to_str().unwrap()).await;
-    let mut provider = Process::start("provider", dir.path());
+    let mut watch = registry.watch("steady").await.unwrap();
+    let mut provider = Process::start("hasty", dir.path());
     provider.ready();
+    while watch.changed().await.unwrap().is_empty() {}
+
+    let stopped = Instant::now();
     provider.signal("-STOP");
     assert_eq!(pids(&registry, "steady").await, BTreeSet::from([provider.pid()]));
+    while !watch.changed().await.unwrap().is_empty() {}
+    let took = stopped.elapsed();
+    // Renewed at most a third of its lease time before it was stopped.
+    let expected = HASTY * 2 / 3..HASTY + Duration::from_secs(1);
+    assert!(expected.contains(&took), "gone after {took:?}");
+    assert!(pids(&registry, "steady").await.is_empty());
+
+    provider.signal("-CONT");
+    let back = loop {
+        let now = watch.changed().await.unwrap();
+        if !now.is_empty() {
+            break now;
+        }
+    };
+    assert_eq!(back[0].metadata()["pid"], provider.pid());
+    assert_eq!(back[0].epoch(), 1, "it is a new registration");
+    provider.kill();
+    assert!(pids(&registry, "steady").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_lapse_at_once_are_kept_for_a_while_and_the_dead_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = registry(dir.path().to_str().unwrap()).await;
+    let mut watch = registry.watch("steady").await.unwrap();
+    let mut provider = Process::start("many", dir.path());
+    provider.ready();
+    while watch.changed().await.unwrap().len() < 5 {}
+    provider.signal("-STOP");
+    let kept = watch.changed().await.unwrap();
+    assert!(matches!(&kept.source, Source::Protected { kept } if kept.len() == 5), "{kept:?}");
+    provider.kill();
+    while !watch.changed().await.unwrap().is_empty() {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_hears_of_a_kill_from_the_kernel_and_not_by_looking() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = format!("file://{}?watch_interval_ms=60000", dir.path().display());
+    let registry = connect(uri).await.unwrap();
+    let mut watch = registry.watch("steady").await.unwrap();
+    let mut provider = Process::start("provider", dir.path());
+    provider.ready();
+    while watch.changed().await.unwrap().is_empty() {}
+    let killed = Instant::now();
+    provider.kill();
+    while !watch.changed().await.unwrap().is_empty() {}
+    assert!(killed.elapsed() < Duration::from_secs(1), "took {:?}", killed.elapsed());
 }
 
 #[tokio::test]
@@ -227,44 +345,54 @@ fn a_write_that_finds_no_room_leaves_what_was_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_kills_lose_nobody_alive_return_nobody_dead_and_damage_nothing() {
-    const PROCESSES: usize = 8;
-    const KILLS: usize = 30;
+    const PROCESSES: usize = 50;
+    let seconds = std::env::var(LONGER).map_or(SECONDS, |seconds| seconds.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let registry = registry(dir.path().to_str().unwrap()).await;
     let validator = Validator::start(dir.path());
     let mut watch = registry.watch("steady").await.unwrap();
 
-    let mut processes: Vec<_> =
-        (0..PROCESSES).map(|_| Process::start("churn", dir.path())).collect();
-    processes.iter_mut().for_each(|process| drop(process.ready()));
+    let mut processes: Vec<_> = (0..PROCESSES).map(|_| Churning::start(dir.path())).collect();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..KILLS {
-        // Any moment of the victim's round, which takes a few milliseconds.
+    let mut kills = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        let settled = processes.iter().filter(|process| process.is_ready()).count();
+        if settled < PROCESSES / 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        }
+        // Any moment of the victim's round, or of its start.
         tokio::time::sleep(Duration::from_micros(random.below(20_000))).await;
         let victim = random.below(PROCESSES as u64) as usize;
-        processes[victim].kill();
-        let dead = processes[victim].pid();
+        processes[victim].process.kill();
+        kills += 1;
+        let dead = processes[victim].process.pid();
         assert!(!pids(&registry, "fleeting").await.contains(&dead), "a zombie was returned");
-        processes[victim] = Process::start("churn", dir.path());
-        let living: BTreeSet<_> = processes
+        let ready: BTreeSet<_> = processes
             .iter()
             .enumerate()
-            .filter(|(n, _)| *n != victim)
-            .map(|(_, process)| process.pid())
+            .filter(|(n, process)| *n != victim && process.is_ready())
+            .map(|(_, process)| process.process.pid())
             .collect();
-        let mut found = pids(&registry, "steady").await;
-        found.remove(&processes[victim].pid()); // it may have been quick
-        assert_eq!(found, living);
-        processes[victim].ready();
-        assert!(processes.iter_mut().all(Process::is_running), "a survivor has failed");
+        let found = pids(&registry, "steady").await;
+        assert!(!found.contains(&dead), "a zombie was returned");
+        let lost: Vec<_> = ready.difference(&found).collect();
+        assert!(lost.is_empty(), "lost {lost:?}");
+        processes[victim] = Churning::start(dir.path());
+        let all_run = processes.iter_mut().all(|process| process.process.is_running());
+        assert!(all_run, "a survivor has failed");
     }
+    let mut processes: Vec<_> = processes.into_iter().map(Churning::ready).collect();
+    println!("{kills} kills in {seconds} s");
+    assert!(kills >= 20, "hardly anybody was killed");
 
     // A watch finds out within a second, too.
     let killed = Instant::now();
-    for process in &mut processes[..4] {
+    for process in &mut processes[..PROCESSES / 2] {
         process.kill();
     }
-    let living: BTreeSet<_> = processes[4..].iter().map(Process::pid).collect();
+    let living: BTreeSet<_> = processes[PROCESSES / 2..].iter().map(Process::pid).collect();
     loop {
         let snapshot = watch.changed().await.unwrap();
         let pids = snapshot.instances.iter().map(|instance| instance.metadata()["pid"].clone());

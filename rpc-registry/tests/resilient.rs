@@ -30,6 +30,8 @@ struct State {
     entries: BTreeMap<String, Entry>,
     departed: Vec<String>,
     announced: Vec<(u64, Claim)>,
+    /// The epoch of another provider that has every id.
+    taken: Option<u64>,
     follows: usize,
 }
 
@@ -109,6 +111,9 @@ impl BackEnd for Fake {
             self.state().announced.push((instance.epoch(), claim));
             sleep(Duration::from_millis(10)).await;
             self.check()?;
+            if self.state().taken.is_some_and(|epoch| epoch >= instance.epoch()) {
+                return Err(RegistryError::already_exists("the id is taken"));
+            }
             let (lost, hears) = oneshot::channel();
             let id = instance.id().to_owned();
             self.act(|state| {
@@ -260,6 +265,20 @@ async fn registering_again_goes_on_for_ever_with_a_new_epoch_each_time() {
         sleep(Duration::from_millis(100)).await;
     }
     assert!(back.elapsed() < Duration::from_secs(11), "{:?}", back.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_somebody_else_has_meanwhile_is_not_taken_from_them() {
+    let (fake, registry) = registry().await;
+    let lease = registry.register(instance("a")).await.unwrap();
+    fake.act(|state| state.taken = Some(1));
+    fake.lose_all();
+    sleep(Duration::from_secs(3600)).await;
+    let state = lease.states().now();
+    assert!(matches!(&state, LeaseState::Lost { cause } if cause.is_already_exists()), "{state:?}");
+    fake.act(|state| state.taken = None);
+    sleep(Duration::from_secs(60)).await;
+    assert!(matches!(lease.states().now(), LeaseState::Held { .. }));
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,11 +56,34 @@ impl Folder {
         self.leases().join(format!("{name}.lock"))
     }
 
+    /// The name of a lease file after an administrator has removed its registration.
+    pub(super) fn removed(&self, name: &str) -> PathBuf {
+        self.leases().join(format!("{name}.removed"))
+    }
+
+    pub(super) fn beats(&self) -> PathBuf {
+        self.root.join("beats")
+    }
+
+    pub(super) fn beat(&self, name: &str) -> PathBuf {
+        self.beats().join(name)
+    }
+
+    pub(super) fn signs(&self) -> PathBuf {
+        self.root.join("signs")
+    }
+
+    pub(super) fn sign(&self, name: &str) -> PathBuf {
+        self.signs().join(name)
+    }
+
     /// Makes the folders, with what is above them, if they are missing. Their mode is what the umask makes
     /// of 0777, mostly 0755: others may look up, only this user may register.
     pub(super) fn create(&self) -> Result<(), RegistryError> {
-        let leases = self.leases();
-        fs::create_dir_all(&leases).map_err(|error| self.error("create", &leases, error))
+        for path in [self.leases(), self.beats(), self.signs()] {
+            fs::create_dir_all(&path).map_err(|error| self.error("create", &path, error))?;
+        }
+        Ok(())
     }
 
     /// An error about `path` that names it, the registry, the cause and a way out.

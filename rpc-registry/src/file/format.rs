@@ -1,11 +1,14 @@
 //! The text of `registry.jsonl`: a header, then one JSON object per line. No I/O here.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::lease::is_lease_name;
+use super::lease::is_plain;
 use crate::Instance;
 
 /// The version of the format that this code reads and writes.
@@ -20,7 +23,7 @@ const HEADER: &str = concat!(
 /// What a list says.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<Arc<Entry>>,
     /// The first thing that could not be read, if there is one. The entries are then those that
     /// could.
     pub(super) damage: Option<Damage>,
@@ -32,9 +35,20 @@ pub(super) struct Entry {
     pub(super) instance: Instance,
     /// The name of the lock file that the provider holds, without its extension.
     pub(super) lease: String,
+    /// What must be renewed for it to count; entries of older programs have none.
+    pub(super) beat: Option<BeatRef>,
     /// The text, kept as it was read: rewriting the list must not drop what a newer version or a
     /// person has added to somebody else's line.
     line: String,
+}
+
+/// How the lease time of an entry is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct BeatRef {
+    /// The name of the file whose time is renewed.
+    pub(super) name: String,
+    /// The entry counts no more when that time is longer ago.
+    pub(super) ttl: Duration,
 }
 
 /// Where a list can't be read, and why.
@@ -54,6 +68,8 @@ struct Line {
     #[serde(flatten)]
     instance: Instance,
     lease: String,
+    beat: Option<String>,
+    ttl_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -61,27 +77,75 @@ struct LineRef<'a> {
     #[serde(flatten)]
     instance: &'a Instance,
     lease: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beat: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u64>,
 }
 
 impl Entry {
-    pub(super) fn new(instance: Instance, lease: String) -> Result<Self, serde_json::Error> {
-        let line = serde_json::to_string(&LineRef { instance: &instance, lease: &lease })?;
-        Ok(Self { instance, lease, line })
+    pub(super) fn new(
+        instance: Instance,
+        lease: String,
+        beat: Option<BeatRef>,
+    ) -> Result<Self, serde_json::Error> {
+        let line = serde_json::to_string(&LineRef {
+            instance: &instance,
+            lease: &lease,
+            beat: beat.as_ref().map(|beat| beat.name.as_str()),
+            ttl_ms: beat
+                .as_ref()
+                .map(|beat| u64::try_from(beat.ttl.as_millis()).unwrap_or(u64::MAX)),
+        })?;
+        Ok(Self { instance, lease, beat, line })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let Line { instance, lease } = serde_json::from_str(text).map_err(|e| without_line(&e))?;
+        let Line { instance, lease, beat, ttl_ms } =
+            serde_json::from_str(text).map_err(|e| without_line(&e))?;
         instance.validate().map_err(|error| error.to_string())?;
-        // It becomes part of a path, so it must not lead out of the folder.
-        if !is_lease_name(&lease) {
-            return Err(format!("{lease:?} is not the name of a lease"));
+        // They become parts of paths, so they must not lead out of the folder.
+        for name in [Some(&lease), beat.as_ref()].into_iter().flatten() {
+            if !is_plain(name) {
+                return Err(format!("{name:?} is not the name of a lease"));
+            }
         }
-        Ok(Self { instance, lease, line: text.to_owned() })
+        let beat = match (beat, ttl_ms) {
+            (Some(name), Some(ttl)) => Some(BeatRef { name, ttl: Duration::from_millis(ttl) }),
+            (None, None) => None,
+            _ => return Err("of \"beat\" and \"ttl_ms\" one is missing".to_owned()),
+        };
+        Ok(Self { instance, lease, beat, line: text.to_owned() })
     }
 }
 
+/// An entry, found by its service and id.
+struct Named(Arc<Entry>);
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.0.instance.service(), self.0.instance.id()).hash(state);
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, two) = (&self.0.instance, &other.0.instance);
+        one.id() == two.id() && one.service() == two.service()
+    }
+}
+
+impl Eq for Named {}
+
 /// Reads a list. An empty one has no instances; blank lines don't count.
-pub(super) fn parse(bytes: &[u8]) -> Result<Contents, OtherVersion> {
+///
+/// Lines that are as they were in a list that is `known` are not read again.
+pub(super) fn parse<'a>(
+    bytes: &[u8],
+    known: impl IntoIterator<Item = &'a Arc<Entry>>,
+) -> Result<Contents, OtherVersion> {
+    let known: HashMap<_, _> =
+        known.into_iter().map(|entry| (entry.line.as_bytes(), entry)).collect();
     // Some editors put a byte order mark in front.
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let mut contents = Contents::default();
@@ -100,14 +164,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents, OtherVersion> {
                 None => contents.damaged(number, "the header is missing".to_owned()),
             }
         }
-        let entry = match str::from_utf8(line) {
-            Ok(text) => Entry::parse(text),
-            Err(_) => Err("it is not UTF-8".to_owned()),
+        let entry = match (known.get(line), str::from_utf8(line)) {
+            (Some(entry), _) => Ok(Arc::clone(entry)),
+            (None, Ok(text)) => Entry::parse(text).map(Arc::new),
+            (None, Err(_)) => Err("it is not UTF-8".to_owned()),
         };
         match entry {
             Ok(entry) => {
-                let key = (entry.instance.service().to_owned(), entry.instance.id().to_owned());
-                if let Some(first) = seen.insert(key, number) {
+                if let Some(first) = seen.insert(Named(Arc::clone(&entry)), number) {
                     contents.damaged(number, format!("it repeats the id of line {first}"));
                 } else {
                     contents.entries.push(entry);
@@ -120,7 +184,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents, OtherVersion> {
 }
 
 /// Writes a list.
-pub(super) fn render<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> String {
+pub(super) fn render<'a>(entries: impl IntoIterator<Item = &'a Arc<Entry>>) -> String {
     let mut text = String::from(HEADER);
     for entry in entries {
         text.push('\n');
@@ -158,9 +222,14 @@ fn without_line(error: &serde_json::Error) -> String {
 mod tests {
     use super::*;
 
-    fn entry(id: &str) -> Entry {
+    fn entry(id: &str) -> Arc<Entry> {
         let instance = Instance::new("svc", "tcp://127.0.0.1:1").with_id(id);
-        Entry::new(instance, format!("{id}-lease")).unwrap()
+        let beat = BeatRef { name: "beat-1".to_owned(), ttl: Duration::from_secs(2) };
+        Arc::new(Entry::new(instance, format!("{id}-lease"), Some(beat)).unwrap())
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Contents, OtherVersion> {
+        super::parse(bytes, [])
     }
 
     fn ids(contents: &Contents) -> Vec<&str> {
@@ -177,8 +246,33 @@ mod tests {
         let contents = parse(text.as_bytes()).unwrap();
         assert_eq!((ids(&contents), &contents.damage), (vec!["a", "b"], &None));
         assert_eq!(contents.entries[0].lease, "a-lease");
+        assert_eq!(contents.entries[0].beat, entry("a").beat);
         assert_eq!(render(&contents.entries), text);
         assert!(text.ends_with('\n') && text.lines().count() == 3);
+    }
+
+    #[test]
+    fn a_line_that_is_known_is_the_same_entry_and_one_that_was_edited_is_not() {
+        let (a, b) = (entry("a"), entry("b"));
+        let text = render([&a, &b]).replace("\"id\":\"b\"", "\"id\": \"b\"");
+        let contents = super::parse(text.as_bytes(), [&a, &b]).unwrap();
+        assert!(Arc::ptr_eq(&contents.entries[0], &a));
+        assert!(!Arc::ptr_eq(&contents.entries[1], &b));
+        assert_eq!(ids(&contents), ["a", "b"]);
+    }
+
+    #[test]
+    fn entries_of_older_programs_have_no_beat() {
+        let line = |rest| {
+            format!("{HEADER}\n{{\"service\":\"s\",\"id\":\"a\",\"uri\":\"tcp://h:1\"{rest}}}")
+        };
+        let old = parse(line(",\"lease\":\"l\"").as_bytes()).unwrap();
+        assert_eq!((old.entries[0].beat.as_ref(), &old.damage), (None, &None));
+        for half in [",\"lease\":\"l\",\"beat\":\"b\"", ",\"lease\":\"l\",\"ttl_ms\":9"] {
+            assert_eq!(damage(line(half).as_bytes()).line, 2, "{half}");
+        }
+        let outside = ",\"lease\":\"l\",\"beat\":\"../x\",\"ttl_ms\":9";
+        assert!(damage(line(outside).as_bytes()).reason.contains("../x"));
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! Leases: who is alive is what the kernel says.
+//! Leases: who is dead is what the kernel says.
 //!
 //! A provider holds an exclusive lock on a file of its own, `leases/<name>.lock`, as long as it
-//! lives. It is alive exactly as long as that lock can't be had. Why nobody is ever wrong about
-//! it:
+//! lives. It is dead as soon as that lock can be had. Why nobody is ever wrong about it:
 //!
 //! - *A name is used once.* It has 64 random bits and the file must not have existed. So a lease
 //!   goes from held to free once and for all: "free" can't become wrong later, and removing a free
@@ -16,22 +15,16 @@
 //!   making a lease, so the two don't meet.
 //! - *No child inherits a lease*: the standard library opens with `O_CLOEXEC`. (One that forks and
 //!   does not exec does share it, and keeps the lease alive.)
+//!
+//! That a living provider does nothing any more is said by its [`beat`](super::beat).
 
-use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
-use super::store::Store;
+use crate::RegistryError;
 use crate::instance::random_bits;
-use crate::{BoxFuture, LeaseHandle, RegistryError};
-
-/// How long a dropped lease waits for the registry lock to remove its line. It may be dropped on a
-/// thread that other tasks need; what is left over goes with the next write of anybody.
-const DROP_PATIENCE: Duration = Duration::from_millis(50);
 
 /// A lock file that this process holds. Dropping it is what ends the registration.
 pub(super) struct LeaseFile {
@@ -43,7 +36,7 @@ pub(super) struct LeaseFile {
 impl LeaseFile {
     /// Makes and locks a lease. The caller holds the exclusive registry lock.
     pub(super) fn create(folder: &Folder, id: &str) -> Result<Self, RegistryError> {
-        let name = lease_name(id);
+        let name = unique_name(id);
         let path = folder.lease(&name);
         let failed = |error| folder.error("create", &path, error);
         let file = File::create_new(&path).map_err(failed)?;
@@ -74,7 +67,9 @@ impl Drop for LeaseFile {
         // Closing releases the lock: from here on everyone finds the provider dead. Nobody will
         // lock this name again, so that removing it needs no lock.
         self.file = None;
-        let _ = fs::remove_file(&self.path);
+        if fs::remove_file(&self.path).is_err() {
+            let _ = fs::remove_file(self.path.with_extension("removed"));
+        }
     }
 }
 
@@ -94,66 +89,55 @@ pub(super) fn is_held(folder: &Folder, name: &str) -> Result<bool, RegistryError
     }
 }
 
-/// Removes the lease files that nobody holds and that are not among `named`. The caller holds the
-/// exclusive registry lock. Leftovers do no harm, so failures only end it.
-pub(super) fn sweep(folder: &Folder, named: &HashSet<&str>) {
-    let Ok(files) = fs::read_dir(folder.leases()) else { return };
-    for path in files.flatten().map(|file| file.path()) {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let Some(name) = name.and_then(|name| name.strip_suffix(".lock")) else { continue };
-        if !named.contains(name) && is_lease_name(name) && is_held(folder, name).is_ok_and(|h| !h) {
-            let _ = fs::remove_file(path);
+/// Frees the lease on behalf of an administrator: from here on everyone finds it dead. What is left
+/// tells the provider that this was meant.
+pub(super) fn remove(folder: &Folder, name: &str) -> Result<(), RegistryError> {
+    let path = folder.lease(name);
+    match fs::rename(&path, folder.removed(name)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(folder.error("rename", &path, error))
         }
+        _ => Ok(()),
     }
 }
 
-/// Whether `name` can be a lease's: one plain part of a path.
-pub(super) fn is_lease_name(name: &str) -> bool {
+/// What became of the file of a lease that this process holds.
+#[derive(Debug, PartialEq)]
+pub(super) enum Fate {
+    /// It is where readers look.
+    InPlace,
+    /// An administrator has removed the registration.
+    Removed,
+    /// Nobody who may has removed it, so readers are wrong.
+    Missing,
+}
+
+pub(super) fn fate(folder: &Folder, name: &str) -> io::Result<Fate> {
+    Ok(if folder.lease(name).try_exists()? {
+        Fate::InPlace
+    } else if folder.removed(name).try_exists()? {
+        Fate::Removed
+    } else {
+        Fate::Missing
+    })
+}
+
+/// Whether nobody holds this file.
+pub(super) fn is_free(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok())
+}
+
+/// Whether `name` can be a lease's or a beat's: one plain part of a path.
+pub(super) fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 128
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// The id as far as it fits into a file name, for people, and then what makes it unique.
-fn lease_name(id: &str) -> String {
-    let readable = id.chars().take(80).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
+/// A text as far as it fits into a file name, for people, and then what makes it unique.
+pub(super) fn unique_name(text: &str) -> String {
+    let readable = text.chars().take(80).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
     format!("{}-{:016x}", readable.collect::<String>(), random_bits())
-}
-
-/// Ends a registration.
-pub(super) struct FileLease {
-    store: Arc<Store>,
-    file: Option<LeaseFile>,
-}
-
-impl FileLease {
-    pub(super) fn new(store: Arc<Store>, file: LeaseFile) -> Self {
-        Self { store, file: Some(file) }
-    }
-}
-
-// The line in the list is not looked up by id: once the lease is free it is a dead line like any
-// other. So an old lease can't remove the line of a newer registration of the same id.
-impl LeaseHandle for FileLease {
-    fn revoke(&mut self) -> BoxFuture<'_, Result<(), RegistryError>> {
-        Box::pin(async {
-            self.file = None;
-            if !self.store.folder().is_gone() {
-                self.store.write(|store| store.remove(|_| false)).await?;
-            }
-            Ok(())
-        })
-    }
-
-    fn abandon(&mut self) {
-        self.file = None;
-        if self.store.folder().is_gone() {
-            return;
-        }
-        if let Err(error) = self.store.write_within(DROP_PATIENCE, |s| s.remove(|_| false)) {
-            tracing::debug!(%error, "a dead line stays in the registry until the next write");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -189,29 +173,27 @@ mod tests {
     }
 
     #[test]
-    fn sweeping_removes_what_is_free_and_not_named_and_nothing_else() {
+    fn a_lease_that_an_administrator_removed_is_told_from_one_that_is_missing() {
         let (_dir, folder) = folder();
-        let held = LeaseFile::create(&folder, "held").unwrap();
-        for name in ["free.lock", "named.lock", "README", "not a name.lock"] {
-            File::create(folder.leases().join(name)).unwrap();
-        }
-        sweep(&folder, &HashSet::from(["named"]));
-        let mut left: Vec<_> = fs::read_dir(folder.leases())
-            .unwrap()
-            .map(|file| file.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
-        let held = format!("{}.lock", held.name());
-        assert_eq!(left, ["README", &held, "named.lock", "not a name.lock"]);
+        let removed = LeaseFile::create(&folder, "a").unwrap();
+        let missing = LeaseFile::create(&folder, "b").unwrap();
+        assert_eq!(fate(&folder, removed.name()).unwrap(), Fate::InPlace);
+        remove(&folder, removed.name()).unwrap();
+        fs::remove_file(folder.lease(missing.name())).unwrap();
+        assert_eq!(fate(&folder, removed.name()).unwrap(), Fate::Removed);
+        assert_eq!(fate(&folder, missing.name()).unwrap(), Fate::Missing);
+        assert!(!is_held(&folder, removed.name()).unwrap());
+        drop((removed, missing));
+        assert_eq!(fs::read_dir(folder.leases()).unwrap().count(), 0);
     }
 
     #[test]
     fn names_are_plain_and_never_the_same() {
         let id = "../../x y/\u{e4}".repeat(40);
-        let (one, two) = (lease_name(&id), lease_name(&id));
-        assert!(is_lease_name(&one) && one != two, "{one} {two}");
+        let (one, two) = (unique_name(&id), unique_name(&id));
+        assert!(is_plain(&one) && one != two, "{one} {two}");
         for bad in ["", ".", "..", "a/b", "a.b", "a\\b", "a\0", &"x".repeat(129)] {
-            assert!(!is_lease_name(bad), "{bad:?}");
+            assert!(!is_plain(bad), "{bad:?}");
         }
     }
 }

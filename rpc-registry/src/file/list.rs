@@ -1,11 +1,13 @@
 //! `registry.jsonl` on disk: read as a whole, replaced as a whole.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::folder::Folder;
-use super::format::{self, Contents, Damage, Entry, OtherVersion};
+use super::format::{self, Damage, Entry, OtherVersion};
 use super::stamp::Stamp;
 use crate::RegistryError;
 use crate::instance::unix_ms;
@@ -16,23 +18,43 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// One state of the list.
 pub(super) struct List {
-    contents: Contents,
+    entries: Vec<Arc<Entry>>,
+    /// Of each service, in the order of the list.
+    by_service: HashMap<String, Vec<Arc<Entry>>>,
+    /// The first thing that could not be read, if there is one.
+    damage: Option<Damage>,
     /// The file it was read from, kept open for the sake of the stamp; `None` if there was none.
     source: Option<(File, Stamp)>,
 }
 
 impl List {
-    /// Reads the list; without a file it is empty.
-    pub(super) fn read(folder: &Folder) -> Result<Self, RegistryError> {
+    fn new(
+        entries: Vec<Arc<Entry>>,
+        damage: Option<Damage>,
+        source: Option<(File, Stamp)>,
+    ) -> Self {
+        let mut by_service = HashMap::<_, Vec<_>>::new();
+        for entry in &entries {
+            let service = entry.instance.service();
+            match by_service.get_mut(service) {
+                Some(group) => group.push(Arc::clone(entry)),
+                None => drop(by_service.insert(service.to_owned(), vec![Arc::clone(entry)])),
+            }
+        }
+        Self { entries, by_service, damage, source }
+    }
+
+    /// Reads the list; without a file it is empty. Takes over from `known` what has not changed.
+    pub(super) fn read(folder: &Folder, known: Option<&Self>) -> Result<Self, RegistryError> {
         let path = folder.list();
         let failed = |error| folder.error("read", &path, error);
         // Looked at before it is opened: opening a named pipe would wait for a writer.
         if stamp(folder)?.is_none() {
-            return Ok(Self { contents: Contents::default(), source: None });
+            return Ok(Self::new(Vec::new(), None, None));
         }
         let mut file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok(Self { contents: Contents::default(), source: None });
+                return Ok(Self::new(Vec::new(), None, None));
             }
             opened => opened.map_err(failed)?,
         };
@@ -48,8 +70,8 @@ impl List {
             .with_registry(folder.uri())
             .with_hint("it can't be a registry; move it away"));
         }
-        match format::parse(&bytes) {
-            Ok(contents) => Ok(Self { contents, source: Some((file, stamp)) }),
+        match format::parse(&bytes, known.map(Self::readable).unwrap_or_default()) {
+            Ok(read) => Ok(Self::new(read.entries, read.damage, Some((file, stamp)))),
             Err(OtherVersion(found)) => Err(RegistryError::unsupported_format(format!(
                 "{} has format version {found}, this program knows version {}",
                 path.display(),
@@ -65,10 +87,10 @@ impl List {
         Ok(stamp(folder)?.as_ref() == self.source.as_ref().map(|(_, stamp)| stamp))
     }
 
-    /// All entries, or an error if some could not be read.
-    pub(super) fn intact(&self, folder: &Folder) -> Result<&[Entry], RegistryError> {
-        match &self.contents.damage {
-            None => Ok(&self.contents.entries),
+    /// An error if some entries could not be read.
+    pub(super) fn intact(&self, folder: &Folder) -> Result<&Self, RegistryError> {
+        match &self.damage {
+            None => Ok(self),
             Some(Damage { line, reason }) => Err(RegistryError::corrupt(format!(
                 "{} is damaged in line {line}: {reason}",
                 folder.list().display()
@@ -81,15 +103,29 @@ impl List {
         }
     }
 
+    /// Whether there is no list. Nobody of this framework ever removes one.
+    pub(super) fn is_missing(&self) -> bool {
+        self.source.is_none()
+    }
+
     /// The entries that could be read.
-    pub(super) fn readable(&self) -> &[Entry] {
-        &self.contents.entries
+    pub(super) fn readable(&self) -> &[Arc<Entry>] {
+        &self.entries
+    }
+
+    /// Those of one service.
+    pub(super) fn of(&self, service: &str) -> &[Arc<Entry>] {
+        self.by_service.get(service).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    pub(super) fn services(&self) -> BTreeMap<&str, &[Arc<Entry>]> {
+        self.by_service.iter().map(|(name, group)| (name.as_str(), group.as_slice())).collect()
     }
 
     /// Keeps a damaged list under another name, for it is about to be replaced. Nobody sees it
     /// missing meanwhile: it gets a second name and loses the first by the replacement.
     pub(super) fn set_aside(&self, folder: &Folder) -> Result<(), RegistryError> {
-        let Some(Damage { line, reason }) = &self.contents.damage else { return Ok(()) };
+        let Some(Damage { line, reason }) = &self.damage else { return Ok(()) };
         let path = folder.list();
         let mut now = unix_ms();
         while folder.damaged(now).exists() {
@@ -108,16 +144,15 @@ impl List {
     }
 }
 
-/// Replaces the list. The caller holds the exclusive registry lock.
+/// Replaces the list, and returns the new one. The caller holds the exclusive registry lock.
 ///
 /// The new one is complete on disk before it takes the name, so a reader sees the old one or the
-/// new one, and so does whoever starts after a crash. On an error the old one is as it was.
-pub(super) fn replace<'a>(
-    folder: &Folder,
-    entries: impl IntoIterator<Item = &'a Entry>,
-) -> Result<(), RegistryError> {
+/// new one, and so does whoever starts after a crash. (Which of them is the same: after a crash of
+/// the machine nobody of either is alive. So the folder need not be synced.) On an error the old one
+/// is as it was.
+pub(super) fn replace(folder: &Folder, entries: Vec<Arc<Entry>>) -> Result<List, RegistryError> {
     let (path, draft) = (folder.list(), folder.draft());
-    let text = format::render(entries);
+    let text = format::render(&entries);
     if text.len() as u64 > MAX_BYTES {
         return Err(RegistryError::unavailable(format!(
             "{} is full: it would be larger than {MAX_BYTES} bytes",
@@ -126,17 +161,21 @@ pub(super) fn replace<'a>(
         .with_registry(folder.uri())
         .with_hint("spread the services over several folders, or use a registry server"));
     }
-    let written = write_durably(&draft, text.as_bytes()).and_then(|()| {
+    let written = write_durably(&draft, text.as_bytes()).and_then(|file| {
+        let stamp = Stamp::of(&file.metadata()?);
         fs::rename(&draft, &path)?;
-        sync_folder(folder.root())
+        Ok((file, stamp))
     });
-    written.map_err(|error| {
-        let _ = fs::remove_file(&draft);
-        folder.error("write", &path, error)
-    })
+    match written {
+        Ok(source) => Ok(List::new(entries, None, Some(source))),
+        Err(error) => {
+            let _ = fs::remove_file(&draft);
+            Err(folder.error("write", &path, error))
+        }
+    }
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<File> {
     // What a crash left behind goes first, so that nothing is ever written through a link.
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -144,18 +183,8 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let mut file = File::create_new(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
-}
-
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Elsewhere a folder can't be opened like a file.
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// The stamp of the file that has the name now; `None` if there is none.

@@ -5,110 +5,130 @@
 //! | `registry.jsonl` | who is registered; a header, then one instance per line | [`mod@format`], [`list`] |
 //! | `registry.lock` | held by whoever writes; never removed | [`lock`] |
 //! | `leases/*.lock` | each held by one provider for as long as it lives | [`lease`] |
+//! | `beats/*` | each renewed by one process for as long as it runs | [`beat`] |
+//! | `signs/*` | what watchers watch | [`signs`] |
 //!
 //! `registry.jsonl` is only ever replaced as a whole, so it can be read without a lock. It says
-//! who registered; who of them is alive is said by the kernel, which releases a provider's lease
-//! lock the moment its process ends, however it ends. A line whose lease is free counts for
-//! nothing and goes with the next write.
+//! who registered. Who of them is dead is said by the kernel, which releases a provider's lease
+//! lock the moment its process ends, however it ends. Who hangs is said by its beat. A line whose
+//! lease is free counts for nothing and goes with a later write.
+//!
+//! Writing: [`commit`] changes the list, [`session`] is a registration in it, [`sweep`] cleans up.
+//! Reading: [`store`] looks at a service, [`look`] at who is alive, [`feed`] follows. [`site`] is what
+//! the tasks of a process share.
 
+mod beat;
+mod clock;
+mod commit;
+mod feed;
 mod folder;
 mod format;
 mod lease;
 mod list;
 mod lock;
+mod look;
+mod session;
+mod signs;
+mod site;
 mod stamp;
 mod store;
-mod turns;
-mod watch;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::instance::check_service;
-use crate::{BoxFuture, Instance, Lease, Registry, RegistryError, RegistryUri, Snapshot, Watch};
+use crate::back_end::{Announcement, BackEnd, Claim, Feed};
+use crate::{BoxFuture, Instance, RegistryError, RegistryUri, Resilient, ResilientSettings};
+use commit::Change;
+use feed::FileFeed;
 use folder::Folder;
+use signs::Lookout;
 use store::Store;
 
 /// How long a write waits for the registry lock. A healthy holder needs milliseconds; one that
 /// needs seconds is stopped, and waiting longer would not help.
 const LOCK_TIMEOUT_MS: u64 = 5_000;
-/// How often a watch looks. A look is a few system calls, so this could be shorter; it is well
-/// below what a person notices.
-const WATCH_INTERVAL_MS: u64 = 200;
+/// How often the list's time is looked at, for the sake of those who give no sign.
+const WATCH_INTERVAL_MS: u64 = 1_000;
+/// How long a provider counts that does not renew its registrations.
+const TTL_MS: u64 = 10_000;
+
+/// Connects to the registry that the URI names. Makes the folder if it is missing.
+pub(crate) async fn connect(uri: &RegistryUri) -> Result<Resilient<FileBackEnd>, RegistryError> {
+    uri.expect_params(&[
+        "lock_timeout_ms",
+        "watch_interval_ms",
+        "ttl_ms",
+        "protect_percent",
+        "protect_ms",
+    ])?;
+    let milliseconds =
+        |name, default, range| uri.number(name, default, range).map(Duration::from_millis);
+    let lock_timeout = milliseconds("lock_timeout_ms", LOCK_TIMEOUT_MS, 1..=600_000)?;
+    let watch_interval = milliseconds("watch_interval_ms", WATCH_INTERVAL_MS, 10..=60_000)?;
+    let ttl = milliseconds("ttl_ms", TTL_MS, 1_000..=600_000)?;
+    // The list is on this machine: there is nothing to remember it for.
+    let settings = ResilientSettings { cache: None, ..ResilientSettings::from_uri(uri)? };
+    let store = Store::open(Folder::new(folder_path(uri)?, uri.as_str()), lock_timeout).await?;
+    Resilient::new(FileBackEnd { store: Arc::new(store), watch_interval, ttl }, settings).await
+}
 
 /// The registry in one folder.
-pub(crate) struct FileRegistry {
+pub(crate) struct FileBackEnd {
     store: Arc<Store>,
     watch_interval: Duration,
+    ttl: Duration,
 }
 
-impl FileRegistry {
-    /// Makes the folder if it is missing.
-    pub(crate) async fn connect(uri: &RegistryUri) -> Result<Self, RegistryError> {
-        uri.expect_params(&["lock_timeout_ms", "watch_interval_ms"])?;
-        let lock_timeout = uri.number("lock_timeout_ms", LOCK_TIMEOUT_MS, 1..=600_000)?;
-        let watch_interval = uri.number("watch_interval_ms", WATCH_INTERVAL_MS, 10..=60_000)?;
-        let folder = Folder::new(folder_path(uri)?, uri.as_str());
-        let store = Store::open(folder, Duration::from_millis(lock_timeout)).await?;
-        Ok(Self { store: Arc::new(store), watch_interval: Duration::from_millis(watch_interval) })
-    }
-
-    fn check(&self, service: &str) -> Result<(), RegistryError> {
-        check_service(service).map_err(|error| error.with_registry(self.uri()))
-    }
-}
-
-impl Registry for FileRegistry {
+impl BackEnd for FileBackEnd {
     fn uri(&self) -> &str {
         self.store.folder().uri()
     }
 
-    fn register<'a>(&'a self, instance: Instance) -> BoxFuture<'a, Result<Lease, RegistryError>> {
+    fn announce<'a>(
+        &'a self,
+        instance: Instance,
+        claim: Claim,
+    ) -> BoxFuture<'a, Result<Announcement, RegistryError>> {
         Box::pin(async move {
-            instance.validate().map_err(|error| error.with_registry(self.uri()))?;
-            self.store.write(|store| store.add(instance)).await
+            let ttl = self.ttl;
+            self.store.commit(|reply| Change::Add { instance, claim, ttl, reply }).await
         })
     }
 
-    fn lookup<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Snapshot, RegistryError>> {
+    fn list<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
+        Box::pin(self.store.lookup(service))
+    }
+
+    fn follow<'a>(
+        &'a self,
+        service: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Feed>, RegistryError>> {
         Box::pin(async move {
-            self.check(service)?;
-            self.store.lookup(service).await.map(Snapshot::of)
+            let (site, folder) = (self.store.site(), self.store.folder());
+            let lookout = Lookout::at(site, folder, self.watch_interval)?;
+            let feed = FileFeed::new(Arc::clone(&self.store), service.to_owned(), lookout);
+            Ok(Box::new(feed) as _)
         })
     }
 
-    fn watch<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Watch, RegistryError>> {
-        Box::pin(async move {
-            self.check(service)?;
-            watch::start(Arc::clone(&self.store), service.to_owned(), self.watch_interval).await
-        })
-    }
-
-    fn unregister<'a>(
+    fn remove<'a>(
         &'a self,
         service: &'a str,
         instance_id: &'a str,
     ) -> BoxFuture<'a, Result<bool, RegistryError>> {
         Box::pin(async move {
-            self.check(service)?;
-            let (service, id) = (service.to_owned(), instance_id.to_owned());
-            let is_it = move |i: &Instance| i.service() == service && i.id() == id;
             if self.store.folder().is_gone() {
                 return Ok(false);
             }
-            self.store.write(move |store| store.remove(is_it)).await
+            let (service, id) = (service.to_owned(), instance_id.to_owned());
+            self.store.commit(|reply| Change::Remove { service, id, reply }).await
         })
     }
 
     fn services<'a>(&'a self) -> BoxFuture<'a, Result<Vec<String>, RegistryError>> {
-        Box::pin(async move {
-            let living = self.store.read(|store| store.living(|_| true)).await?;
-            let mut names: Vec<_> = living.iter().map(|i| i.service().to_owned()).collect();
-            names.sort_unstable();
-            names.dedup();
-            Ok(names)
-        })
+        Box::pin(self.store.services())
     }
 }
 

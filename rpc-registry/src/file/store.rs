@@ -1,30 +1,50 @@
 use std::collections::HashSet;
 use std::fs;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::commit::{self, Change, Reply};
 use super::folder::Folder;
 use super::format::Entry;
-use super::lease::{self, FileLease, LeaseFile};
-use super::list::{self, List};
+use super::lease;
+use super::list::List;
 use super::lock::{self, Mode, Pause};
-use super::turns::Turns;
-use crate::{Instance, Lease, RegistryError};
+use super::look::{Life, Look};
+use super::site::Site;
+use crate::{Instance, RegistryError};
 
 /// How often a look that met a concurrent write is repeated before it keeps writers out.
 const FREE_LOOKS: usize = 16;
 
 /// What one connection to a folder does with it. The methods that are not `async` block.
 pub(super) struct Store {
-    folder: Folder,
+    folder: Arc<Folder>,
     lock_timeout: Duration,
-    turns: Arc<Turns>,
-    /// The list as it was last read, so that it is read again only when it has changed.
-    cache: Mutex<Option<Arc<List>>>,
+    site: Arc<Site>,
+    /// The one in which it was connected to, to clean up in.
+    runtime: Handle,
+}
+
+/// What a look at one service has found.
+pub(super) struct Seen {
+    /// Ordered by id.
+    pub(super) living: Vec<Instance>,
+    /// The ids of those that have lapsed, or whose lines were lost although nobody has ended them.
+    pub(super) lapsed: Vec<String>,
+    /// All entries, whatever has become of them.
+    pub(super) entries: Vec<Arc<Entry>>,
+    /// The list was deleted.
+    pub(super) is_list_missing: bool,
+    /// Lines were lost.
+    pub(super) is_faulty: bool,
+    /// The first of the living may lapse after this time.
+    pub(super) lapses_in: Option<Duration>,
 }
 
 impl Store {
@@ -32,110 +52,203 @@ impl Store {
         folder: Folder,
         lock_timeout: Duration,
     ) -> Result<Self, RegistryError> {
+        let runtime = runtime()?;
         blocking(move || {
             let root = folder.root();
             let root = fs::create_dir_all(root)
                 .and_then(|()| fs::canonicalize(root))
                 .map_err(|error| folder.error("create the folder", root, error))?;
-            Ok(Self { turns: Turns::at(&root), folder, lock_timeout, cache: Mutex::default() })
+            Ok(Self { site: Site::at(&root), folder: Arc::new(folder), lock_timeout, runtime })
         })
         .await
     }
 
-    pub(super) fn folder(&self) -> &Folder {
+    pub(super) fn folder(&self) -> &Arc<Folder> {
         &self.folder
     }
 
-    /// The living instances of one service.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(super) fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// The list as it is now.
+    pub(super) fn list(&self) -> Result<Arc<List>, RegistryError> {
+        self.site.list(&self.folder)
+    }
+
+    /// The living instances of one service, ordered by id.
     pub(super) async fn lookup(
         self: &Arc<Self>,
         service: &str,
     ) -> Result<Vec<Instance>, RegistryError> {
         let service = service.to_owned();
-        self.read(move |store| store.living(|instance| instance.service() == service)).await
+        let seen = self.read(move |store| store.look(&service, &[], false)).await?;
+        Ok(seen.map(|seen| seen.living).unwrap_or_default())
+    }
+
+    /// Looks again at one service, whose entries were the `known` ones. If they still are, and
+    /// `only_if_changed`, there is nothing to see.
+    pub(super) async fn see(
+        self: &Arc<Self>,
+        service: &str,
+        known: Vec<Arc<Entry>>,
+        only_if_changed: bool,
+    ) -> Result<Option<Seen>, RegistryError> {
+        let service = service.to_owned();
+        self.read(move |store| store.look(&service, &known, only_if_changed)).await
+    }
+
+    /// The names of all services that have a living instance.
+    pub(super) async fn services(self: &Arc<Self>) -> Result<Vec<String>, RegistryError> {
+        self.read(|store| {
+            let list = store.list()?;
+            let mut names = Vec::new();
+            for (name, entries) in list.intact(&store.folder)?.services() {
+                // Most are found by their first entry. For the others it must not be missed who has
+                // just taken over.
+                let living = match entries.first() {
+                    Some(entry) => Look::now(&store.folder).life(entry)?.is_alive(),
+                    None => false,
+                };
+                if living
+                    || store.look(name, &[], false)?.is_some_and(|seen| !seen.living.is_empty())
+                {
+                    names.push(name.to_owned());
+                }
+            }
+            Ok(names)
+        })
+        .await
     }
 
     /// Runs `job` without any lock.
-    pub(super) async fn read<T: Send + 'static>(
+    async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&Self) -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {
-        let _turn = self.turns.readers.acquire().await;
+        let _turn = self.site.readers.acquire().await;
         let store = Arc::clone(self);
         blocking(move || job(&store)).await
     }
 
-    /// Runs `job` under the exclusive registry lock.
+    /// Changes the list, together with what others want to change.
     ///
-    /// Waiting takes no thread, since a holder may be stopped for long. Once it has begun, the job
-    /// runs to its end even if the future is dropped; a lease it returns is dropped then.
-    pub(super) async fn write<T: Send + 'static, F>(
+    /// Waiting takes no thread, since the holder of the registry lock may be stopped for long. Once
+    /// it is being written, a change is completed even if the future is dropped; what it has
+    /// registered is dropped then.
+    pub(super) async fn commit<T>(
         self: &Arc<Self>,
-        mut job: F,
-    ) -> Result<T, RegistryError>
-    where
-        F: FnOnce(&Arc<Self>) -> Result<T, RegistryError> + Send + 'static,
-    {
+        change: impl FnOnce(Reply<T>) -> Change,
+    ) -> Result<T, RegistryError> {
         let deadline = Instant::now() + self.lock_timeout;
-        let late = || lock::timed_out(&self.folder, self.lock_timeout);
-        let turn = timeout_at(deadline, self.turns.writers.lock()).await;
-        let _turn = turn.map_err(|_| late())?;
+        let (reply, mut outcome) = oneshot::channel();
+        let number = self.site.queue.push(self, change(reply));
+        let led = tokio::select! {
+            biased;
+            outcome = &mut outcome => return known(outcome),
+            turn = timeout_at(deadline, self.site.writers.lock()) => match turn {
+                Ok(_turn) => loop {
+                    match outcome.try_recv() {
+                        Ok(outcome) => return outcome,
+                        Err(TryRecvError::Closed) => return Err(cut_off()),
+                        Err(TryRecvError::Empty) => {}
+                    }
+                    if let Err(error) = self.write_waiting(deadline).await {
+                        break error;
+                    }
+                },
+                Err(_) => lock::timed_out(&self.folder, self.lock_timeout),
+            },
+        };
+        if self.site.queue.take_back(number) {
+            return Err(led);
+        }
+        // Somebody is writing it right now.
+        known(outcome.await)
+    }
+
+    /// Takes the registry lock and writes what waits for it.
+    async fn write_waiting(self: &Arc<Self>, deadline: Instant) -> Result<(), RegistryError> {
         let mut pause = Pause::default();
         loop {
             let store = Arc::clone(self);
             let attempt = move || match lock::attempt(&store.folder, Mode::Exclusive)? {
-                Some(_locked) => job(&store).map(ControlFlow::Break),
-                None => Ok(ControlFlow::Continue(job)),
+                Some(_locked) => {
+                    commit::write_waiting(&store);
+                    Ok(ControlFlow::Break(()))
+                }
+                None => Ok(ControlFlow::Continue(())),
             };
-            match blocking(attempt).await? {
-                ControlFlow::Break(done) => return Ok(done),
-                ControlFlow::Continue(again) => job = again,
+            if blocking(attempt).await?.is_break() {
+                return Ok(());
             }
             let pause = pause.next();
             if Instant::now() + pause > deadline {
-                return Err(late());
+                return Err(lock::timed_out(&self.folder, self.lock_timeout));
             }
             sleep(pause).await;
         }
     }
 
-    /// Like [`write`](Self::write) for those who can't await, out of turn.
-    pub(super) fn write_within<T>(
-        self: &Arc<Self>,
-        patience: Duration,
-        job: impl FnOnce(&Arc<Self>) -> Result<T, RegistryError>,
-    ) -> Result<T, RegistryError> {
-        let _locked = lock::wait(&self.folder, Mode::Exclusive, patience)?;
-        job(self)
-    }
-
-    /// The living among the `wanted` instances, ordered by id.
+    /// Who of a service is alive.
     ///
     /// No lock is needed to read a list that is only ever replaced as a whole, so a look never
     /// waits for a writer, not even for one that is stopped. One thing must not happen: that the
     /// list is read, then a new provider takes over from an old one, and then the old one is found
     /// dead; the answer would be "nobody" although somebody was there at any moment. So when one
     /// is found dead and the list has changed since it was read, the look is repeated.
-    pub(super) fn living(
+    fn look(
         &self,
-        wanted: impl Fn(&Instance) -> bool,
-    ) -> Result<Vec<Instance>, RegistryError> {
+        service: &str,
+        known: &[Arc<Entry>],
+        only_if_changed: bool,
+    ) -> Result<Option<Seen>, RegistryError> {
         let mut looks = 0;
         let mut without_writers = None;
         loop {
             let list = self.list()?;
-            let mut living = Vec::new();
-            let mut any_dead = false;
-            for entry in list.intact(&self.folder)?.iter().filter(|e| wanted(&e.instance)) {
-                match lease::is_held(&self.folder, &entry.lease)? {
-                    true => living.push(entry.instance.clone()),
-                    false => any_dead = true,
+            let entries = list.intact(&self.folder)?.of(service);
+            if only_if_changed && is_same(known, entries) {
+                return Ok(None);
+            }
+            let (mut living, mut lapsed, mut lapses_in) = (Vec::new(), Vec::new(), None);
+            let mut any_missing = false;
+            let mut look = Look::now(&self.folder);
+            for entry in entries {
+                match look.life(entry)? {
+                    Life::Alive(left) => {
+                        living.push(entry.instance.clone());
+                        lapses_in = left.into_iter().chain(lapses_in).min();
+                    }
+                    Life::Lapsed => {
+                        lapsed.push(entry.instance.id().to_owned());
+                        any_missing = true;
+                    }
+                    Life::Dead => any_missing = true,
                 }
             }
-            if !any_dead || without_writers.is_some() || list.is_current(&self.folder)? {
-                living
-                    .sort_by(|a, b| a.id().cmp(b.id()).then_with(|| a.service().cmp(b.service())));
-                return Ok(living);
+            if !any_missing || without_writers.is_some() || list.is_current(&self.folder)? {
+                living.sort_by(|a, b| a.id().cmp(b.id()));
+                let mut entries = entries.to_vec();
+                let lost_lines = self.lost_lines(known, &entries)?;
+                let is_list_missing = list.is_missing();
+                let is_faulty = is_list_missing || !lost_lines.is_empty();
+                for lost in lost_lines {
+                    lapsed.push(lost.instance.id().to_owned());
+                    entries.push(lost);
+                }
+                return Ok(Some(Seen {
+                    living,
+                    lapsed,
+                    entries,
+                    is_list_missing,
+                    is_faulty,
+                    lapses_in,
+                }));
             }
             looks += 1;
             if looks == FREE_LOOKS {
@@ -144,93 +257,48 @@ impl Store {
         }
     }
 
-    /// Registers `instance`; a job for [`write`](Self::write). Repairs a damaged list.
-    pub(super) fn add(self: &Arc<Self>, instance: Instance) -> Result<Lease, RegistryError> {
-        self.folder.create()?;
-        let list = self.list()?;
-        let living = self.held(list.readable())?;
-        let is_same = |entry: &Entry| {
-            entry.instance.id() == instance.id() && entry.instance.service() == instance.service()
-        };
-        if living.iter().any(|entry| is_same(entry)) {
-            return Err(RegistryError::already_exists(format!(
-                "the instance {:?} of {:?} is registered and alive",
-                instance.id(),
-                instance.service()
-            ))
-            .with_registry(self.folder.uri())
-            .with_hint("give each provider its own id, or end the other one first"));
-        }
-        let dead = list.readable().iter().find(|entry| is_same(entry));
-        let epoch = dead.map_or(0, |entry| entry.instance.epoch().saturating_add(1));
-        let epoch = epoch.max(instance.epoch());
-        let instance = instance.with_epoch(epoch);
-
-        let file = LeaseFile::create(&self.folder, instance.id())?;
-        let entry = Entry::new(instance.clone(), file.name().to_owned()).map_err(|error| {
-            RegistryError::invalid_instance(format!("the instance can't be written: {error}"))
-                .with_registry(self.folder.uri())
-                .with_source(error)
-        })?;
-        list.set_aside(&self.folder)?;
-        self.replace(living.into_iter().chain([&entry]).collect())?;
-        Ok(Lease::new(instance, FileLease::new(Arc::clone(self), file)))
-    }
-
-    /// Removes the dead and those for which `is_it` holds, and says whether one of the latter was
-    /// alive; a job for [`write`](Self::write). Leaves a damaged list alone.
-    pub(super) fn remove(&self, is_it: impl Fn(&Instance) -> bool) -> Result<bool, RegistryError> {
-        let list = self.list()?;
-        let entries = list.intact(&self.folder)?;
-        let living = self.held(entries)?;
-        let found = living.iter().any(|entry| is_it(&entry.instance));
-        let kept: Vec<_> = living.into_iter().filter(|entry| !is_it(&entry.instance)).collect();
-        if kept.len() < entries.len() {
-            self.replace(kept)?;
-        }
-        Ok(found)
-    }
-
-    fn held<'a>(&self, entries: &'a [Entry]) -> Result<Vec<&'a Entry>, RegistryError> {
-        let mut held = Vec::with_capacity(entries.len());
-        for entry in entries {
+    /// Those of the `known` entries that are not there any more although their leases are held. Who
+    /// leaves frees the lease first, and so does an administrator.
+    fn lost_lines(
+        &self,
+        known: &[Arc<Entry>],
+        there: &[Arc<Entry>],
+    ) -> Result<Vec<Arc<Entry>>, RegistryError> {
+        let ids: HashSet<_> = there.iter().map(|entry| entry.instance.id()).collect();
+        let mut lost = Vec::new();
+        for entry in known.iter().filter(|entry| !ids.contains(entry.instance.id())) {
             if lease::is_held(&self.folder, &entry.lease)? {
-                held.push(entry);
+                lost.push(Arc::clone(entry));
             }
         }
-        Ok(held)
+        Ok(lost)
     }
+}
 
-    fn replace(&self, entries: Vec<&Entry>) -> Result<(), RegistryError> {
-        list::replace(&self.folder, entries.iter().copied())?;
-        let named: HashSet<_> = entries.iter().map(|entry| entry.lease.as_str()).collect();
-        lease::sweep(&self.folder, &named);
-        Ok(())
-    }
+fn is_same(one: &[Arc<Entry>], two: &[Arc<Entry>]) -> bool {
+    one.len() == two.len() && one.iter().zip(two).all(|(one, two)| Arc::ptr_eq(one, two))
+}
 
-    /// The list as it is now.
-    fn list(&self) -> Result<Arc<List>, RegistryError> {
-        let cached = self.cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(list) = cached
-            && list.is_current(&self.folder)?
-        {
-            return Ok(list);
-        }
-        let list = Arc::new(List::read(&self.folder)?);
-        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&list));
-        Ok(list)
-    }
+fn known<T>(outcome: Result<Result<T, RegistryError>, RecvError>) -> Result<T, RegistryError> {
+    outcome.unwrap_or_else(|_| Err(cut_off()))
+}
+
+fn cut_off() -> RegistryError {
+    RegistryError::unavailable("the work on the registry was cut off")
 }
 
 /// Runs `job` where blocking is allowed.
 async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
 ) -> Result<T, RegistryError> {
-    let runtime = Handle::try_current().map_err(|error| {
-        RegistryError::unavailable("a file: registry needs a tokio runtime").with_source(error)
-    })?;
-    runtime.spawn_blocking(job).await.unwrap_or_else(|error| {
+    runtime()?.spawn_blocking(job).await.unwrap_or_else(|error| {
         Err(RegistryError::unavailable(format!("the work on the registry was cut off: {error}"))
             .with_source(error))
+    })
+}
+
+fn runtime() -> Result<Handle, RegistryError> {
+    Handle::try_current().map_err(|error| {
+        RegistryError::unavailable("a file: registry needs a tokio runtime").with_source(error)
     })
 }

@@ -88,19 +88,23 @@ impl<B: BackEnd> Keeper<B> {
     }
 
     /// Registers again. Each attempt has an epoch of its own: one of which no answer came may have
-    /// left an entry.
+    /// left an entry. But where somebody else has the id meanwhile it stays theirs: an epoch that
+    /// grew with each attempt would soon be newer than theirs.
     async fn again(&self, instance: &Instance, epoch: &mut u64) -> Announcement {
         let mut back_off = BackOff::default();
         loop {
             tokio::time::sleep(back_off.next()).await;
-            *epoch = epoch.saturating_add(1);
-            let next = instance.clone().with_epoch(*epoch);
+            let attempt = epoch.saturating_add(1);
+            let next = instance.clone().with_epoch(attempt);
             match self.shared.back_end.announce(next, Claim::Again).await {
                 Ok(made) => {
                     *epoch = made.instance.epoch();
                     return made;
                 }
                 Err(cause) => {
+                    if !cause.is_already_exists() {
+                        *epoch = attempt;
+                    }
                     tracing::debug!(service = instance.service(), %cause, "not registered again");
                     self.states.send_replace(LeaseState::Lost { cause });
                 }
