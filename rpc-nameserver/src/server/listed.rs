@@ -1,0 +1,100 @@
+//! [`Listed`]: one service of a name server's table.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rpc_runtime::Blob;
+use tokio::sync::watch;
+
+use super::table::Entry;
+use crate::contract::{Listing, NameError, pack};
+
+/// Departures that are remembered for followers that have not heard of them. One that is forgotten
+/// is taken for a lapse, which a consumer may not believe at once.
+const DEPARTURES: usize = 16_384;
+
+/// How a registration ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Somebody wanted it so.
+    InOrder,
+    /// Its session is gone, for whatever reason.
+    Lapsed,
+}
+
+/// The registrations of one service, and who follows them.
+pub(super) struct Listed {
+    /// By id.
+    pub(super) entries: BTreeMap<String, Entry>,
+    /// The number of the last change.
+    pub(super) changes: watch::Sender<u64>,
+    /// Who left in order, and with which change.
+    departed: VecDeque<(u64, String)>,
+    /// The list as it travels, until something changes.
+    packed: Option<Blob>,
+}
+
+impl Default for Listed {
+    fn default() -> Self {
+        let changes = watch::channel(0).0;
+        Self { entries: BTreeMap::new(), changes, departed: VecDeque::new(), packed: None }
+    }
+}
+
+impl Listed {
+    /// Returns the entry that had the id. [`publish`](Self::publish) must follow, as after
+    /// [`remove`](Self::remove).
+    pub(super) fn insert(&mut self, entry: Entry) -> Option<Entry> {
+        self.packed = None;
+        self.entries.insert(entry.instance.id().to_owned(), entry)
+    }
+
+    pub(super) fn remove(&mut self, id: &str, left: Left) -> Option<Entry> {
+        let removed = self.entries.remove(id)?;
+        self.packed = None;
+        if left == Left::InOrder && self.changes.receiver_count() > 0 {
+            if self.departed.len() >= DEPARTURES {
+                self.departed.pop_front();
+            }
+            self.departed.push_back((self.next_change(), id.to_owned()));
+        }
+        Some(removed)
+    }
+
+    fn next_change(&self) -> u64 {
+        self.changes.borrow().wrapping_add(1)
+    }
+
+    /// Tells the followers.
+    pub(super) fn publish(&mut self) {
+        if self.changes.receiver_count() == 0 {
+            self.departed.clear();
+        }
+        let next = self.next_change();
+        self.changes.send_replace(next);
+    }
+
+    /// All entries, and who left in order after the change `seen`.
+    pub(super) fn listing(
+        &mut self,
+        seen: Option<u64>,
+        starting: bool,
+    ) -> Result<Listing, NameError> {
+        let instances = match &self.packed {
+            Some(packed) => packed.clone(),
+            None => {
+                let all: Vec<_> = self.entries.values().map(|entry| &entry.instance).collect();
+                self.packed.insert(pack(&all)?).clone()
+            }
+        };
+        let unheard = self.departed.iter().filter(|(change, id)| {
+            seen.is_some_and(|seen| *change > seen) && !self.entries.contains_key(id)
+        });
+        let departed = unheard.map(|(_, id)| id.clone()).collect();
+        Ok(Listing { instances, departed, starting })
+    }
+
+    /// Whether there is nothing in it and nobody follows it.
+    pub(super) fn is_unused(&self) -> bool {
+        self.entries.is_empty() && self.changes.receiver_count() == 0
+    }
+}
