@@ -223,6 +223,50 @@ async fn ten_thousand_instances_of_one_service_are_one_list() {
     assert!(provider.renew(7, 1).await.unwrap());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_may_follow_thousands_of_services_at_one_server() {
+    let server = server(ANY).await;
+    let consumer = registry(&[server.local_uri()]).await;
+    let provider = registry(&[server.local_uri()]).await;
+    let mut watches = Vec::new();
+    for n in 0..3_000 {
+        watches.push(within(consumer.watch(&format!("svc-{n}"))).await.unwrap());
+    }
+    for n in [0, 1_500, 2_999] {
+        let service = format!("svc-{n}");
+        let _lease = provider.register(Instance::new(service, "tcp://127.0.0.1:1")).await.unwrap();
+        until_seen(&mut watches[n], |it| it.len() == 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_reaches_a_hundred_watchers_soon() {
+    let server = server(ANY).await;
+    let provider = registry(&[server.local_uri()]).await;
+    let mut watches = Vec::new();
+    for _ in 0..100 {
+        let consumer = registry(&[server.local_uri()]).await;
+        let mut watch = consumer.watch("svc").await.unwrap();
+        until_seen(&mut watch, |_| true).await;
+        watches.push(watch);
+    }
+    for round in 0..3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begun = Instant::now();
+        let lease = provider.register(instance("a")).await.unwrap();
+        for watch in &mut watches {
+            until_seen(watch, |it| it.len() == 1).await;
+        }
+        let took = begun.elapsed();
+        eprintln!("round {round}: {took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        lease.revoke().await.unwrap();
+        for watch in &mut watches {
+            until_seen(watch, |it| it.is_empty()).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_strangers_send_is_refused_and_harms_nobody() {
     let server = NameServer::builder().grace(Duration::ZERO).max_bytes(64 << 10).bind(ANY).await;

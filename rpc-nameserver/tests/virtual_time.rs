@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use common::{ids, instance, registry, registry_with, server, until_seen};
 use rpc_nameserver::{
-    Change, NameServer, NameServersSettings, NameService, NameServiceClient, pack,
+    Change, NameError, NameServer, NameServersSettings, NameService, NameServiceClient, pack,
 };
 use rpc_registry::{LeaseState, Registry, Source};
+use rpc_runtime::Blob;
 use tokio::time::{Instant, sleep};
 
 const SEC: fn(u64) -> Duration = Duration::from_secs;
@@ -43,6 +44,20 @@ async fn renewals_keep_a_registration_for_ever() {
         assert_eq!((ids(&listed), listed[0].epoch()), (vec!["a"], epoch), "never even replaced");
     }
     assert!(matches!(lease.states().now(), LeaseState::Held { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_renews_its_session_before_its_body_is_decoded() {
+    let _server = server("memory:touch").await;
+    let stub = NameServiceClient::connect("memory:touch").await.unwrap();
+    let _session = stub.attend(7, 10_000).await.unwrap();
+    stub.report(7, 1, pack(&Vec::<Change>::new()).unwrap()).await.unwrap();
+    for _ in 0..5 {
+        sleep(SEC(8)).await;
+        let told = stub.report(7, 2, Blob::from(b"nonsense".to_vec())).await;
+        assert!(matches!(told, Err(NameError::Invalid(_))), "{told:?}");
+    }
+    assert!(stub.renew(7, 1).await.unwrap(), "and it changes nothing");
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,6 +159,29 @@ async fn the_list_of_a_server_that_is_starting_is_taken_with_care() {
     assert_eq!(ids(&kept), ["a", "b", "c"]);
     sleep(SEC(301)).await;
     assert_eq!(ids(&until_seen(&mut watch, |it| it.is_current()).await), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_list_after_a_move_to_another_server_is_taken_with_care() {
+    let knows = server("memory:move-knows").await;
+    let _knows_nobody = server("memory:move-other").await;
+    let providers = registry(&["memory:move-knows"]).await;
+    let _leases = [
+        providers.register(instance("a")).await.unwrap(),
+        providers.register(instance("b")).await.unwrap(),
+    ];
+    // Whichever server it has chosen; one that has chosen the other one sees nobody.
+    let (_consumer, mut watch) = loop {
+        let consumer = registry(&["memory:move-knows", "memory:move-other"]).await;
+        let mut watch = consumer.watch("svc").await.unwrap();
+        if watch.changed().await.unwrap().len() == 2 {
+            break (consumer, watch);
+        }
+    };
+    knows.shutdown().await.unwrap();
+    let next = watch.changed().await.unwrap();
+    assert!(matches!(next.source, Source::Protected { .. }), "{next:?}");
+    assert_eq!(ids(&next), ["a", "b"]);
 }
 
 #[tokio::test(start_paused = true)]

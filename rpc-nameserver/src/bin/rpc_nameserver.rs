@@ -61,5 +61,21 @@ async fn run() -> Result<(), String> {
     }
     let server = builder.bind(&listen).await.map_err(|error| error.to_string())?;
     println!("name server at {}", server.local_uri());
-    server.serve_until(tokio::signal::ctrl_c()).await.map_err(|error| error.to_string())
+    server.serve_until(told_to_end()).await.map_err(|error| error.to_string())
+}
+
+/// Ready at Ctrl-C, or at the signal by which a system ends its services.
+async fn told_to_end() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
 }

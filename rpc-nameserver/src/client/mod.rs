@@ -43,11 +43,14 @@ use crate::contract::NameService;
 /// are dropped.
 pub struct NameServers {
     settings: Arc<NameServersSettings>,
+    /// To ask.
     servers: Vec<Arc<RemoteServer>>,
     reader: Arc<Reader>,
+    /// To attend. Their connections are others, so that no renewal waits behind a list.
+    attended: Vec<Arc<RemoteServer>>,
     roll: Arc<Roll>,
-    /// Who only asks has no session.
-    attended: Once,
+    /// Done with the first announcement: who only asks has no session.
+    attending: Once,
     runtime: Handle,
 }
 
@@ -56,32 +59,32 @@ impl NameServers {
     ///
     /// # Errors
     ///
-    /// `is_invalid_uri` if an address can't be used or there is none; `is_unavailable` outside of a
-    /// tokio runtime.
+    /// `is_invalid_uri` if an address can't be used, there is none, or a time is out of its range;
+    /// `is_unavailable` outside of a tokio runtime.
     pub async fn new(settings: NameServersSettings) -> Result<Self, RegistryError> {
-        if settings.servers.is_empty() {
-            return Err(RegistryError::invalid_uri("no name server is named"));
-        }
+        settings.check()?;
         let runtime = Handle::try_current().map_err(|error| {
             RegistryError::unavailable("a registry needs a tokio runtime")
                 .with_registry(&settings.uri)
                 .with_source(error)
         })?;
-        let mut servers = Vec::with_capacity(settings.servers.len());
+        let (mut servers, mut attended) = (Vec::new(), Vec::new());
         for uri in &settings.servers {
             servers.push(Arc::new(RemoteServer::new(uri, &settings).await?));
+            attended.push(Arc::new(RemoteServer::new(uri, &settings).await?));
         }
         let reader = Arc::new(Reader::new(&settings.uri, servers.clone()));
         let roll = Arc::new(Roll::new(servers.len()));
         let settings = Arc::new(settings);
-        Ok(Self { settings, servers, reader, roll, attended: Once::new(), runtime })
+        let attending = Once::new();
+        Ok(Self { settings, servers, reader, attended, roll, attending, runtime })
     }
 
     /// Attends all servers from now on.
     fn attend(&self) {
-        self.attended.call_once(|| {
+        self.attending.call_once(|| {
             let session = random_bits();
-            for (index, server) in self.servers.iter().enumerate() {
+            for (index, server) in self.attended.iter().enumerate() {
                 let attendant = Attendant {
                     index,
                     server: Arc::clone(server),

@@ -18,11 +18,11 @@ pub struct NameServersSettings {
     pub uri: String,
     /// Their addresses, as URIs of any transport of `rpc-runtime`.
     pub servers: Vec<String>,
-    /// Between renewals; a third of the expiry at most. Default 30 s.
+    /// Between renewals; not zero, and a third of the expiry at most. Default 30 s.
     pub interval: Duration,
-    /// What is not renewed for so long is removed. Default 120 s.
+    /// What is not renewed for so long is removed. 1 s to a day; default 120 s.
     pub expiry: Duration,
-    /// For the answer of each server, connecting included. Default 3 s.
+    /// For the answer of each server, connecting included. Not zero, an hour at most; default 3 s.
     pub timeout: Duration,
 }
 
@@ -55,6 +55,23 @@ impl NameServersSettings {
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
+    }
+
+    pub(super) fn check(&self) -> Result<(), RegistryError> {
+        let wrong = |what: &str| Err(RegistryError::invalid_uri(what).with_registry(&self.uri));
+        if self.servers.is_empty() {
+            return wrong("no name server is named");
+        }
+        if self.interval.is_zero() || self.expiry < self.interval.saturating_mul(3) {
+            return wrong("the interval is not from 1 ms to a third of the expiry");
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&self.expiry) {
+            return wrong("the expiry is not from a second to a day");
+        }
+        if self.timeout.is_zero() || self.timeout > Duration::from_secs(3_600) {
+            return wrong("the timeout is not from 1 ms to an hour");
+        }
+        Ok(())
     }
 
     /// Those of a `nameserver:` URI, as [the crate](crate#the-uri) describes it.
@@ -147,6 +164,22 @@ mod tests {
             read.unwrap().interval.as_millis()
         };
         assert_eq!([of(0), of(1_500), of(u64::MAX)], [1_000, 1_500, 60_000]);
+    }
+
+    #[test]
+    fn times_that_would_not_work_are_refused() {
+        let good = NameServersSettings::new(["memory:a"]);
+        assert!(good.check().is_ok());
+        for bad in [
+            NameServersSettings::new(Vec::<String>::new()),
+            good.clone().with_interval(Duration::ZERO),
+            good.clone().with_interval(Duration::from_secs(41)),
+            good.clone().with_expiry(Duration::MAX),
+            good.clone().with_timeout(Duration::ZERO),
+            good.clone().with_timeout(Duration::MAX),
+        ] {
+            assert!(bad.check().unwrap_err().is_invalid_uri(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -8,10 +8,6 @@ use tokio::sync::watch;
 use super::table::Entry;
 use crate::contract::{Listing, NameError, pack};
 
-/// Departures that are remembered for followers that have not heard of them. One that is forgotten
-/// is taken for a lapse, which a consumer may not believe at once.
-const DEPARTURES: usize = 16_384;
-
 /// How a registration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
@@ -48,16 +44,24 @@ impl Listed {
         self.entries.insert(entry.instance.id().to_owned(), entry)
     }
 
-    pub(super) fn remove(&mut self, id: &str, left: Left) -> Option<Entry> {
-        let removed = self.entries.remove(id)?;
+    pub(super) fn remove(&mut self, id: &str) -> Option<Entry> {
         self.packed = None;
-        if left == Left::InOrder && self.changes.receiver_count() > 0 {
-            if self.departed.len() >= DEPARTURES {
-                self.departed.pop_front();
-            }
+        self.entries.remove(id)
+    }
+
+    /// The followers, if there are any, are to hear that it has left in order. Says whether that is
+    /// remembered.
+    pub(super) fn depart(&mut self, id: &str) -> bool {
+        let is_followed = self.changes.receiver_count() > 0;
+        if is_followed {
             self.departed.push_back((self.next_change(), id.to_owned()));
         }
-        Some(removed)
+        is_followed
+    }
+
+    /// Forgets the oldest departure. Who has not heard of it takes it for a lapse.
+    pub(super) fn forget_one(&mut self) {
+        self.departed.pop_front();
     }
 
     fn next_change(&self) -> u64 {

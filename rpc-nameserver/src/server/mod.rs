@@ -25,6 +25,9 @@ use crate::contract::NameServiceServer;
 
 /// Largest list, and largest report of a provider that is not this crate's.
 pub(crate) const MAX_PAYLOAD: usize = 32 << 20;
+/// Calls and streams of one connection: a consumer has a stream for each service that it follows. What
+/// they take counts as a part of [`NameServerBuilder::max_bytes`].
+const MAX_STREAMS: usize = 65_536;
 /// How soon a connection that was cut without a sign is asked whether it is alive.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -156,6 +159,7 @@ impl NameServerBuilder {
         let mut server = Server::builder()
             .provide(NameServiceServer::new(Desk(Arc::clone(&table))))
             .max_payload(MAX_PAYLOAD)
+            .max_concurrent_requests(MAX_STREAMS)
             .heartbeat(Heartbeat::default().interval(HEARTBEAT));
         if let Some(connections) = self.max_connections {
             server = server.max_connections(connections);

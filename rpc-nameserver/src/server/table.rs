@@ -1,7 +1,6 @@
 //! [`Table`]: who is registered at a name server, and by which session. No I/O.
 
-use std::collections::btree_map;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +14,10 @@ use crate::contract::{Change, Listing, NameError, Refusal, Why};
 
 /// What an entry takes beside its text, roughly: those of maps and sets.
 const ENTRY_BYTES: usize = 512;
+/// Departures that are remembered, of all services, for followers that have not heard of them.
+const DEPARTURES: usize = 65_536;
 /// What a session or a service that is followed takes, roughly.
-const FIXED_BYTES: usize = 1024;
+const FIXED_BYTES: usize = 2048;
 
 pub(super) struct Table {
     pub(super) leases: Leases,
@@ -31,6 +32,8 @@ struct State {
     services: BTreeMap<String, Listed>,
     /// The number of the last one that began to attend.
     attendances: u64,
+    /// The services of the departures that are remembered, the oldest first.
+    departures: VecDeque<String>,
     /// All that is kept, roughly.
     bytes: usize,
     /// Nothing more is taken.
@@ -56,6 +59,7 @@ impl Table {
             sessions: HashMap::new(),
             services: BTreeMap::new(),
             attendances: 0,
+            departures: VecDeque::new(),
             bytes: 0,
             closed: false,
         };
@@ -341,9 +345,18 @@ impl State {
         if !listed.entries.get(id).is_some_and(which) {
             return false;
         }
-        if let Some(removed) = listed.remove(id, left) {
+        if left == Left::InOrder && listed.depart(id) {
+            self.departures.push_back(service.to_owned());
+        }
+        if let Some(removed) = listed.remove(id) {
             self.bytes = self.bytes.saturating_sub(removed.bytes);
             self.disown(removed.session, service, id);
+        }
+        if self.departures.len() > DEPARTURES
+            && let Some(oldest) = self.departures.pop_front()
+            && let Some(listed) = self.services.get_mut(&oldest)
+        {
+            listed.forget_one();
         }
         true
     }
@@ -397,13 +410,16 @@ fn bytes_of(instance: &Instance) -> usize {
     let texts = [
         instance.service().len().saturating_mul(3),
         instance.id().len().saturating_mul(3),
-        instance.uri().len(),
+        instance.uri().len().saturating_mul(2),
         instance.version().len(),
         instance.group().len(),
         instance.zone().map_or(0, str::len),
     ];
     metadata
-        .map(|(key, value)| key.len().saturating_add(value.len()).saturating_add(64))
+        // Once as it is, and once packed.
+        .map(|(key, value)| {
+            key.len().saturating_add(value.len()).saturating_mul(2).saturating_add(64)
+        })
         .chain(texts)
         .fold(ENTRY_BYTES, usize::saturating_add)
 }

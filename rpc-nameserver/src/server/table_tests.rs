@@ -104,6 +104,21 @@ async fn followers_hear_who_left_in_order_and_not_who_lapsed() {
 }
 
 #[tokio::test]
+async fn departures_that_nobody_asks_for_do_not_pile_up() {
+    let table = table();
+    let _one = table.attend(1, EXPIRY).unwrap();
+    let _changes = table.follow("svc").unwrap();
+    for epoch in 0..70 {
+        let all = (0..1_000).map(|n| n.to_string());
+        let come = all.clone().map(|id| register(&id, epoch, true));
+        let go = all.map(|id| unregister(&id, epoch));
+        table.report(1, epoch + 1, come.chain(go).collect()).unwrap();
+    }
+    assert_eq!(table.lock().departures.len(), DEPARTURES);
+    assert_eq!(table.listing("svc", Some(0)).unwrap().departed.len(), DEPARTURES);
+}
+
+#[tokio::test]
 async fn what_is_not_needed_any_more_takes_no_memory() {
     let table = table();
     let (attendance, _over) = table.attend(1, EXPIRY).unwrap();
