@@ -105,9 +105,6 @@ pub struct Listing {
     /// The ids of those that have left in order since the last list of the stream.
     #[serde(default)]
     pub departed: Vec<String>,
-    /// The server has not run for long enough to know all.
-    #[serde(default)]
-    pub starting: bool,
 }
 
 /// Why a name server did not do what it was asked.

@@ -43,7 +43,8 @@
 //!   50 ms, and who has left in order.
 //! - **A fresh server** does not say that nobody provides a service, until its time of grace is over
 //!   ([`NameServerBuilder::grace`]): it says that it is starting, and another one is asked. What is
-//!   registered with it meanwhile is listed, as RocketMQ does, and counts as incomplete.
+//!   registered with it meanwhile is listed, as RocketMQ does; who knew more has had a fault, or has
+//!   moved on, and takes such a list with care.
 //! - **Ids** belong to whoever has them. A provider that comes back with its id has a newer epoch than
 //!   it had before (the time, in milliseconds), so what is left of its former life can't harm it.
 //!

@@ -41,7 +41,7 @@ impl NameFeed {
             };
             match stream.next().await {
                 Some(Ok(listing)) => {
-                    let after_fault = std::mem::take(&mut self.moved) || listing.starting;
+                    let after_fault = std::mem::take(&mut self.moved);
                     let instances = instances(&listing)?;
                     return Ok(Update { instances, departed: listing.departed, after_fault });
                 }

@@ -109,3 +109,33 @@ impl Outcome {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(3);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_refuses_is_heard_after_one_that_does_not() {
+        let (ticket, mut verdicts) = mpsc::unbounded_channel();
+        let (first, second) = (ticket.clone(), ticket);
+        let outcome = tokio::spawn(async move { Outcome::of(&mut verdicts, TIMEOUT).await });
+        let _ = first.send(Verdict::Done);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let _ = second.send(Verdict::Refused(RegistryError::already_exists("taken")));
+        let outcome = outcome.await.unwrap();
+        assert!(outcome.refused.is_some() && outcome.done == 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_waited_for_no_longer_than_the_timeout() {
+        let (ticket, mut verdicts) = mpsc::unbounded_channel();
+        let _silent = ticket.clone();
+        let _ = ticket.send(Verdict::Done);
+        let begun = Instant::now();
+        let outcome = Outcome::of(&mut verdicts, TIMEOUT).await;
+        assert!(begun.elapsed() >= TIMEOUT && begun.elapsed() <= 2 * TIMEOUT);
+        assert_eq!((outcome.done, outcome.refused.is_none()), (1, true));
+    }
+}

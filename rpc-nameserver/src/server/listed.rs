@@ -78,11 +78,7 @@ impl Listed {
     }
 
     /// All entries, and who left in order after the change `seen`.
-    pub(super) fn listing(
-        &mut self,
-        seen: Option<u64>,
-        starting: bool,
-    ) -> Result<Listing, NameError> {
+    pub(super) fn listing(&mut self, seen: Option<u64>) -> Result<Listing, NameError> {
         let instances = match &self.packed {
             Some(packed) => packed.clone(),
             None => {
@@ -94,7 +90,7 @@ impl Listed {
             seen.is_some_and(|seen| *change > seen) && !self.entries.contains_key(id)
         });
         let departed = unheard.map(|(_, id)| id.clone()).collect();
-        Ok(Listing { instances, departed, starting })
+        Ok(Listing { instances, departed })
     }
 
     /// Whether there is nothing in it and nobody follows it.

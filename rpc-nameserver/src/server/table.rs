@@ -179,14 +179,10 @@ impl Table {
     pub(super) fn lookup(&self, service: &str) -> Result<Listing, NameError> {
         let mut state = self.lock();
         state.check_open()?;
-        let starting = self.starting();
-        match (
-            state.services.get_mut(service).filter(|listed| !listed.entries.is_empty()),
-            starting,
-        ) {
-            (Some(listed), _) => listed.listing(None, starting.is_some()),
-            (None, Some(left)) => Err(is_starting(left)),
-            (None, None) => Listed::default().listing(None, false),
+        match (state.services.get_mut(service), self.starting()) {
+            (Some(listed), _) if !listed.entries.is_empty() => listed.listing(None),
+            (_, Some(left)) => Err(is_starting(left)),
+            (_, None) => Listed::default().listing(None),
         }
     }
 
@@ -235,12 +231,11 @@ impl Table {
 
     /// What a follower is to be told that has seen the change `seen`, or nothing.
     pub(super) fn listing(&self, service: &str, seen: Option<u64>) -> Result<Listing, NameError> {
-        let starting = self.starting().is_some();
         let mut state = self.lock();
         state.check_open()?;
         match state.services.get_mut(service) {
-            Some(listed) => listed.listing(seen, starting),
-            None => Listed::default().listing(None, starting),
+            Some(listed) => listed.listing(seen),
+            None => Listed::default().listing(None),
         }
     }
 
