@@ -67,3 +67,58 @@ pub(super) fn none_answers(uri: &str, mut failures: Vec<RegistryError>) -> Regis
     };
     error.with_registry(uri)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use rpc_runtime::RpcError;
+
+    use super::*;
+    use crate::NameServersSettings;
+
+    const SERVERS: [&str; 3] = ["memory:a", "memory:b", "memory:c"];
+
+    async fn reader() -> Reader {
+        let settings = NameServersSettings::new(SERVERS);
+        let mut servers = Vec::new();
+        for uri in SERVERS {
+            servers.push(Arc::new(RemoteServer::new(uri, &settings).await.unwrap()));
+        }
+        Reader::new("nameserver:", servers)
+    }
+
+    #[tokio::test]
+    async fn it_stays_with_a_server_until_that_fails_and_then_with_the_next() {
+        let reader = reader().await;
+        let asked = Mutex::new(Vec::new());
+        let ask = async |away: &str| {
+            asked.lock().unwrap().clear();
+            let question = |server: Arc<RemoteServer>| {
+                asked.lock().unwrap().push(server.uri.clone());
+                let is_away = server.uri == away;
+                async move { if is_away { Err(RpcError::unavailable("").into()) } else { Ok(()) } }
+            };
+            let (index, ()) = reader.ask(question).await.unwrap();
+            (SERVERS[index], asked.lock().unwrap().len())
+        };
+        let (first, times) = ask("").await;
+        assert_eq!(times, 1);
+        assert_eq!(ask("").await, (first, 1));
+        let (second, times) = ask(first).await;
+        assert!(second != first && times == 2);
+        assert_eq!(ask("").await, (second, 1));
+    }
+
+    #[tokio::test]
+    async fn what_another_server_would_say_too_is_not_asked_again() {
+        let reader = reader().await;
+        let asked = AtomicUsize::new(0);
+        let question = |_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            async { Err::<(), _>(NameError::Invalid("no".to_owned())) }
+        };
+        assert!(reader.ask(question).await.unwrap_err().is_invalid_instance());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+}
