@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use rpc_runtime::Blob;
 use tokio::sync::watch;
 
-use super::table::Entry;
+use super::state::Entry;
 use crate::contract::{Listing, NameError, pack};
 
 /// How a registration ended.

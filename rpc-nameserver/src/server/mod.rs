@@ -3,13 +3,15 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`desk`] | the contract, and who is told what |
-//! | [`table`] | who is registered, and by which session |
+//! | [`table`] | what sessions and consumers can do |
+//! | [`state`] | who is registered, and by which session |
 //! | [`listed`] | one service of the table |
 //! | [`leases`] | when each session was last heard of |
 
 mod desk;
 mod leases;
 mod listed;
+mod state;
 mod table;
 
 use std::future::Future;

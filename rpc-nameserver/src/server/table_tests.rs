@@ -1,5 +1,8 @@
+use rpc_registry::Instance;
+
 use super::*;
-use crate::contract::unpack;
+use crate::contract::{Why, unpack};
+use crate::server::state::{DEPARTURES, ENTRY_BYTES};
 
 const EXPIRY: Duration = Duration::from_secs(120);
 
