@@ -95,17 +95,22 @@ impl State {
             }
         }
         let bytes = bytes_of(&instance);
-        self.take_bytes(bytes, max_bytes).map_err(|message| (Why::Full, message))?;
+        // What it replaces makes room, so that a full server can be told again what it has.
+        let freed = known.map_or(0, |known| known.bytes);
+        self.bytes = self.bytes.saturating_sub(freed);
+        self.take_bytes(bytes, max_bytes).map_err(|message| {
+            self.bytes = self.bytes.saturating_add(freed);
+            (Why::Full, message)
+        })?;
         let entry = Entry { instance, session, attendance, bytes };
         let listed = self.services.entry(service.clone()).or_default();
-        if let Some(replaced) = listed.insert(entry) {
-            self.bytes = self.bytes.saturating_sub(replaced.bytes);
-            if replaced.session != session {
-                self.disown(replaced.session, &service, &id);
-                // At its next renewal it tells all, and hears who has this one.
-                if let Some(loser) = self.sessions.get(&replaced.session) {
-                    loser.lease.set_version(0);
-                }
+        if let Some(replaced) = listed.insert(entry)
+            && replaced.session != session
+        {
+            self.disown(replaced.session, &service, &id);
+            // At its next renewal it tells all, and hears who has this one.
+            if let Some(loser) = self.sessions.get(&replaced.session) {
+                loser.lease.set_version(0);
             }
         }
         if let Some(owner) = self.sessions.get_mut(&session) {

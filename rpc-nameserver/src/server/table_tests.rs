@@ -151,6 +151,18 @@ async fn what_is_over_the_limit_is_refused_and_the_rest_stays() {
 }
 
 #[tokio::test]
+async fn a_full_server_can_be_told_again_what_it_has() {
+    let table = Table::new(Duration::ZERO, FIXED_BYTES + 2 * ENTRY_BYTES);
+    let _old = table.attend(1, EXPIRY).unwrap();
+    table.report(1, 1, vec![register("a", 1, true)]).unwrap();
+    let bytes = table.lock().bytes;
+    let _new = table.attend(1, EXPIRY).unwrap();
+    assert!(!refused(&table, 1, register("a", 1, false)));
+    assert!(refused(&table, 1, register("b", 1, true)));
+    assert_eq!((ids(&table), table.lock().bytes), (vec!["a".to_owned()], bytes));
+}
+
+#[tokio::test]
 async fn an_invalid_instance_is_refused_and_the_others_are_taken() {
     let table = table();
     let _one = table.attend(1, EXPIRY).unwrap();
