@@ -4,10 +4,13 @@
 //! only start it, in processes that share nothing but a registry.
 #![allow(clippy::print_stdout, reason = "examples show what they do")]
 
+pub mod process;
+
 use std::future::Future;
-use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rpc_registry::Registry;
 use rpc_runtime::{Server, rpc_service};
 use tracing_subscriber::EnvFilter;
 
@@ -31,6 +34,20 @@ impl HelloService for Hello {
     }
 }
 
+/// Connects to the registry at `uri`, of any kind that this build knows: see the features in
+/// `examples/Cargo.toml`.
+///
+/// # Errors
+/// The URI is invalid, or the registry cannot be used.
+pub async fn registry(uri: &str) -> anyhow::Result<Arc<dyn Registry>> {
+    #[cfg(feature = "nameserver")]
+    {
+        // Once in a process; a second time does no harm.
+        let _ = rpc_nameserver::register_scheme();
+    }
+    Ok(rpc_registry::connect(uri).await?)
+}
+
 /// Provides [`Hello`] at `listen`, announced in `registry`, until `stop` is ready.
 ///
 /// # Errors
@@ -38,9 +55,9 @@ impl HelloService for Hello {
 pub async fn provide(registry: &str, listen: &str, stop: impl Future) -> anyhow::Result<()> {
     let server = Server::builder()
         .provide(HelloServiceServer::new(Hello))
-        .registry(rpc_registry::connect(registry).await?)
+        .registry(crate::registry(registry).await?)
         // Any text may be announced along; here, so that the consumer can name the process.
-        .metadata("pid", process::id().to_string())
+        .metadata("pid", std::process::id().to_string())
         .bind(listen)
         .await?;
     // A consumer finds the provider from here on. With port 0 only the server knows the address.
@@ -56,7 +73,7 @@ pub async fn provide(registry: &str, listen: &str, stop: impl Future) -> anyhow:
 /// # Errors
 /// The registry cannot be used, nobody provides the service, or the call fails.
 pub async fn consume(registry: &str, name: &str) -> anyhow::Result<()> {
-    let registry = rpc_registry::connect(registry).await?;
+    let registry = crate::registry(registry).await?;
     // Only to show what is in the registry: `discover` looks by itself.
     for provider in registry.lookup("HelloService").await? {
         let pid = provider.metadata().get("pid").map_or("unknown", String::as_str);
@@ -73,7 +90,7 @@ pub async fn consume(registry: &str, name: &str) -> anyhow::Result<()> {
 /// # Errors
 /// The registry cannot be used. A call that fails is shown, and the next one made.
 pub async fn consume_for_ever(registry: &str, name: &str, pause: Duration) -> anyhow::Result<()> {
-    let registry = rpc_registry::connect(registry).await?;
+    let registry = crate::registry(registry).await?;
     let hello = HelloServiceClient::discover(registry).await?;
     loop {
         match hello.hello(name.to_owned()).await {

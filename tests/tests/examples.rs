@@ -165,6 +165,55 @@ async fn transfer_shows_what_it_promises() {
     );
 }
 
+const FAILOVER: [&str; 12] = [
+    "[provider ",
+    "serving at tcp://127.0.0.1:",
+    "[provider ",
+    " calls were answered by process ",
+    " is killed while calls are made",
+    "None failed; ",
+    "50 more were answered by process ",
+    "The registry took it off the list ",
+    "Another provider takes its place",
+    "50 calls were answered by process ",
+    "Both are asked to stop",
+    "The registry has no provider any more",
+];
+
+#[tokio::test]
+async fn failover_goes_on_calling_when_a_provider_is_killed_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut failover = program("failover");
+    let text = printed(failover.env("TMPDIR", folder.path()).env("TMP", folder.path())).await;
+    assert_in_order(&text, &FAILOVER);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn failover_runs_on_name_servers_too() {
+    let server = rpc_nameserver::NameServer::builder()
+        .grace(Duration::ZERO)
+        .bind("tcp://127.0.0.1:0")
+        .await
+        .unwrap();
+    let registry = server.local_uri().replace("tcp://", "nameserver://") + "?cache=off";
+    let text = printed(program("failover").args(["--registry", &registry])).await;
+    assert_in_order(&text, &FAILOVER);
+}
+
+#[tokio::test]
+async fn failover_says_what_is_wrong_with_a_registry() {
+    for (uri, mention) in [
+        ("nameserver://127.0.0.1:1?cache=off", "tcp://127.0.0.1:1"),
+        ("nameserve://127.0.0.1:1", "did you mean \"nameserver\""),
+    ] {
+        let output = run(program("failover").args(["--registry", uri])).await;
+        assert!(!output.status.success());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(mention), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn tls_shows_what_it_promises() {
     let text = printed(&mut program("tls")).await;

@@ -1,0 +1,124 @@
+//! [`Reader`]: asks one server, and moves on to another when that fails.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rpc_registry::RegistryError;
+
+use super::server::{RemoteServer, is_worth_another};
+use crate::contract::NameError;
+
+pub(super) struct Reader {
+    /// For messages.
+    uri: String,
+    servers: Vec<Arc<RemoteServer>>,
+    /// The one that is asked first, by everybody in this process.
+    current: AtomicUsize,
+}
+
+impl Reader {
+    /// Begins with a server by chance, so that clients spread over all.
+    pub(super) fn new(uri: &str, servers: Vec<Arc<RemoteServer>>) -> Self {
+        let chance = usize::try_from(super::random_bits()).unwrap_or_default();
+        let current = chance.checked_rem(servers.len()).unwrap_or_default();
+        Self { uri: uri.to_owned(), servers, current: AtomicUsize::new(current) }
+    }
+
+    /// Asks one server after the other until one answers; that one is asked first from then on.
+    /// Returns its index, too.
+    pub(super) async fn ask<T, F, Fut>(&self, question: F) -> Result<(usize, T), RegistryError>
+    where
+        F: Fn(Arc<RemoteServer>) -> Fut,
+        Fut: Future<Output = Result<T, NameError>>,
+    {
+        let first = self.current.load(Ordering::Relaxed);
+        let mut failures = Vec::new();
+        let count = self.servers.len();
+        for index in (first..count).chain(0..first.min(count)) {
+            let Some(server) = self.servers.get(index) else { continue };
+            match question(Arc::clone(server)).await {
+                Ok(answer) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok((index, answer));
+                }
+                Err(error) => {
+                    let error = server.explain(error);
+                    if !is_worth_another(&error) {
+                        return Err(error.with_registry(&self.uri));
+                    }
+                    failures.push(error);
+                }
+            }
+        }
+        Err(none_answers(&self.uri, failures))
+    }
+}
+
+/// No server did what was asked.
+pub(super) fn none_answers(uri: &str, mut failures: Vec<RegistryError>) -> RegistryError {
+    let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
+    let error = match failures.len() {
+        0 => RegistryError::timeout("no name server answered in time"),
+        1 => return failures.remove(0).with_registry(uri),
+        _ => {
+            RegistryError::unavailable(format!("no name server can be used: {}", texts.join("; ")))
+        }
+    };
+    error.with_registry(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use rpc_runtime::RpcError;
+
+    use super::*;
+    use crate::NameServersSettings;
+
+    const SERVERS: [&str; 3] = ["memory:a", "memory:b", "memory:c"];
+
+    async fn reader() -> Reader {
+        let settings = NameServersSettings::new(SERVERS);
+        let mut servers = Vec::new();
+        for uri in SERVERS {
+            servers.push(Arc::new(RemoteServer::new(uri, &settings).await.unwrap()));
+        }
+        Reader::new("nameserver:", servers)
+    }
+
+    #[tokio::test]
+    async fn it_stays_with_a_server_until_that_fails_and_then_with_the_next() {
+        let reader = reader().await;
+        let asked = Mutex::new(Vec::new());
+        let ask = async |away: &str| {
+            asked.lock().unwrap().clear();
+            let question = |server: Arc<RemoteServer>| {
+                asked.lock().unwrap().push(server.uri.clone());
+                let is_away = server.uri == away;
+                async move { if is_away { Err(RpcError::unavailable("").into()) } else { Ok(()) } }
+            };
+            let (index, ()) = reader.ask(question).await.unwrap();
+            (SERVERS[index], asked.lock().unwrap().len())
+        };
+        let (first, times) = ask("").await;
+        assert_eq!(times, 1);
+        assert_eq!(ask("").await, (first, 1));
+        let (second, times) = ask(first).await;
+        assert!(second != first && times == 2);
+        assert_eq!(ask("").await, (second, 1));
+    }
+
+    #[tokio::test]
+    async fn what_another_server_would_say_too_is_not_asked_again() {
+        let reader = reader().await;
+        let asked = AtomicUsize::new(0);
+        let question = |_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            async { Err::<(), _>(NameError::Invalid("no".to_owned())) }
+        };
+        assert!(reader.ask(question).await.unwrap_err().is_invalid_instance());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+}

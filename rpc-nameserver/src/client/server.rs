@@ -1,0 +1,78 @@
+//! [`RemoteServer`]: one of the name servers, as its clients see it.
+
+use std::time::Duration;
+
+use rpc_registry::RegistryError;
+use rpc_runtime::{BackOff, Client, Heartbeat};
+
+use super::NameServersSettings;
+use crate::contract::{NameError, NameServiceClient};
+use crate::server::{HEARTBEAT, MAX_PAYLOAD};
+
+/// The longest pause before a server that is away is connected to again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One of the name servers. Its connection is made when it is needed, and again.
+pub(super) struct RemoteServer {
+    pub(super) uri: String,
+    pub(super) stub: NameServiceClient,
+}
+
+impl RemoteServer {
+    pub(super) async fn new(
+        uri: &str,
+        settings: &NameServersSettings,
+    ) -> Result<Self, RegistryError> {
+        let client = Client::builder()
+            .lazy(true)
+            .connect_timeout(settings.timeout)
+            .timeout(settings.timeout)
+            .max_payload(MAX_PAYLOAD)
+            .heartbeat(Heartbeat::default().interval(HEARTBEAT))
+            .back_off(BackOff::default().longest(LONGEST_PAUSE))
+            .connect(uri)
+            .await
+            .map_err(|error| {
+                RegistryError::invalid_uri(format!("cannot use the name server {uri}: {error}"))
+                    .with_registry(&settings.uri)
+                    .with_source(error)
+            })?;
+        Ok(Self { uri: uri.to_owned(), stub: NameServiceClient::new(client) })
+    }
+
+    /// What `error` means for who asked this server. The registry's URI is still to be added.
+    pub(super) fn explain(&self, error: NameError) -> RegistryError {
+        let uri = &self.uri;
+        match error {
+            NameError::Starting { left_ms } => RegistryError::unavailable(format!(
+                "the name server {uri} is starting, and knows all providers in {left_ms} ms at most"
+            )),
+            NameError::NoSession => {
+                RegistryError::unavailable(format!("the name server {uri} has ended the session"))
+            }
+            NameError::Invalid(what) => {
+                RegistryError::invalid_instance(format!("the name server {uri} refuses it: {what}"))
+            }
+            NameError::Full(what) => {
+                RegistryError::unavailable(format!("the name server {uri} is full: {what}"))
+            }
+            NameError::Rpc(error) if error.is_timeout() => {
+                RegistryError::timeout(format!("the name server {uri} does not answer: {error}"))
+                    .with_source(error)
+            }
+            NameError::Rpc(error) if error.is_not_found() => {
+                RegistryError::unavailable(format!("{uri} is no name server: {error}"))
+                    .with_source(error)
+            }
+            NameError::Rpc(error) => {
+                RegistryError::unavailable(format!("the name server {uri} can't be used: {error}"))
+                    .with_source(error)
+            }
+        }
+    }
+}
+
+/// Whether another server may do what this one did not.
+pub(super) fn is_worth_another(error: &RegistryError) -> bool {
+    error.is_unavailable() || error.is_timeout()
+}

@@ -1,0 +1,106 @@
+//! [`Leases`]: when each session was last heard of.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The leases of all sessions, apart from what these have registered: a renewal waits for nothing
+/// but another session's beginning or end.
+pub(super) struct Leases {
+    /// Times are counted from here.
+    epoch: Instant,
+    held: RwLock<HashMap<u64, Arc<Lease>>>,
+}
+
+/// One of them.
+pub(super) struct Lease {
+    /// Milliseconds.
+    heard: AtomicU64,
+    expiry: Duration,
+    /// The version of the session's data; 0 if it is not whole.
+    version: AtomicU64,
+}
+
+impl Lease {
+    pub(super) fn set_version(&self, version: u64) {
+        self.version.store(version, Ordering::Release);
+    }
+}
+
+impl Leases {
+    pub(super) fn new() -> Self {
+        Self { epoch: Instant::now(), held: RwLock::default() }
+    }
+
+    /// A new lease of the session, in place of the old one.
+    pub(super) fn begin(&self, session: u64, expiry: Duration) -> Arc<Lease> {
+        let heard = AtomicU64::new(self.now());
+        let lease = Arc::new(Lease { heard, expiry, version: AtomicU64::new(0) });
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        held.insert(session, Arc::clone(&lease));
+        lease
+    }
+
+    /// Renews the session, and says which version of its data is known; `None` if it is unknown.
+    pub(super) fn touch(&self, session: u64) -> Option<u64> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let lease = held.get(&session)?;
+        lease.heard.store(self.now(), Ordering::Release);
+        Some(lease.version.load(Ordering::Acquire))
+    }
+
+    /// The session has ended, unless it has another lease by now.
+    pub(super) fn end(&self, session: u64, lease: &Arc<Lease>) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if held.get(&session).is_some_and(|current| Arc::ptr_eq(current, lease)) {
+            held.remove(&session);
+        }
+    }
+
+    /// Takes out those that were not heard of for too long. From here on they are unknown.
+    pub(super) fn take_expired(&self) -> Vec<(u64, Arc<Lease>)> {
+        let now = self.now();
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |lease: &Lease| {
+            let silent = now.saturating_sub(lease.heard.load(Ordering::Acquire));
+            Duration::from_millis(silent) >= lease.expiry
+        };
+        held.extract_if(|_, lease| is_over(lease)).collect()
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_not_touched_for_its_time_is_taken_out_once() {
+        let leases = Leases::new();
+        let lease = leases.begin(1, Duration::from_secs(3));
+        leases.begin(2, Duration::from_secs(3));
+        lease.set_version(7);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(leases.touch(1), Some(7));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let expired = leases.take_expired();
+        assert_eq!(expired.iter().map(|(session, _)| *session).collect::<Vec<_>>(), [2]);
+        assert!(leases.take_expired().is_empty());
+        assert_eq!((leases.touch(1), leases.touch(2)), (Some(7), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_an_older_lease_does_not_end_the_newer_one() {
+        let leases = Leases::new();
+        let old = leases.begin(1, Duration::from_secs(3));
+        leases.begin(1, Duration::from_secs(3));
+        leases.end(1, &old);
+        assert_eq!(leases.touch(1), Some(0));
+    }
+}
