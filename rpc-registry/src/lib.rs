@@ -9,6 +9,7 @@
 //! | `file:///tmp/rpc-demo` | a folder on this machine, shared by its processes; see [below](#the-file-back-end) |
 //! | `memory:`, `memory:name` | this process only |
 //! | `zookeeper://host:port,host:port/root` | a ZooKeeper ensemble, with the feature `zookeeper`; see the module `zookeeper` |
+//! | `etcd://host:port,host:port/prefix` | an etcd cluster, with the feature `etcd`; see the module `etcd` |
 //! | others | added by [`register_scheme`] |
 //!
 //! ```
@@ -74,6 +75,8 @@
 
 mod back_end;
 mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod file;
 mod instance;
 mod lease;

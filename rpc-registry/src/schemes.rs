@@ -45,6 +45,10 @@ fn built_in() -> Schemes {
     fn memory(uri: RegistryUri) -> BoxFuture<'static, Result<Arc<dyn Registry>, RegistryError>> {
         Box::pin(async move { Ok(Arc::new(MemoryRegistry::connect(&uri)?) as _) })
     }
+    #[cfg(feature = "etcd")]
+    fn etcd(uri: RegistryUri) -> BoxFuture<'static, Result<Arc<dyn Registry>, RegistryError>> {
+        Box::pin(async move { Ok(Arc::new(crate::etcd::connect(uri).await?) as _) })
+    }
     #[cfg(feature = "zookeeper")]
     fn zookeeper(uri: RegistryUri) -> BoxFuture<'static, Result<Arc<dyn Registry>, RegistryError>> {
         Box::pin(async move { Ok(Arc::new(crate::zookeeper::connect(uri).await?) as _) })
@@ -52,6 +56,8 @@ fn built_in() -> Schemes {
     let mut schemes = Schemes::new();
     schemes.insert("file".to_owned(), Arc::new(file));
     schemes.insert("memory".to_owned(), Arc::new(memory));
+    #[cfg(feature = "etcd")]
+    schemes.insert("etcd".to_owned(), Arc::new(etcd));
     #[cfg(feature = "zookeeper")]
     schemes.insert("zookeeper".to_owned(), Arc::new(zookeeper));
     schemes

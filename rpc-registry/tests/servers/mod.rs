@@ -4,8 +4,10 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
+pub(crate) mod etcd;
 pub(crate) mod zookeeper;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
@@ -13,6 +15,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rpc_registry::{Instance, Watch};
@@ -57,11 +60,17 @@ impl Process {
 
     /// Fails the test if it has ended by itself.
     pub(crate) fn assert_runs(&mut self) {
-        if let Some(status) = self.child.try_wait().unwrap() {
-            let log = fs::read_to_string(&self.log).unwrap_or_default();
-            let tail: Vec<_> = log.lines().rev().take(20).collect();
-            panic!("the server has ended ({status}); its last lines, backwards: {tail:#?}");
+        if let Some(ended) = self.has_ended() {
+            panic!("the server has ended: {ended}");
         }
+    }
+
+    /// The last lines that it printed, the last one first, if it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().unwrap()?;
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let tail: Vec<_> = log.lines().rev().take(20).collect();
+        Some(format!("{status}\n{}", tail.join("\n")))
     }
 }
 
@@ -72,9 +81,9 @@ impl Drop for Process {
     }
 }
 
-/// Whether `program` is there. If not, says so and how to install it; the test has nothing to do
-/// then. Where `RPC_REQUIRE_SERVERS` is set, as in CI, it fails.
-pub(crate) fn is_installed(program: &str, package: &str) -> bool {
+/// Whether `program` is there. If not, says so and which Debian packages to install; the test has
+/// nothing to do then. Where `RPC_REQUIRE_SERVERS` is set, as in CI, it fails.
+pub(crate) fn is_installed(program: &str, packages: &str) -> bool {
     let found = match program.contains('/') {
         true => Path::new(program).exists(),
         false => env::var_os("PATH").is_some_and(|path| {
@@ -82,7 +91,7 @@ pub(crate) fn is_installed(program: &str, package: &str) -> bool {
         }),
     };
     if !found {
-        let left_out = format!("{program} is not installed (apt-get install {package})");
+        let left_out = format!("{program} is not installed (apt-get install {packages})");
         assert!(env::var_os("RPC_REQUIRE_SERVERS").is_none(), "{left_out}");
         // Past the capture of the test's output, so that it is seen although the test passes.
         let _ =
@@ -92,12 +101,15 @@ pub(crate) fn is_installed(program: &str, package: &str) -> bool {
 }
 
 /// Ports of this machine on which nobody listens. Not from those that the system gives to outgoing
-/// connections, which could take one while its server is away for a while.
+/// connections, and none twice, since a server may be away for a while.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut taken = Vec::new();
     while taken.len() < N {
         let port = 10_000 + u16::try_from(RandomState::new().hash_one(0) % 20_000).unwrap();
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port))
+            && GIVEN.lock().unwrap().insert(port)
+        {
             taken.push((port, listener));
         }
     }

@@ -1,0 +1,159 @@
+//! [`Keys`]: where an instance is kept in etcd.
+
+use std::fmt::Write;
+
+use crate::Instance;
+use crate::etcd::messages::KeyValue;
+use crate::uri::decode;
+
+const DEPARTED: &str = "departed";
+
+/// The keys of one registry.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    /// Without a slash at its end.
+    prefix: String,
+}
+
+/// What a key stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// `<prefix>/<service>/<id>`
+    Entry { service: String, id: String },
+    /// `<prefix>/<service>/<id>/departed`
+    Note { id: String },
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.trim_end_matches('/').to_owned() }
+    }
+
+    /// What all keys begin with.
+    pub(super) fn all(&self) -> Vec<u8> {
+        format!("{}/", self.prefix).into_bytes()
+    }
+
+    /// What all keys of a service begin with.
+    pub(super) fn service(&self, service: &str) -> Vec<u8> {
+        format!("{}/{}/", self.prefix, encode(service)).into_bytes()
+    }
+
+    pub(super) fn entry(&self, service: &str, id: &str) -> Vec<u8> {
+        format!("{}/{}/{}", self.prefix, encode(service), encode(id)).into_bytes()
+    }
+
+    /// The note of an orderly departure.
+    pub(super) fn note(&self, service: &str, id: &str) -> Vec<u8> {
+        format!("{}/{}/{}/{DEPARTED}", self.prefix, encode(service), encode(id)).into_bytes()
+    }
+
+    /// `None` for a key that is none of ours.
+    pub(super) fn place(&self, key: &[u8]) -> Option<Place> {
+        let key = std::str::from_utf8(key).ok()?;
+        let mut parts = key.strip_prefix(&self.prefix)?.strip_prefix('/')?.split('/');
+        let (service, id) = (decode(parts.next()?).ok()?, decode(parts.next()?).ok()?);
+        match (parts.next(), parts.next()) {
+            (None, _) => Some(Place::Entry { service, id }),
+            (Some(DEPARTED), None) => Some(Place::Note { id }),
+            _ => None,
+        }
+    }
+
+    /// The instance that an entry holds; `None`, and a line in the log, if it is not one that
+    /// belongs there. Anyone who may write to etcd can have written it.
+    pub(super) fn instance(&self, entry: &KeyValue) -> Option<Instance> {
+        let key = String::from_utf8_lossy(&entry.key);
+        let instance = serde_json::from_slice::<Instance>(&entry.value)
+            .map_err(|error| error.to_string())
+            .and_then(|instance| match instance.validate() {
+                Ok(()) => Ok(instance),
+                Err(error) => Err(error.to_string()),
+            })
+            .and_then(|instance| {
+                match self.entry(instance.service(), instance.id()) == entry.key {
+                    true => Ok(instance),
+                    false => Err("it names another service or id than its key".to_owned()),
+                }
+            });
+        instance
+            .inspect_err(|error| tracing::warn!(?key, %error, "an entry in etcd is no instance"))
+            .ok()
+    }
+}
+
+/// The end of the keys that begin with `prefix`, as etcd wants to have it.
+pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
+    // All prefixes end in a slash, which has a next byte.
+    let mut end = prefix.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    end
+}
+
+/// Everything but the unreserved characters of RFC 3986 is percent-encoded, so that a slash only
+/// ever separates.
+fn encode(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(key: Vec<u8>) -> String {
+        String::from_utf8(key).unwrap()
+    }
+
+    #[test]
+    fn names_with_slashes_stay_in_their_place() {
+        let keys = Keys::new("/rpc/");
+        assert_eq!(text(keys.entry("com.shop.Orders", "a-1")), "/rpc/com.shop.Orders/a-1");
+        assert_eq!(text(keys.entry("a/b", "ä%")), "/rpc/a%2Fb/%C3%A4%25");
+        assert_eq!(text(keys.note("s", "i")), "/rpc/s/i/departed");
+        assert_eq!(text(end_of(&keys.service("s"))), "/rpc/s0");
+    }
+
+    #[test]
+    fn keys_of_others_are_none_of_ours() {
+        let keys = Keys::new("/rpc");
+        let entry = |service: &str, id: &str| {
+            let (service, id) = (service.to_owned(), id.to_owned());
+            Place::Entry { service, id }
+        };
+        assert_eq!(keys.place(b"/rpc/s/i"), Some(entry("s", "i")));
+        assert_eq!(keys.place(&keys.entry("a/b", "ä%")), Some(entry("a/b", "ä%")));
+        assert_eq!(keys.place(b"/rpc/s/i/departed"), Some(Place::Note { id: "i".to_owned() }));
+        for other in ["/rpc/s", "/rpcs/s/i", "/rpc/s/i/x", "/rpc/s/i/departed/x", "/other/s/i"] {
+            assert_eq!(keys.place(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(keys.place(b"/rpc/\xff/i"), None);
+    }
+
+    #[test]
+    fn only_an_instance_in_its_own_place_is_believed() {
+        let keys = Keys::new("/rpc");
+        let instance = Instance::new("s", "tcp://h:1").with_id("i");
+        let entry = |key: Vec<u8>, value: &str| {
+            let value = value.as_bytes().to_vec();
+            keys.instance(&KeyValue { key, value, ..KeyValue::default() })
+        };
+        let value = serde_json::to_string(&instance).unwrap();
+        assert_eq!(entry(keys.entry("s", "i"), &value), Some(instance));
+        assert_eq!(entry(keys.entry("s", "j"), &value), None);
+        assert_eq!(entry(keys.entry("s", "i"), "{}"), None);
+        assert_eq!(entry(keys.entry("s", "i"), r#"{"service":"s","id":"i","uri":""}"#), None);
+    }
+}

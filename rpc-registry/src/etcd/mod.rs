@@ -1,0 +1,172 @@
+//! A registry in an [etcd](https://etcd.io) cluster, version 3.4 or newer; feature `etcd`.
+//!
+//! `etcd://[user:password@]host:port,host:port/prefix?ttl=10` names the cluster by one or more of
+//! its servers. One is used until it fails, then the next. The port is 2379 if none is given, and
+//! the prefix `/rpc-registry`.
+//!
+//! | parameter | value |
+//! | --- | --- |
+//! | `ttl=` | seconds after which a provider that died is gone, 2 to 86400, default 10; etcd may give more |
+//! | `connect_timeout_ms=` | how long a request may take in all, with connecting and moving on to other servers, 1 to 600000, default 3000 |
+//! | `ca=` | file with the authority of the servers' certificates, PEM; TLS is spoken if it is there, and only then |
+//! | `cert=`, `key=` | files with a certificate and its private key, PEM, for servers that ask for one |
+//!
+//! and those of [`ResilientSettings::from_uri`]. Nothing is asked of etcd before the first request,
+//! so that a program starts without it, from its cache.
+//!
+//! # What is where
+//!
+//! - `<prefix>/<service>/<id>` holds an instance as JSON. It hangs on a lease of its own, which a
+//!   task renews at a third of its time.
+//! - `<prefix>/<service>/<id>/departed` is the note of one that left in order or was removed by an
+//!   administrator. It takes the place of the entry in one transaction, and lapses after `ttl`. What
+//!   goes without a note has lapsed, and that may be etcd's fault.
+//!
+//! Service and id are percent-encoded, but for letters, digits, `-`, `_`, `.` and `~`. Entries that
+//! are no instances are left out, with a warning in the log. A role needs to read and write the
+//! keys that begin with `<prefix>/`.
+//!
+//! # What holds
+//!
+//! - Lookups are linearizable: they show every registration that has returned. A server that has
+//!   lost the others answers nothing.
+//! - An entry is written only if there is none, or in place of one with an older epoch, and removed
+//!   only by who has written it or by an administrator. The epoch of a registration is etcd's
+//!   revision times 2^20, and each attempt to register again adds one. So one who took over an id
+//!   is not pushed out by the one before.
+//! - A provider that died is gone after `ttl`, or after twice that if etcd lost its leader meanwhile:
+//!   a new one grants all leases their time once more.
+//! - A dead connection is noticed after nine seconds.
+//!
+//! ```no_run
+//! # async fn demo() -> Result<(), rpc_registry::RegistryError> {
+//! let registry = rpc_registry::connect("etcd://10.0.0.1:2379,10.0.0.2:2379/shop?ttl=10").await?;
+//! # Ok(()) }
+//! ```
+
+mod client;
+mod fault;
+mod feed;
+mod keys;
+mod lease;
+mod list;
+mod messages;
+mod session;
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use self::client::{Client, Method};
+use self::feed::EtcdFeed;
+use self::keys::{Keys, Place, end_of};
+use self::messages::{RangeRequest, RangeResponse};
+use self::session::Announcer;
+use self::settings::Settings;
+use crate::back_end::{Announcement, BackEnd, Claim, Feed};
+use crate::{BoxFuture, Instance, RegistryError, RegistryUri, Resilient, ResilientSettings};
+
+/// The back end. [`connect`](crate::connect) makes a registry of it.
+///
+/// Its tasks run in the tokio runtime in which it was made.
+pub struct EtcdBackEnd {
+    client: Arc<Client>,
+    keys: Keys,
+    ttl: i64,
+    runtime: Handle,
+}
+
+impl EtcdBackEnd {
+    /// Reads the URI and the files that it names. etcd is not asked for anything yet.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_uri`; `is_unavailable` outside of a tokio runtime.
+    pub fn new(uri: &RegistryUri) -> Result<Self, RegistryError> {
+        let settings = Settings::from_uri(uri)?;
+        let runtime = Handle::try_current().map_err(|error| {
+            RegistryError::unavailable("a registry in etcd needs a tokio runtime")
+                .with_registry(uri.as_str())
+                .with_source(error)
+        })?;
+        let client = Arc::new(Client::new(&settings, runtime.clone()));
+        Ok(Self { client, keys: settings.keys, ttl: settings.ttl, runtime })
+    }
+}
+
+/// The registry that an `etcd://` URI names.
+pub(crate) async fn connect(uri: RegistryUri) -> Result<Resilient<EtcdBackEnd>, RegistryError> {
+    Resilient::new(EtcdBackEnd::new(&uri)?, ResilientSettings::from_uri(&uri)?).await
+}
+
+impl BackEnd for EtcdBackEnd {
+    fn uri(&self) -> &str {
+        self.client.uri()
+    }
+
+    fn announce<'a>(
+        &'a self,
+        instance: Instance,
+        claim: Claim,
+    ) -> BoxFuture<'a, Result<Announcement, RegistryError>> {
+        let Self { client, keys, runtime, ttl } = self;
+        let announcer = Announcer { client, keys, runtime, ttl: *ttl };
+        Box::pin(async move { announcer.announce(instance, claim).await })
+    }
+
+    fn list<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
+        Box::pin(async move {
+            let (list, _) =
+                feed::read(&self.client, &self.keys, &self.keys.service(service)).await?;
+            Ok(list.into_instances())
+        })
+    }
+
+    fn follow<'a>(
+        &'a self,
+        service: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Feed>, RegistryError>> {
+        Box::pin(async move {
+            let (client, keys) = (Arc::clone(&self.client), self.keys.clone());
+            let feed = EtcdFeed::open(client, keys, self.keys.service(service)).await?;
+            Ok(Box::new(feed) as _)
+        })
+    }
+
+    fn remove<'a>(
+        &'a self,
+        service: &'a str,
+        instance_id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, RegistryError>> {
+        let place = (service, instance_id);
+        Box::pin(session::remove(&self.client, &self.keys, place, self.ttl))
+    }
+
+    fn services<'a>(&'a self) -> BoxFuture<'a, Result<Vec<String>, RegistryError>> {
+        Box::pin(async move {
+            let key = self.keys.all();
+            let range_end = end_of(&key);
+            let request = RangeRequest { key, range_end, keys_only: true };
+            let found: RangeResponse = self.client.call(Method::RANGE, request).await?;
+            let mut services: Vec<_> = found
+                .kvs
+                .iter()
+                .filter_map(|kv| match self.keys.place(&kv.key)? {
+                    Place::Entry { service, .. } => Some(service),
+                    Place::Note { .. } => None,
+                })
+                .collect();
+            // The keys are in order.
+            services.dedup();
+            Ok(services)
+        })
+    }
+}
+
+impl fmt::Debug for EtcdBackEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdBackEnd").field("uri", &self.uri()).finish_non_exhaustive()
+    }
+}

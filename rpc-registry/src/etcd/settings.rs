@@ -1,0 +1,193 @@
+//! [`Settings`]: what an `etcd://` URI says.
+
+use std::fs;
+use std::io::Read;
+use std::time::Duration;
+
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use super::keys::Keys;
+use crate::{RegistryError, RegistryUri, ResilientSettings};
+
+const DEFAULT_PORT: u16 = 2379;
+const DEFAULT_PREFIX: &str = "/rpc-registry";
+/// A larger file holds no certificates.
+const MAX_PEM: u64 = 1 << 20;
+/// etcd closes a connection that is asked more often than every 5 s for a sign of life
+/// (`--grpc-keepalive-min-time`).
+const KEEP_ALIVE: Duration = Duration::from_secs(6);
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(3);
+
+const PARAMS: [&str; 5] = ["ttl", "connect_timeout_ms", "ca", "cert", "key"];
+
+pub(super) struct Settings {
+    /// As given, credentials redacted.
+    pub(super) uri: String,
+    /// With the name that messages have for them; at least one.
+    pub(super) servers: Vec<(String, Endpoint)>,
+    pub(super) credentials: Option<(String, String)>,
+    pub(super) keys: Keys,
+    /// In seconds.
+    pub(super) ttl: i64,
+    /// For a request, with connecting and the move to other servers.
+    pub(super) timeout: Duration,
+}
+
+impl Settings {
+    pub(super) fn from_uri(uri: &RegistryUri) -> Result<Self, RegistryError> {
+        uri.expect_params(&[&PARAMS[..], &ResilientSettings::PARAMS].concat())?;
+        let ttl = uri.number("ttl", 10, 2..=86_400)?;
+        let timeout = Duration::from_millis(uri.number("connect_timeout_ms", 3000, 1..=600_000)?);
+        let tls = tls(uri)?;
+        let authority = uri.authority().ok_or_else(|| {
+            uri.wrong("it names no server").with_hint("write it like etcd://127.0.0.1:2379/rpc")
+        })?;
+        let servers = authority.split(',').map(|server| {
+            let endpoint = endpoint(server, tls.as_ref())
+                .map_err(|why| uri.wrong(format!("{server:?} is not host:port: {why}")))?;
+            let endpoint = endpoint
+                .connect_timeout(timeout)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE_ANSWER);
+            Ok((server.to_owned(), endpoint))
+        });
+        let credentials = match (uri.user(), uri.password()) {
+            (Some(user), Some(password)) => Some((user.to_owned(), password.to_owned())),
+            (None, None) => None,
+            _ => return Err(uri.wrong("user and password must be given together")),
+        };
+        let prefix = match uri.path().trim_end_matches('/') {
+            "" => DEFAULT_PREFIX,
+            prefix => prefix,
+        };
+        Ok(Self {
+            uri: uri.as_str().to_owned(),
+            servers: servers.collect::<Result<_, RegistryError>>()?,
+            credentials,
+            keys: Keys::new(prefix),
+            ttl: i64::try_from(ttl).unwrap_or(i64::MAX),
+            timeout,
+        })
+    }
+}
+
+fn endpoint(server: &str, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, String> {
+    // What the URI type takes for credentials or a path is none of a server's name.
+    if let Some(odd) = server.chars().find(|c| !c.is_ascii_alphanumeric() && !"-._:[]".contains(*c))
+    {
+        return Err(format!("it contains {odd:?}"));
+    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let has_port = server.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    let address = match has_port {
+        true => format!("{scheme}://{server}"),
+        false => format!("{scheme}://{server}:{DEFAULT_PORT}"),
+    };
+    let endpoint = Endpoint::from_shared(address).map_err(|error| error.to_string())?;
+    let uri = endpoint.uri();
+    if uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none_or(|port| port == 0) {
+        return Err("host or port are missing".to_owned());
+    }
+    match tls {
+        Some(tls) => endpoint.tls_config(tls.clone()).map_err(|error| root_cause(&error)),
+        None => Ok(endpoint),
+    }
+}
+
+/// TLS is spoken if there is a `ca`.
+fn tls(uri: &RegistryUri) -> Result<Option<ClientTlsConfig>, RegistryError> {
+    let identity = match (uri.param("cert"), uri.param("key")) {
+        (Some(cert), Some(key)) => {
+            Some(Identity::from_pem(read(uri, "cert", cert)?, read(uri, "key", key)?))
+        }
+        (None, None) => None,
+        _ => return Err(uri.wrong("the parameters cert and key must be given together")),
+    };
+    let Some(ca) = uri.param("ca") else {
+        return match identity {
+            Some(_) => Err(uri.wrong("cert and key need ca, the authority of the servers")),
+            None => Ok(None),
+        };
+    };
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(uri, "ca", ca)?));
+    Ok(Some(match identity {
+        Some(identity) => tls.identity(identity),
+        None => tls,
+    }))
+}
+
+fn read(uri: &RegistryUri, param: &str, path: &str) -> Result<Vec<u8>, RegistryError> {
+    let mut text = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(MAX_PEM + 1).read_to_end(&mut text))
+        .map_err(|error| uri.wrong(format!("the file {param}={path:?} can't be read: {error}")))?;
+    if !text.starts_with(b"-----BEGIN") && !text.windows(11).any(|at| at == b"\n-----BEGIN") {
+        return Err(uri.wrong(format!("the file {param}={path:?} is not PEM")));
+    }
+    match text.len() as u64 > MAX_PEM {
+        true => Err(uri.wrong(format!("the file {param}={path:?} has more than {MAX_PEM} bytes"))),
+        false => Ok(text),
+    }
+}
+
+/// What an error goes back to; the outer ones of a transport say little.
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(uri: &str) -> Result<Settings, RegistryError> {
+        Settings::from_uri(&RegistryUri::parse(uri).unwrap())
+    }
+
+    fn refused(uri: &str, mention: &str) {
+        let error = match settings(uri) {
+            Ok(_) => panic!("{uri} was accepted"),
+            Err(error) => error,
+        };
+        assert!(error.is_invalid_uri());
+        assert!(error.to_string().contains(mention), "{error} does not say {mention:?}");
+    }
+
+    #[test]
+    fn every_part_has_its_effect() {
+        let read = settings("etcd://me:pw@a:1,b,[::1]:3/p/q/?ttl=5&connect_timeout_ms=70").unwrap();
+        let uris: Vec<_> = read.servers.iter().map(|(_, it)| it.uri().to_string()).collect();
+        assert_eq!(uris, ["http://a:1/", "http://b:2379/", "http://[::1]:3/"]);
+        assert_eq!(read.credentials, Some(("me".to_owned(), "pw".to_owned())));
+        assert_eq!(read.keys.all(), b"/p/q/");
+        assert_eq!((read.ttl, read.timeout), (5, Duration::from_millis(70)));
+        let default = settings("etcd://h").unwrap();
+        assert_eq!((default.ttl, default.timeout), (10, Duration::from_secs(3)));
+        assert_eq!(default.keys.all(), b"/rpc-registry/");
+    }
+
+    #[test]
+    fn a_uri_that_leads_nowhere_is_refused() {
+        refused("etcd:", "names no server");
+        refused("etcd:///prefix", "names no server");
+        refused("etcd://a:1,,b:2", "\"\" is not host:port");
+        refused("etcd://a:99999", "not host:port");
+        refused("etcd://a:0", "not host:port");
+        refused("etcd://a:x", "not host:port");
+        refused("etcd://a b:1", "not host:port");
+        refused("etcd://me@a:1", "together");
+        refused("etcd://a?ttl=1", "from 2 to 86400");
+        refused("etcd://a?tll=1", "did you mean \"ttl\"");
+        refused("etcd://a?connect_timeout_ms=0", "from 1 to");
+    }
+
+    #[test]
+    fn files_of_tls_are_read_at_once() {
+        refused("etcd://a?ca=/nowhere.pem", "/nowhere.pem");
+        refused("etcd://a?ca=/proc/self/stat", "is not PEM");
+        refused("etcd://a?cert=/x.pem", "together");
+    }
+}
