@@ -1,18 +1,18 @@
 //! How fast a registry is with many instances:
 //!
 //! ```text
-//! cargo run --release -p rpc-registry --example registry_bench -- URI [INSTANCES [SERVICES]]
+//! cargo run --release --bin registry-bench --features etcd,zookeeper -- URI [INSTANCES [SERVICES]]
 //! ```
 //!
 //! 10,000 instances of 500 services if not said otherwise, all of this process (with `file:` each
-//! keeps a file open: `ulimit -n 12000`). The results are
-//! printed as rows of a table; `docs/benchmarks/registry.md` has those of each back end.
+//! keeps a file open: `ulimit -n 12000`). The results are printed as rows of a table;
+//! `docs/benchmarks/registry.md` has those of each back end.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails is none")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rpc_registry::{Instance, Lease, Registry, Watch, connect};
+use rpc_registry::{Instance, Lease, Registry, Watch};
 use tokio::task::JoinSet;
 
 /// How many register and leave at a time.
@@ -26,12 +26,12 @@ const CHANGES: usize = 50;
 async fn main() {
     let mut args = std::env::args().skip(1);
     let Some(uri) = args.next() else {
-        println!("usage: registry_bench URI [INSTANCES [SERVICES]]");
+        println!("usage: registry-bench URI [INSTANCES [SERVICES]]");
         std::process::exit(2);
     };
     let mut number = |default| args.next().map_or(default, |text| text.parse::<usize>().unwrap());
     let (instances, services) = (number(10_000), number(500));
-    let registry = connect(&uri).await.unwrap();
+    let registry = rpc_examples::registry(&uri).await.unwrap();
     println!("{instances} instances of {services} services at {}\n", registry.uri());
     println!("| what | per second | median | 99 % | worst |");
     println!("| --- | ---: | ---: | ---: | ---: |");
@@ -116,7 +116,8 @@ async fn lookups_at_once(registry: &Arc<dyn Registry>, services: usize) -> Figur
 async fn changes(uri: &str, registry: &Arc<dyn Registry>) -> Figures {
     let mut watches = Vec::new();
     for _ in 0..WATCHES {
-        let watch = connect(uri).await.unwrap().watch("bench.Watched").await.unwrap();
+        let watch =
+            rpc_examples::registry(uri).await.unwrap().watch("bench.Watched").await.unwrap();
         watches.push(watch);
     }
     watches = heard(watches, 0).await;
