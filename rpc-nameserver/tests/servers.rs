@@ -327,6 +327,22 @@ async fn a_server_that_is_no_name_server_is_said() {
 }
 
 #[tokio::test]
+async fn when_none_can_be_reached_the_error_names_each_and_the_registry_once() {
+    let places = ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"];
+    let registry = registry(&places).await;
+    let lookup = registry.lookup("svc").await.unwrap_err();
+    let register = registry.register(instance("a")).await.unwrap_err();
+    for error in [lookup, register] {
+        let message = error.to_string();
+        assert!(error.is_unavailable() && places.iter().all(|it| message.contains(it)), "{error}");
+        assert_eq!(message.matches("(registry ").count(), 1, "{message}");
+        assert!(
+            message.ends_with("; check that a name server runs there and can be reached from here")
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_scheme_can_be_used_like_any_other() {
     rpc_nameserver::register_scheme().unwrap();
     assert!(rpc_nameserver::register_scheme().unwrap_err().is_already_exists());

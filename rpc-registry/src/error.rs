@@ -135,6 +135,13 @@ impl RegistryError {
         Self::new(Kind::AlreadyExists, what.into())
     }
 
+    /// Says before all else what could not be done therefore.
+    pub fn with_context(mut self, what: impl fmt::Display) -> Self {
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.what = format!("{what}: {}", inner.what);
+        self
+    }
+
     /// Adds what the reader of the message can do about it.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.inner).hint = Some(hint.into());
@@ -201,6 +208,14 @@ mod tests {
             error.to_string(),
             "cannot lock /r/registry.lock (registry file:///r); stop the holder"
         );
+    }
+
+    #[test]
+    fn what_it_leads_to_is_said_first_and_the_registry_once() {
+        let error = RegistryError::timeout("no answer").with_registry("x:").with_hint("start it");
+        let error = error.with_context("cannot renew the lease");
+        assert_eq!(error.to_string(), "cannot renew the lease: no answer (registry x:); start it");
+        assert!(error.is_timeout());
     }
 
     #[test]

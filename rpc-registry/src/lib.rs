@@ -10,6 +10,7 @@
 //! | `memory:`, `memory:name` | this process only |
 //! | `zookeeper://host:port,host:port/root` | a ZooKeeper ensemble, with the feature `zookeeper`; see the module `zookeeper` |
 //! | `etcd://host:port,host:port/prefix` | an etcd cluster, with the feature `etcd`; see the module `etcd` |
+//! | `nameserver://host:port,host:port` | name servers, after `rpc_nameserver::register_scheme()` of the crate `rpc-nameserver` |
 //! | others | added by [`register_scheme`] |
 //!
 //! ```
@@ -33,6 +34,49 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 //! #     .block_on(demo()).unwrap();
 //! ```
+//!
+//! # When the registry fails
+//!
+//! Registrations are made again until that succeeds, and what was known stays in use; see
+//! [`Resilient`], which all back ends but `memory:` share. Whoever wants to know asks the
+//! [`Lease`] and the [`Snapshot`]:
+//!
+//! ```no_run
+//! use rpc_registry::{Instance, LeaseState, RegistryError, Source};
+//!
+//! # async fn demo() -> Result<(), RegistryError> {
+//! let registry = rpc_registry::connect("nameserver://10.0.0.1:9876,10.0.0.2:9876").await?;
+//!
+//! // provider
+//! let lease = registry.register(Instance::new("HelloService", "tcp://10.0.0.7:9000")).await?;
+//! let mut states = lease.states();
+//! tokio::spawn(async move {
+//!     while let Some(state) = states.changed().await {
+//!         match state {
+//!             LeaseState::Held { epoch } => println!("registered again, with epoch {epoch}"),
+//!             LeaseState::Lost { cause } => println!("not registered: {cause}"),
+//!             _ => {}
+//!         }
+//!     }
+//! });
+//!
+//! // consumer
+//! let mut watch = registry.watch("HelloService").await?;
+//! loop {
+//!     let now = watch.changed().await?;
+//!     println!("{} instances; new are {:?}", now.instances.len(), now.change.added);
+//!     match &now.source {
+//!         Source::Registry => println!("the registry says so"),
+//!         Source::Protected { kept } => println!("the registry does not list {kept:?} any more"),
+//!         Source::Cache { .. } => println!("it said so {:?} ago, and is away", now.age()),
+//!         _ => {}
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! It is in the log as well, with the target `rpc_registry`: at WARN what is lost, at INFO that it is
+//! back.
 //!
 //! # The file back end
 //!

@@ -65,6 +65,9 @@ fn built_in() -> Schemes {
 
 /// Connects to the registry that `uri` names; its scheme chooses the back end.
 ///
+/// Registries in other processes are not asked for anything yet, so that a consumer can start without
+/// them: whether they can be reached is found out by the first request.
+///
 /// # Errors
 ///
 /// `is_invalid_uri` or `is_unsupported_scheme` (the message lists the schemes there are);
@@ -131,7 +134,9 @@ pub fn register_scheme(scheme: &str, factory: impl SchemeFactory) -> Result<(), 
 fn unsupported(uri: &RegistryUri) -> RegistryError {
     let known = supported_schemes();
     let mut hint = format!("supported are {}", known.join(", "));
-    if let Some(near) = nearest(uri.scheme(), &known) {
+    if let Some(missing) = missing(uri.scheme()) {
+        hint = format!("{missing}; {hint}");
+    } else if let Some(near) = nearest(uri.scheme(), &known) {
         hint.push_str(&format!("; did you mean {near:?}?"));
     }
     RegistryError::unsupported_scheme(format!(
@@ -142,9 +147,33 @@ fn unsupported(uri: &RegistryUri) -> RegistryError {
     .with_hint(hint)
 }
 
+/// What a program lacks that names a back end of ours, but has it not.
+fn missing(scheme: &str) -> Option<String> {
+    match scheme {
+        "etcd" | "zookeeper" => {
+            Some(format!("build with the feature {scheme:?} of the crate rpc-registry"))
+        }
+        "etcds" => Some("write etcd:// and, for TLS, the parameter ca=".to_owned()),
+        "nameserver" => Some("call rpc_nameserver::register_scheme() first".to_owned()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_back_end_that_was_left_out_is_not_taken_for_a_mistyped_one() {
+        let error = fails("nameserver://127.0.0.1").await.to_string();
+        assert!(error.contains("call rpc_nameserver::register_scheme() first; supp"), "{error}");
+        let error = fails("etcds://127.0.0.1").await.to_string();
+        assert!(error.contains("write etcd:// and, for TLS, the parameter ca="), "{error}");
+        for scheme in ["etcd", "zookeeper"] {
+            let hint = missing(scheme).unwrap();
+            assert!(hint.contains(&format!("feature {scheme:?} of the crate rpc-registry")));
+        }
+    }
 
     async fn fails(uri: &str) -> RegistryError {
         match connect(uri).await {

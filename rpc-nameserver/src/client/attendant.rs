@@ -39,16 +39,20 @@ struct Told {
 impl Attendant {
     pub(super) async fn run(self) {
         let mut pause = FIRST_PAUSE;
+        let mut away = false;
         loop {
             let begun = Instant::now();
-            let why = match self.attend().await {
+            let why = match self.attend(&mut away).await {
                 Ok(()) => return,
                 Err(why) => why,
             };
-            tracing::debug!(server = self.server.uri, %why, "a name server is not attended");
             self.roll.failed(self.index, &why);
             if self.roll.is_done(self.index) {
                 return;
+            }
+            // Once: the others may be all that is needed, for long.
+            if !std::mem::replace(&mut away, true) {
+                tracing::warn!(%why, "a name server is away; trying again until it is back");
             }
             if begun.elapsed() > LONGEST_PAUSE {
                 pause = FIRST_PAUSE;
@@ -62,10 +66,13 @@ impl Attendant {
     }
 
     /// Ready without an error when there is no more to do.
-    async fn attend(&self) -> Result<(), RegistryError> {
+    async fn attend(&self, away: &mut bool) -> Result<(), RegistryError> {
         let expiry = u64::try_from(self.settings.expiry.as_millis()).unwrap_or(u64::MAX);
         let attended = self.server.stub.attend(self.session, expiry).await;
         let stream = attended.map_err(|error| self.explain(error))?;
+        if std::mem::take(away) {
+            tracing::info!(server = self.server.uri, "a name server is back, and is told all");
+        }
         let (version, all) = self.roll.begin(self.index);
         let told = Told::default();
         // Each on its own: a renewal does not wait for a report, however long that takes.
@@ -171,16 +178,14 @@ impl Attendant {
             Why::Taken => RegistryError::already_exists(what)
                 .with_hint("give each provider its own id, or end the other one first"),
             Why::Invalid => RegistryError::invalid_instance(what),
-            Why::Full => {
-                let error = RegistryError::unavailable(what);
-                return Verdict::Failed(error.with_registry(&self.settings.uri));
-            }
+            Why::Full => return Verdict::Failed(RegistryError::unavailable(what)),
         };
         Verdict::Refused(error.with_registry(&self.settings.uri))
     }
 
+    /// Without the registry's URI, which who sums up the servers' answers adds once.
     fn explain(&self, error: NameError) -> RegistryError {
-        self.server.explain(error).with_registry(&self.settings.uri)
+        self.server.explain(error)
     }
 }
 

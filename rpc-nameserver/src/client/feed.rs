@@ -12,6 +12,8 @@ pub(super) struct NameFeed {
     reader: Arc<Reader>,
     service: String,
     stream: Option<Streaming<Listing>>,
+    /// Which of the servers that comes from.
+    server: usize,
     /// The next list is the first of another stream, which knows nothing of what went before.
     moved: bool,
 }
@@ -19,17 +21,18 @@ pub(super) struct NameFeed {
 impl NameFeed {
     pub(super) async fn open(reader: Arc<Reader>, service: &str) -> Result<Self, RegistryError> {
         let service = service.to_owned();
-        let mut feed = Self { reader, service, stream: None, moved: false };
+        let mut feed = Self { reader, service, stream: None, server: 0, moved: false };
         feed.reopen().await?;
         Ok(feed)
     }
 
     async fn reopen(&mut self) -> Result<&mut Streaming<Listing>, RegistryError> {
         let service = &self.service;
-        let (_, stream) = self
+        let (server, stream) = self
             .reader
             .ask(|server| async move { server.stub.follow(service.clone()).await })
             .await?;
+        self.server = server;
         Ok(self.stream.insert(stream))
     }
 
@@ -50,6 +53,7 @@ impl NameFeed {
                     let why = why.map_or_else(|| "it is stopping".to_owned(), |it| it.to_string());
                     tracing::info!(
                         service = self.service,
+                        server = self.reader.name(self.server),
                         why,
                         "a name server can't be followed any more; asking another"
                     );

@@ -1,5 +1,6 @@
 //! [`Reader`]: asks one server, and moves on to another when that fails.
 
+use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +24,11 @@ impl Reader {
         let chance = usize::try_from(super::random_bits()).unwrap_or_default();
         let current = chance.checked_rem(servers.len()).unwrap_or_default();
         Self { uri: uri.to_owned(), servers, current: AtomicUsize::new(current) }
+    }
+
+    /// The URI of a server, by its index.
+    pub(super) fn name(&self, index: usize) -> &str {
+        self.servers.get(index).map_or("", |server| &server.uri)
     }
 
     /// Asks one server after the other until one answers; that one is asked first from then on.
@@ -55,17 +61,23 @@ impl Reader {
     }
 }
 
-/// No server did what was asked.
+/// No server did what was asked. The failures don't name the registry.
 pub(super) fn none_answers(uri: &str, mut failures: Vec<RegistryError>) -> RegistryError {
     let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
+    // What a server itself has said has no further cause.
+    let is_unheard = failures.iter().all(|failure| failure.source().is_some());
     let error = match failures.len() {
         0 => RegistryError::timeout("no name server answered in time"),
-        1 => return failures.remove(0).with_registry(uri),
+        1 => failures.remove(0),
         _ => {
             RegistryError::unavailable(format!("no name server can be used: {}", texts.join("; ")))
         }
     };
-    error.with_registry(uri)
+    let error = error.with_registry(uri);
+    match is_unheard {
+        true => error.with_hint("check that a name server runs there and can be reached from here"),
+        false => error,
+    }
 }
 
 #[cfg(test)]

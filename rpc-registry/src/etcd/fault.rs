@@ -40,6 +40,10 @@ impl Fault {
                     false => Self::Busy(why),
                 }
             }
+            Code::Unimplemented => Self::Refused(
+                RegistryError::unavailable(format!("it is no etcd that can be used: {text}"))
+                    .with_hint("check the address, and that etcd is 3.4 or newer"),
+            ),
             code => Self::Refused(RegistryError::unavailable(format!(
                 "etcd refused: {text} ({code:?})"
             ))),
@@ -101,6 +105,9 @@ mod tests {
         assert!(matches!(of(Code::Unknown, "broken pipe"), Fault::Busy(_)));
         let connect = Status::from_error(Box::new(tonic::ConnectError("refused".into())));
         assert!(matches!(Fault::of(&connect), Fault::Unreachable(why) if why == "refused"));
+        let other = of(Code::Unimplemented, "no such method");
+        let Fault::Refused(other) = other else { panic!("{other:?}") };
+        assert!(other.to_string().contains("no etcd that can be used: no such method; check the"));
         let full = of(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
         assert!(matches!(full, Fault::Refused(error) if error.is_unavailable()));
     }

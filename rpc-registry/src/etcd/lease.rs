@@ -50,13 +50,15 @@ impl Grant {
             Ok(time(answer.ttl))
         };
         let why = match renewed(self.since, self.ttl, ask).await {
-            Lost::Ended => "the lease has ended in etcd".to_owned(),
-            Lost::Untold(ttl, None) => format!("no renewal of the lease was answered for {ttl:?}"),
+            Lost::Ended => RegistryError::unavailable("the lease has ended in etcd"),
+            Lost::Untold(ttl, None) => RegistryError::unavailable(format!(
+                "no renewal of the lease was answered for {ttl:?}"
+            )),
             Lost::Untold(ttl, Some(cause)) => {
-                format!("the lease could not be renewed for {ttl:?}: {cause}")
+                cause.with_context(format!("the lease could not be renewed for {ttl:?}"))
             }
         };
-        RegistryError::unavailable(why).with_registry(client.uri())
+        why.with_registry(client.uri())
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn failed(what: impl Into<String>, error: Error, uri: &str) -> Regist
                 .with_hint("check the user and the password of the URI, and the ACL of the node")
         }
         Error::NoHosts => RegistryError::unavailable(what)
-            .with_hint("check that a ZooKeeper server runs and listens at one of its addresses"),
+            .with_hint("check that the names can be resolved, and that ZooKeeper listens there"),
         Error::Timeout => RegistryError::timeout(what),
         Error::Unimplemented => {
             RegistryError::unavailable(what).with_hint("it takes ZooKeeper 3.6 or later")
