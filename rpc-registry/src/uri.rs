@@ -133,6 +133,38 @@ impl RegistryUri {
         self.authority.as_deref()
     }
 
+    /// The servers that the [authority](Self::authority) names, as `host:port`, with this port where
+    /// none is given: `a:1,b,[::1]:3`. In the order of the URI; at least one, and each once.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_uri` if there is none, or one is no host and port or named twice.
+    ///
+    /// ```
+    /// # use rpc_registry::RegistryUri;
+    /// let uri = RegistryUri::parse("mine://10.0.0.1:7000,[::1]/shop")?;
+    /// assert_eq!(uri.servers(9000)?, ["10.0.0.1:7000", "[::1]:9000"]);
+    /// # Ok::<(), rpc_registry::RegistryError>(())
+    /// ```
+    pub fn servers(&self, default_port: u16) -> Result<Vec<String>, RegistryError> {
+        let example =
+            format!("write it like {0}://10.0.0.1:{1},10.0.0.2:{1}", self.scheme, default_port);
+        let Some(authority) = self.authority() else {
+            return Err(self.wrong("it names no server").with_hint(example));
+        };
+        let mut servers = Vec::new();
+        for place in authority.split(',') {
+            let server = host_and_port(place, default_port).ok_or_else(|| {
+                self.wrong(format!("{place:?} is not host:port")).with_hint(&*example)
+            })?;
+            if servers.contains(&server) {
+                return Err(self.wrong(format!("it names {place:?} twice")));
+            }
+            servers.push(server);
+        }
+        Ok(servers)
+    }
+
     /// The path, with its leading slash if there is one.
     pub fn path(&self) -> &str {
         &self.path
@@ -198,6 +230,20 @@ impl fmt::Debug for RegistryUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RegistryUri").field(&self.shown).finish()
     }
+}
+
+/// `place` with a port; `None` if it is no host with or without one.
+fn host_and_port(place: &str, default_port: u16) -> Option<String> {
+    let (host, port) = match place.rsplit_once(':') {
+        // The last colon of an IPv6 address without a port is within its brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (place, default_port),
+    };
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || "-._".contains(c)),
+    };
+    (is_host && port != 0).then(|| format!("{host}:{port}"))
 }
 
 /// Splits `scheme:rest`; `None` if there is no well-formed scheme (RFC 3986: a letter, then
@@ -268,6 +314,20 @@ pub(crate) fn decode(part: &str) -> Result<String, String> {
     }
 }
 
+/// Percent-encodes everything but the unreserved characters of RFC 3986, so that a slash only ever
+/// separates names.
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+pub(crate) fn encode(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => encoded.push(char::from(b)),
+            b => encoded.push_str(&format!("%{b:02X}")),
+        }
+    }
+    encoded
+}
+
 fn bad_escape() -> String {
     "a % is not followed by two hexadecimal digits (a literal % is written %25)".to_owned()
 }
@@ -285,6 +345,26 @@ mod tests {
         for path in ["/tmp/a b", "/x%20?y#z", "relative/ä\t\u{a0}", "/"] {
             let uri = RegistryUri::parse(&file_uri(path).unwrap()).unwrap();
             assert_eq!((uri.scheme(), uri.path()), ("file", path));
+        }
+    }
+
+    #[test]
+    fn servers_are_checked_and_get_a_port() {
+        let servers = |text: &str| parse(text).servers(7);
+        assert_eq!(
+            servers("x://a:1,b_c.d-e,[::1]:3,[::2]").unwrap(),
+            ["a:1", "b_c.d-e:7", "[::1]:3", "[::2]:7"]
+        );
+        for bad in [
+            "a,,b", "a,", "a:0", "a:x", "a:", "a:99999", ":1", "::1", "[::1", "[x]:1", "[]", "a b",
+            "a%20", "a:1:2", "a,a", "a:7,a",
+        ] {
+            let error = servers(&format!("x://{bad}")).unwrap_err();
+            assert!(error.is_invalid_uri(), "{bad}: {error}");
+        }
+        for none in ["x:", "x:///path", "x://me:word@"] {
+            let error = servers(none).unwrap_err().to_string();
+            assert!(error.contains("names no server") && error.contains("x://"), "{error}");
         }
     }
 
