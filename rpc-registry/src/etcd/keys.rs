@@ -2,7 +2,7 @@
 
 use crate::Instance;
 use crate::etcd::messages::KeyValue;
-use crate::uri::{decode, encode};
+use crate::percent::{decode, encode};
 
 const DEPARTED: &str = "departed";
 

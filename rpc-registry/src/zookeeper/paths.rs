@@ -1,6 +1,6 @@
 //! Where an entry is: `<root>/<service>/<id>`, names percent-encoded.
 
-use crate::uri::decode;
+use crate::percent::decode;
 use crate::{RegistryError, RegistryUri};
 
 /// Where the services are if the URI has no path.
@@ -60,7 +60,7 @@ pub(super) fn name(node: &str) -> Option<String> {
 
 /// Encodes the first character if it is a dot, too: ZooKeeper has no nodes called `.` or `..`.
 fn encode(name: &str) -> String {
-    let encoded = crate::uri::encode(name);
+    let encoded = crate::percent::encode(name);
     match encoded.strip_prefix('.') {
         Some(rest) => format!("%2E{rest}"),
         None => encoded,
