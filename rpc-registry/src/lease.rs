@@ -16,6 +16,8 @@ pub struct Lease {
     /// handle need only be `Send`, since all access is through `&mut`.
     handle: Mutex<Option<Box<dyn LeaseHandle>>>,
     states: LeaseStates,
+    /// Of a lease that can't be lost: it says nothing, and goes with the lease.
+    _never_lost: Option<watch::Sender<LeaseState>>,
 }
 
 /// Whether a registration is in force.
@@ -67,10 +69,12 @@ pub trait LeaseHandle: Send + 'static {
 }
 
 impl Lease {
-    /// A lease for `instance`, as it was stored, that `handle` ends.
+    /// A lease for `instance`, as it was stored, that `handle` ends and nothing else does.
     pub fn new(instance: Instance, handle: impl LeaseHandle) -> Self {
-        let (_, states) = watch::channel(LeaseState::Held { epoch: instance.epoch() });
-        Self::with_states(instance, handle, states)
+        let (never_lost, states) = watch::channel(LeaseState::Held { epoch: instance.epoch() });
+        let mut lease = Self::with_states(instance, handle, states);
+        lease._never_lost = Some(never_lost);
+        lease
     }
 
     /// One that may be lost and come back, as `states` tells.
@@ -80,7 +84,8 @@ impl Lease {
         states: watch::Receiver<LeaseState>,
     ) -> Self {
         let states = LeaseStates(states);
-        Self { instance, handle: Mutex::new(Some(Box::new(handle))), states }
+        let handle = Mutex::new(Some(Box::new(handle) as _));
+        Self { instance, handle, states, _never_lost: None }
     }
 
     /// The id under which the instance is registered.
@@ -192,6 +197,15 @@ mod tests {
         let revoke = recorder.lease().revoke();
         assert!(timeout(Duration::from_millis(1), revoke).await.is_err());
         assert_eq!(recorder.counts(), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_states_of_a_lease_that_cannot_be_lost_end_with_it_and_not_before() {
+        let lease = Recorder::default().lease();
+        let mut states = lease.states();
+        assert!(timeout(Duration::from_secs(60), states.changed()).await.is_err());
+        drop(lease);
+        assert!(states.changed().await.is_none());
     }
 
     #[test]

@@ -125,6 +125,7 @@ mod file;
 mod instance;
 mod lease;
 mod memory;
+mod percent;
 mod registry;
 mod resilient;
 mod schemes;

@@ -3,6 +3,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::RegistryError;
+use crate::percent::decode;
 use crate::suggest::nearest;
 
 /// The URI of a registry, taken apart: `scheme://user:password@authority/path?name=value`.
@@ -133,6 +134,38 @@ impl RegistryUri {
         self.authority.as_deref()
     }
 
+    /// The servers that the [authority](Self::authority) names, as `host:port`, with this port where
+    /// none is given: `a:1,b,[::1]:3`. In the order of the URI; at least one, and each once.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_uri` if there is none, or one is no host and port or named twice.
+    ///
+    /// ```
+    /// # use rpc_registry::RegistryUri;
+    /// let uri = RegistryUri::parse("mine://10.0.0.1:7000,[::1]/shop")?;
+    /// assert_eq!(uri.servers(9000)?, ["10.0.0.1:7000", "[::1]:9000"]);
+    /// # Ok::<(), rpc_registry::RegistryError>(())
+    /// ```
+    pub fn servers(&self, default_port: u16) -> Result<Vec<String>, RegistryError> {
+        let example =
+            format!("write it like {0}://10.0.0.1:{1},10.0.0.2:{1}", self.scheme, default_port);
+        let Some(authority) = self.authority() else {
+            return Err(self.wrong("it names no server").with_hint(example));
+        };
+        let mut servers = Vec::new();
+        for place in authority.split(',') {
+            let server = host_and_port(place, default_port).ok_or_else(|| {
+                self.wrong(format!("{place:?} is not host:port")).with_hint(&*example)
+            })?;
+            if servers.contains(&server) {
+                return Err(self.wrong(format!("it names {place:?} twice")));
+            }
+            servers.push(server);
+        }
+        Ok(servers)
+    }
+
     /// The path, with its leading slash if there is one.
     pub fn path(&self) -> &str {
         &self.path
@@ -200,6 +233,20 @@ impl fmt::Debug for RegistryUri {
     }
 }
 
+/// `place` with a port; `None` if it is no host with or without one.
+fn host_and_port(place: &str, default_port: u16) -> Option<String> {
+    let (host, port) = match place.rsplit_once(':') {
+        // The last colon of an IPv6 address without a port is within its brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (place, default_port),
+    };
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || "-._".contains(c)),
+    };
+    (is_host && port != 0).then(|| format!("{host}:{port}"))
+}
+
 /// Splits `scheme:rest`; `None` if there is no well-formed scheme (RFC 3986: a letter, then
 /// letters, digits, `+`, `-`, `.`).
 pub(crate) fn split_scheme(uri: &str) -> Option<(&str, &str)> {
@@ -242,40 +289,6 @@ fn is_secret(name: &str) -> bool {
     ["password", "secret", "token", "%"].iter().any(|mark| name.contains(mark))
 }
 
-/// Undoes percent-encoding, or says what is wrong with it.
-pub(crate) fn decode(part: &str) -> Result<String, String> {
-    let mut decoded = Vec::with_capacity(part.len());
-    let mut rest = part.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        if first != b'%' {
-            decoded.push(first);
-            continue;
-        }
-        match tail {
-            [high, low, tail @ ..] => {
-                let byte = hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low);
-                decoded.push(byte.ok_or_else(bad_escape)?);
-                rest = tail;
-            }
-            _ => return Err(bad_escape()),
-        }
-    }
-    match String::from_utf8(decoded) {
-        Ok(text) if text.contains('\0') => Err("it contains %00".to_owned()),
-        Ok(text) => Ok(text),
-        Err(_) => Err("its percent-encoded bytes are not UTF-8".to_owned()),
-    }
-}
-
-fn bad_escape() -> String {
-    "a % is not followed by two hexadecimal digits (a literal % is written %25)".to_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +298,26 @@ mod tests {
         for path in ["/tmp/a b", "/x%20?y#z", "relative/ä\t\u{a0}", "/"] {
             let uri = RegistryUri::parse(&file_uri(path).unwrap()).unwrap();
             assert_eq!((uri.scheme(), uri.path()), ("file", path));
+        }
+    }
+
+    #[test]
+    fn servers_are_checked_and_get_a_port() {
+        let servers = |text: &str| parse(text).servers(7);
+        assert_eq!(
+            servers("x://a:1,b_c.d-e,[::1]:3,[::2]").unwrap(),
+            ["a:1", "b_c.d-e:7", "[::1]:3", "[::2]:7"]
+        );
+        for bad in [
+            "a,,b", "a,", "a:0", "a:x", "a:", "a:99999", ":1", "::1", "[::1", "[x]:1", "[]", "a b",
+            "a%20", "a:1:2", "a,a", "a:7,a",
+        ] {
+            let error = servers(&format!("x://{bad}")).unwrap_err();
+            assert!(error.is_invalid_uri(), "{bad}: {error}");
+        }
+        for none in ["x:", "x:///path", "x://me:word@"] {
+            let error = servers(none).unwrap_err().to_string();
+            assert!(error.contains("names no server") && error.contains("x://"), "{error}");
         }
     }
 

@@ -32,6 +32,8 @@ struct State {
     announced: Vec<(u64, Claim)>,
     /// The epoch of another provider that has every id.
     taken: Option<u64>,
+    /// Feeds tell one list and break.
+    breaks: bool,
     follows: usize,
 }
 
@@ -142,7 +144,7 @@ impl BackEnd for Fake {
             self.state().follows += 1;
             let mut changed = self.0.changed.subscribe();
             changed.mark_changed();
-            Ok(Box::new(FakeFeed { fake: self.clone(), changed }) as _)
+            Ok(Box::new(FakeFeed { fake: self.clone(), changed, told: false }) as _)
         })
     }
 
@@ -188,6 +190,7 @@ impl Session for FakeSession {
 struct FakeFeed {
     fake: Fake,
     changed: watch::Receiver<()>,
+    told: bool,
 }
 
 impl Feed for FakeFeed {
@@ -195,7 +198,15 @@ impl Feed for FakeFeed {
         Box::pin(async {
             self.changed.changed().await.unwrap();
             self.fake.check()?;
-            let departed = std::mem::take(&mut self.fake.state().departed);
+            let mut state = self.fake.state();
+            if state.breaks {
+                self.changed.mark_changed();
+                if std::mem::replace(&mut self.told, true) {
+                    return Err(RegistryError::unavailable("the feed has broken"));
+                }
+            }
+            let departed = std::mem::take(&mut state.departed);
+            drop(state);
             Ok(Update { instances: self.fake.listed(), departed, ..Update::default() })
         })
     }
@@ -326,6 +337,18 @@ async fn a_watch_says_that_the_registry_is_away_and_goes_on_when_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_feed_that_breaks_after_its_first_list_is_not_asked_for_all_the_time() {
+    let (fake, registry) = registry().await;
+    fake.add("a");
+    fake.act(|state| state.breaks = true);
+    let mut watch = registry.watch("svc").await.unwrap();
+    sleep(Duration::from_secs(3_600)).await;
+    let follows = fake.state().follows;
+    assert!((360..800).contains(&follows), "every 5 to 10 s in the end, not {follows}");
+    assert_eq!(ids(&next(&mut watch).await), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn lookups_while_it_is_away_are_answered_with_what_was_watched_last() {
     let (fake, registry) = registry().await;
     fake.add("a");
@@ -403,7 +426,10 @@ async fn a_start_without_the_registry_uses_what_was_remembered() {
     fake.add("a");
     let first = with_cache(&fake, folder.path()).await;
     first.lookup("svc").await.unwrap();
-    while std::fs::read_dir(folder.path()).unwrap().next().is_none() {
+    let is_written = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.unwrap().path().extension().is_some_and(|it| it == "json")
+    };
+    while !std::fs::read_dir(folder.path()).unwrap().any(is_written) {
         sleep(Duration::from_millis(50)).await;
     }
     drop(first);

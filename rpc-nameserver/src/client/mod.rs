@@ -169,7 +169,8 @@ impl BackEnd for NameServers {
         service: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Feed>, RegistryError>> {
         Box::pin(async move {
-            let feed = NameFeed::open(Arc::clone(&self.reader), service).await?;
+            let feed =
+                NameFeed::open(Arc::clone(&self.reader), service, self.settings.timeout).await?;
             Ok(Box::new(feed) as _)
         })
     }

@@ -59,6 +59,18 @@ impl Reader {
         }
         Err(none_answers(&self.uri, failures))
     }
+
+    /// Another server than this one is asked first from here on, unless that is so already.
+    pub(super) fn leave(&self, index: usize) {
+        let next = index.wrapping_add(1).checked_rem(self.servers.len()).unwrap_or_default();
+        let order = Ordering::Relaxed;
+        let _ = self.current.compare_exchange(index, next, order, order);
+    }
+
+    pub(super) fn unavailable(&self, why: &str) -> RegistryError {
+        RegistryError::unavailable(format!("a name server can't be followed: {why}"))
+            .with_registry(&self.uri)
+    }
 }
 
 /// No server did what was asked. The failures don't name the registry.

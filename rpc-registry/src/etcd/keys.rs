@@ -1,10 +1,8 @@
 //! [`Keys`]: where an instance is kept in etcd.
 
-use std::fmt::Write;
-
 use crate::Instance;
 use crate::etcd::messages::KeyValue;
-use crate::uri::decode;
+use crate::percent::{decode, encode};
 
 const DEPARTED: &str = "departed";
 
@@ -90,23 +88,6 @@ pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
         *last = last.saturating_add(1);
     }
     end
-}
-
-/// Everything but the unreserved characters of RFC 3986 is percent-encoded, so that a slash only
-/// ever separates.
-fn encode(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => {
-                let _ = write!(encoded, "%{byte:02X}");
-            }
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -39,17 +39,14 @@ impl Settings {
         let ttl = uri.number("ttl", 10, 2..=86_400)?;
         let timeout = Duration::from_millis(uri.number("connect_timeout_ms", 3000, 1..=600_000)?);
         let tls = tls(uri)?;
-        let authority = uri.authority().ok_or_else(|| {
-            uri.wrong("it names no server").with_hint("write it like etcd://127.0.0.1:2379/rpc")
-        })?;
-        let servers = authority.split(',').map(|server| {
-            let endpoint = endpoint(server, tls.as_ref())
-                .map_err(|why| uri.wrong(format!("{server:?} is not host:port: {why}")))?;
+        let servers = uri.servers(DEFAULT_PORT)?.into_iter().map(|server| {
+            let endpoint = endpoint(&server, tls.as_ref())
+                .map_err(|why| uri.wrong(format!("{server:?} can't be used: {why}")))?;
             let endpoint = endpoint
                 .connect_timeout(timeout)
                 .http2_keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE_ANSWER);
-            Ok((server.to_owned(), endpoint))
+            Ok((server, endpoint))
         });
         let credentials = match (uri.user(), uri.password()) {
             (Some(user), Some(password)) => Some((user.to_owned(), password.to_owned())),
@@ -72,22 +69,9 @@ impl Settings {
 }
 
 fn endpoint(server: &str, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, String> {
-    // What the URI type takes for credentials or a path is none of a server's name.
-    if let Some(odd) = server.chars().find(|c| !c.is_ascii_alphanumeric() && !"-._:[]".contains(*c))
-    {
-        return Err(format!("it contains {odd:?}"));
-    }
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let has_port = server.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let address = match has_port {
-        true => format!("{scheme}://{server}"),
-        false => format!("{scheme}://{server}:{DEFAULT_PORT}"),
-    };
-    let endpoint = Endpoint::from_shared(address).map_err(|error| error.to_string())?;
-    let uri = endpoint.uri();
-    if uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none_or(|port| port == 0) {
-        return Err("host or port are missing".to_owned());
-    }
+    let endpoint =
+        Endpoint::from_shared(format!("{scheme}://{server}")).map_err(|error| error.to_string())?;
     match tls {
         Some(tls) => endpoint.tls_config(tls.clone()).map_err(|error| root_cause(&error)),
         None => Ok(endpoint),
@@ -174,10 +158,7 @@ mod tests {
         refused("etcd:", "names no server");
         refused("etcd:///prefix", "names no server");
         refused("etcd://a:1,,b:2", "\"\" is not host:port");
-        refused("etcd://a:99999", "not host:port");
-        refused("etcd://a:0", "not host:port");
-        refused("etcd://a:x", "not host:port");
-        refused("etcd://a b:1", "not host:port");
+        refused("etcd://\u{e4}:1", "can't be used");
         refused("etcd://me@a:1", "together");
         refused("etcd://a?ttl=1", "from 2 to 86400");
         refused("etcd://a?tll=1", "did you mean \"ttl\"");

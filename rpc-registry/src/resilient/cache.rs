@@ -125,14 +125,26 @@ impl Inner {
 fn read(path: &Path) -> io::Result<BTreeMap<String, List>> {
     let mut text = Vec::new();
     fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("it has more than {MAX_BYTES} bytes")));
-    }
+    check_length(text.len())?;
     let contents: Contents = serde_json::from_slice(&text)?;
     if contents.format != FORMAT {
         return Err(io::Error::other(format!("its format {} is not known", contents.format)));
     }
-    Ok(contents.services)
+    let mut services = contents.services;
+    for (service, list) in &mut services {
+        // Anybody may have edited it.
+        list.instances.retain(|it| it.service() == service && it.validate().is_ok());
+        list.instances.sort_by(|a, b| a.id().cmp(b.id()));
+    }
+    Ok(services)
+}
+
+/// What is not read is not written either.
+fn check_length(bytes: usize) -> io::Result<()> {
+    match bytes as u64 > MAX_BYTES {
+        true => Err(io::Error::other(format!("it has more than {MAX_BYTES} bytes"))),
+        false => Ok(()),
+    }
 }
 
 fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
@@ -144,11 +156,12 @@ fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
         }
     }
     let text = serde_json::to_vec(&Contents { format: FORMAT, services })?;
+    check_length(text.len())?;
     if let Some(folder) = path.parent() {
         make_folder(folder)?;
     }
     let temporary = path.with_extension(format!("{:016x}.tmp", random_bits()));
-    let written = fs::File::create_new(&temporary)
+    let written = make_file(&temporary)
         .and_then(|mut file| file.write_all(&text))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -157,7 +170,16 @@ fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
     written
 }
 
-/// Who may read the cache knows where the services are: nobody but the user.
+/// Who may read the cache knows where the services are: nobody but the user, also in a folder that
+/// was there before.
+fn make_file(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -222,6 +244,32 @@ mod tests {
             written().await;
             assert!(open(path.clone()).await.get("svc").is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn what_an_editor_made_of_the_file_is_left_out_where_it_is_no_instance() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.json");
+        let instance = |id: &str, service: &str| {
+            format!(r#"{{"service":"{service}","id":"{id}","uri":"tcp://127.0.0.1:1"}}"#)
+        };
+        let bad = r#"{"service":"svc","id":"c","uri":""}"#;
+        let list = [instance("b", "svc"), instance("a", "svc"), instance("d", "other")].join(",");
+        let lists = format!(r#"{{"svc":{{"as_of_ms":1,"instances":[{list},{bad}]}}}}"#);
+        fs::write(&path, format!(r#"{{"format":1,"services":{lists}}}"#)).unwrap();
+        let (instances, _) = open(path).await.get("svc").unwrap();
+        assert_eq!(instances.iter().map(Instance::id).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn nobody_but_the_user_can_read_it_whoever_made_the_folder() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.json");
+        open(path.clone()).await.note("svc", &[instance("a")]);
+        written().await;
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Following a service for all its watches, again whenever that broke.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -11,6 +11,9 @@ use super::roster::Roster;
 use super::{Shared, is_away};
 use crate::back_end::{BackEnd, Feed, Update};
 use crate::{Instance, RegistryError, Snapshot, Source, Watch, WatchSender};
+
+/// Whoever was followed for so long is followed again without a long pause.
+const LASTING: Duration = Duration::from_secs(10);
 
 /// One for each service that is watched, kept by its task.
 pub(super) struct Follower {
@@ -114,6 +117,7 @@ struct Follow<B> {
 impl<B: BackEnd> Follow<B> {
     async fn run(mut self, follower: Arc<Follower>) {
         let mut back_off = BackOff::default();
+        let mut since = Instant::now();
         loop {
             let due = follower.known().roster.due().map(Instant::from_std);
             let news = tokio::select! {
@@ -128,12 +132,13 @@ impl<B: BackEnd> Follow<B> {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => None,
             };
             match news {
-                Some(Ok(update)) => {
-                    back_off = BackOff::default();
-                    self.heard(&follower, update);
-                }
+                Some(Ok(update)) => self.heard(&follower, update),
                 Some(Err(error)) => {
                     self.feed = None;
+                    // One that tells a list and breaks at once is no better than none.
+                    if since.elapsed() > LASTING {
+                        back_off = BackOff::default();
+                    }
                     if !self.missed(&follower, error) {
                         return;
                     }
@@ -141,6 +146,7 @@ impl<B: BackEnd> Follow<B> {
                         () = follower.sender.closed() => {}
                         () = sleep(back_off.next()) => {}
                     }
+                    since = Instant::now();
                 }
                 None => {
                     let gone = follower.known().roster.release(Instant::now().into_std());

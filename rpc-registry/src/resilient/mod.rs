@@ -32,7 +32,8 @@ use crate::{BoxFuture, Instance, Lease, Registry, RegistryError, Snapshot, Sourc
 ///   lease is dropped; [`Lease::states`] tells. The pause between attempts grows from 0.1 to 10 s.
 /// - **Watches** survive the loss of the registry. Meanwhile they say so once, with the last list;
 ///   afterwards they go on with what the registry says then.
-/// - **Lists** that shrink suspiciously are not believed: see [`Protection`].
+/// - **Lists** that shrink suspiciously are not believed: see [`Protection`]. That takes knowing what
+///   was there, so it is so for services that are watched. Lookups of others say what the registry says.
 /// - **Lookups** while the registry is away are answered with what was last known, from this process
 ///   or from the cache file, and [`Snapshot::age`] tells how old that is. Without any, they fail.
 ///

@@ -1,7 +1,7 @@
 //! [`Roster`]: which of the instances that a registry has lost are believed to be gone. No I/O, no
 //! clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Protection;
@@ -35,8 +35,7 @@ impl Roster {
 
     /// What was known before the registry could be asked.
     pub(super) fn remember(&mut self, instances: impl IntoIterator<Item = Instance>) {
-        let by_id = |instance: Instance| (instance.id().to_owned(), instance);
-        self.listed = instances.into_iter().map(by_id).collect();
+        self.listed = by_id(instances);
     }
 
     /// The registry is away, so what it says next may be incomplete.
@@ -48,23 +47,21 @@ impl Roster {
     pub(super) fn take(&mut self, update: Update, now: Instant) -> usize {
         let faulted = std::mem::take(&mut self.faulted) || update.after_fault;
         self.release(now);
-        let listed: BTreeMap<_, _> =
-            update.instances.into_iter().map(|i| (i.id().to_owned(), i)).collect();
-        let before = std::mem::replace(&mut self.listed, listed);
-        let has_left = |id: &String| update.departed.contains(id);
+        let before = std::mem::replace(&mut self.listed, by_id(update.instances));
+        let departed: BTreeSet<_> = update.departed.into_iter().collect();
+        let has_left = |id: &String| departed.contains(id);
         self.kept.retain(|id, _| !has_left(id) && !self.listed.contains_key(id));
         self.lapsed.retain(|(when, instance)| {
             let id = instance.id().to_owned();
             *when + TOGETHER > now && !has_left(&id) && !self.listed.contains_key(&id)
         });
-        let known = before.len() + self.kept.len() + self.lapsed.len();
-        let missing = before
-            .into_iter()
-            .filter(|(id, _)| !self.listed.contains_key(id) && !has_left(id))
-            .map(|(_, instance)| (now, instance));
-        let missing_now = missing.collect::<Vec<_>>();
-        let any_missing = !missing_now.is_empty();
-        self.lapsed.extend(missing_now);
+        // Those who left in order are no part of what should be there.
+        let expected = before.into_iter().filter(|(id, _)| !has_left(id)).collect::<Vec<_>>();
+        let known = expected.len() + self.kept.len() + self.lapsed.len();
+        let missing = expected.into_iter().filter(|(id, _)| !self.listed.contains_key(id));
+        let lapsed_before = self.lapsed.len();
+        self.lapsed.extend(missing.map(|(_, instance)| (now, instance)));
+        let any_missing = self.lapsed.len() > lapsed_before;
         let gone = self.lapsed.len() + self.kept.len();
         let many = self.protection.is_much(gone, known);
         let suspicious = if faulted { many } else { many && gone > FEW };
@@ -99,18 +96,24 @@ impl Roster {
 
     /// A list of the registry's, with those beside it that are kept.
     pub(super) fn beside(&self, listed: impl IntoIterator<Item = Instance>) -> Snapshot {
-        let mut instances: Vec<_> = listed.into_iter().collect();
-        let is_listed = |id: &String| instances.iter().any(|listed| listed.id() == id);
-        let kept: Vec<_> = self.kept.iter().filter(|(id, _)| !is_listed(id)).collect();
-        let ids: Vec<_> = kept.iter().map(|(id, _)| (*id).clone()).collect();
-        instances.extend(kept.into_iter().map(|(_, (instance, _))| instance.clone()));
-        instances.sort_by(|a, b| a.id().cmp(b.id()));
-        let snapshot = Snapshot::of(instances);
-        match ids.is_empty() {
+        let mut all = by_id(listed);
+        let mut kept = Vec::new();
+        for (id, (instance, _)) in &self.kept {
+            all.entry(id.clone()).or_insert_with(|| {
+                kept.push(id.clone());
+                instance.clone()
+            });
+        }
+        let snapshot = Snapshot::of(all.into_values().collect());
+        match kept.is_empty() {
             true => snapshot,
-            false => snapshot.with_source(Source::Protected { kept: ids }),
+            false => snapshot.with_source(Source::Protected { kept }),
         }
     }
+}
+
+fn by_id(instances: impl IntoIterator<Item = Instance>) -> BTreeMap<String, Instance> {
+    instances.into_iter().map(|instance| (instance.id().to_owned(), instance)).collect()
 }
 
 #[cfg(test)]
@@ -179,6 +182,16 @@ mod tests {
         let departed = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
         assert_eq!(roster.take(Update { departed, ..list(&[]) }, now), 0);
         assert!(ids(&roster).is_empty());
+    }
+
+    #[test]
+    fn those_who_left_in_order_do_not_hide_that_all_others_are_missing() {
+        let now = Instant::now();
+        let mut roster = roster(&["a", "b", "c", "d", "e"], now);
+        roster.fault();
+        let departed = ["a", "b", "c"].map(str::to_owned).to_vec();
+        assert_eq!(roster.take(Update { departed, ..list(&[]) }, now), 2);
+        assert_eq!(ids(&roster), ["d", "e"]);
     }
 
     #[test]

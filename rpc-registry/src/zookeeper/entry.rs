@@ -188,15 +188,14 @@ impl Entry {
         let mut pause = Duration::from_millis(100);
         for _ in 0..REMOVALS {
             // A disconnected session becomes connected or ends.
-            match self.connection.connected(Duration::from_secs(3600)).await {
-                Ok(()) => {}
-                Err(_) => break,
+            if self.connection.connected(Duration::from_secs(3600)).await.is_err() {
+                return;
             }
             match self.remove().await {
-                Ok(()) => break,
+                Ok(()) => return,
                 Err(error) if self.connection.client.state().is_terminated() => {
                     tracing::debug!(entry = self.place.entry, %error, "gone with its session");
-                    break;
+                    return;
                 }
                 Err(error) => {
                     tracing::warn!(entry = self.place.entry, %error, "a registration is not removed yet");
@@ -205,6 +204,8 @@ impl Entry {
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(10));
         }
+        // Who goes on keeps the session alive, and thereby the entry.
+        tracing::warn!(entry = self.place.entry, "a registration stays until its session ends");
     }
 }
 

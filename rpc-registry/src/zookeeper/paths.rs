@@ -1,6 +1,6 @@
 //! Where an entry is: `<root>/<service>/<id>`, names percent-encoded.
 
-use crate::uri::decode;
+use crate::percent::decode;
 use crate::{RegistryError, RegistryUri};
 
 /// Where the services are if the URI has no path.
@@ -58,18 +58,13 @@ pub(super) fn name(node: &str) -> Option<String> {
     decode(node).ok().filter(|name| encode(name) == node)
 }
 
-/// Leaves letters, digits, `-`, `_`, `~` and all dots but the first character: ZooKeeper has no
-/// nodes called `.` or `..`.
+/// Encodes the first character if it is a dot, too: ZooKeeper has no nodes called `.` or `..`.
 fn encode(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for (at, byte) in name.bytes().enumerate() {
-        match byte {
-            b'.' if at == 0 => encoded.push_str("%2E"),
-            b if b.is_ascii_alphanumeric() || b"-_~.".contains(&b) => encoded.push(char::from(b)),
-            b => encoded.push_str(&format!("%{b:02X}")),
-        }
+    let encoded = crate::percent::encode(name);
+    match encoded.strip_prefix('.') {
+        Some(rest) => format!("%2E{rest}"),
+        None => encoded,
     }
-    encoded
 }
 
 #[cfg(test)]
