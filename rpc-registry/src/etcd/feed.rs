@@ -57,7 +57,7 @@ pub(super) async fn read(
     let request =
         RangeRequest { key: service.to_vec(), range_end: end_of(service), keys_only: false };
     let found: RangeResponse = client.call(Method::RANGE, request).await?;
-    Ok((List::of(keys, found.kvs), found.header.unwrap_or_default().revision))
+    Ok((List::of(keys, service, found.kvs), found.header.unwrap_or_default().revision))
 }
 
 impl EtcdFeed {

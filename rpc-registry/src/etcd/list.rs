@@ -10,22 +10,29 @@ use crate::back_end::Update;
 /// By id.
 #[derive(Default)]
 pub(super) struct List {
+    prefix: Vec<u8>,
     instances: BTreeMap<String, Instance>,
     departed: BTreeSet<String>,
 }
 
 impl List {
-    pub(super) fn of(keys: &Keys, kvs: Vec<KeyValue>) -> Self {
-        let mut list = Self::default();
+    /// `prefix` is what the keys of the service begin with.
+    pub(super) fn of(keys: &Keys, prefix: &[u8], kvs: Vec<KeyValue>) -> Self {
+        let mut list = Self { prefix: prefix.to_vec(), ..Self::default() };
         kvs.into_iter().for_each(|kv| list.put(keys, &kv));
         list
+    }
+
+    /// What the key stands for, if it is one of the service's. Who answers may be no etcd.
+    fn place(&self, keys: &Keys, key: &[u8]) -> Option<Place> {
+        keys.place(key).filter(|_| key.starts_with(&self.prefix))
     }
 
     pub(super) fn apply(&mut self, keys: &Keys, event: Event) {
         let (kind, Some(kv)) = (event.kind(), event.kv) else { return };
         match kind {
             EventKind::Put => self.put(keys, &kv),
-            EventKind::Delete => match keys.place(&kv.key) {
+            EventKind::Delete => match self.place(keys, &kv.key) {
                 Some(Place::Entry { id, .. }) => drop(self.instances.remove(&id)),
                 Some(Place::Note { id }) => drop(self.departed.remove(&id)),
                 None => {}
@@ -46,7 +53,7 @@ impl List {
     }
 
     fn put(&mut self, keys: &Keys, kv: &KeyValue) {
-        match keys.place(&kv.key) {
+        match self.place(keys, &kv.key) {
             Some(Place::Entry { id, .. }) => match keys.instance(kv) {
                 Some(instance) => drop(self.instances.insert(id, instance)),
                 None => drop(self.instances.remove(&id)),
@@ -81,7 +88,8 @@ mod tests {
     #[test]
     fn a_departure_is_told_from_a_lapse_as_long_as_its_note_is_there() {
         let keys = Keys::new("/p");
-        let mut list = List::of(&keys, vec![entry(&keys, "left", 1), entry(&keys, "lapsed", 1)]);
+        let mut list =
+            List::of(&keys, b"/p/s/", vec![entry(&keys, "left", 1), entry(&keys, "lapsed", 1)]);
         for id in ["left", "lapsed"] {
             list.apply(&keys, event(EventKind::Delete, kv(keys.entry("s", id), "")));
         }
@@ -93,9 +101,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_of_another_service_changes_nothing() {
+        let keys = Keys::new("/p");
+        let other = Instance::new("other", "tcp://h:1").with_id("a");
+        let other = kv(keys.entry("other", "a"), &serde_json::to_string(&other).unwrap());
+        let mut list = List::of(&keys, b"/p/s/", vec![entry(&keys, "a", 1), other.clone()]);
+        list.apply(&keys, event(EventKind::Put, other.clone()));
+        list.apply(&keys, event(EventKind::Put, kv(keys.note("other", "a"), "")));
+        assert_eq!(list.update().instances[0].service(), "s");
+        assert!(list.update().departed.is_empty());
+        list.apply(&keys, event(EventKind::Delete, other));
+        assert_eq!(ids(&list), ["a"]);
+    }
+
+    #[test]
     fn the_last_write_counts_and_what_is_no_instance_is_left_out() {
         let keys = Keys::new("/p");
-        let mut list = List::of(&keys, vec![entry(&keys, "a", 1), kv(b"/p/s/b".to_vec(), "no")]);
+        let mut list =
+            List::of(&keys, b"/p/s/", vec![entry(&keys, "a", 1), kv(b"/p/s/b".to_vec(), "no")]);
         list.apply(&keys, event(EventKind::Put, entry(&keys, "a", 2)));
         assert_eq!(list.update().instances[0].weight(), 2);
         list.apply(&keys, event(EventKind::Put, kv(keys.entry("s", "a"), "no")));
