@@ -84,7 +84,8 @@ impl Cache {
         let mut state = self.0.state();
         let known = state.lists.get(service);
         let is_new = known.is_none_or(|known| {
-            known.instances != instances || known.as_of_ms.saturating_add(REFRESH_MS) < now
+            let age = now.checked_sub(known.as_of_ms);
+            known.instances != instances || age.is_none_or(|age| age > REFRESH_MS)
         });
         if !is_new || (known.is_none() && instances.is_empty()) {
             return;
@@ -149,9 +150,11 @@ fn check_length(bytes: usize) -> io::Result<()> {
 
 fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
     let mut services = read(path).unwrap_or_default();
+    let now = unix_ms();
     for (service, list) in lists {
         match services.get(&service) {
-            Some(other) if other.as_of_ms > list.as_of_ms => {}
+            // One of the future is from before the clock was set back.
+            Some(other) if (list.as_of_ms..=now).contains(&other.as_of_ms) => {}
             _ => drop(services.insert(service, list)),
         }
     }
@@ -270,6 +273,22 @@ mod tests {
         open(path.clone()).await.note("svc", &[instance("a")]);
         written().await;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_list_of_the_future_is_replaced_after_the_clock_was_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.json");
+        let list = |id| List { as_of_ms: unix_ms() + 3_600_000, instances: vec![instance(id)] };
+        write(&path, [("svc".to_owned(), list("old")), ("same".to_owned(), list("a"))].into())
+            .unwrap();
+        let cache = open(path.clone()).await;
+        cache.note("svc", &[instance("new")]);
+        cache.note("same", &cache.get("same").unwrap().0);
+        written().await;
+        let next = open(path).await;
+        assert_eq!(next.get("svc").unwrap().0[0].id(), "new");
+        assert!(next.get("same").unwrap().1 <= SystemTime::now());
     }
 
     #[tokio::test]
