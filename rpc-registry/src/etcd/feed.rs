@@ -30,6 +30,8 @@ pub(super) struct EtcdFeed {
     state: State,
     /// What is to be told before anything else.
     broken: Option<RegistryError>,
+    /// It was behind, and has heard of no change since.
+    was_behind: bool,
 }
 
 enum State {
@@ -67,7 +69,8 @@ impl EtcdFeed {
         service: Vec<u8>,
     ) -> Result<Self, RegistryError> {
         let (list, revision) = read(&client, &keys, &service).await?;
-        Ok(Self { client, keys, service, list, revision, state: State::Read, broken: None })
+        let (state, broken) = (State::Read, None);
+        Ok(Self { client, keys, service, list, revision, state, broken, was_behind: false })
     }
 
     async fn step(&mut self) -> Result<Option<Update>, RegistryError> {
@@ -139,7 +142,11 @@ impl EtcdFeed {
             }
         };
         if message.compact_revision != 0 {
-            return Ok(News::Behind);
+            // Else it would read the list again and again, without a pause.
+            return match std::mem::replace(&mut self.was_behind, true) {
+                true => Err(self.ended("etcd forgets changes before they can be watched")),
+                false => Ok(News::Behind),
+            };
         }
         if message.canceled {
             let error = Fault::of_reason(&message.cancel_reason);
@@ -156,7 +163,7 @@ impl EtcdFeed {
         for event in message.events {
             self.list.apply(&self.keys, event);
         }
-        self.revision = revision;
+        (self.revision, self.was_behind) = (revision, false);
         Ok(News::Changed)
     }
 
@@ -175,5 +182,39 @@ impl Feed for EtcdFeed {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::super::settings::Settings;
+    use super::*;
+    use crate::RegistryUri;
+    use crate::etcd::messages::Event;
+
+    #[tokio::test]
+    async fn a_watch_that_is_always_behind_is_given_up_so_that_there_is_a_pause() {
+        let uri = RegistryUri::parse("etcd://127.0.0.1:1").unwrap();
+        let settings = Settings::from_uri(&uri).unwrap();
+        let client = Arc::new(Client::new(&settings, Handle::current()));
+        let mut feed = EtcdFeed {
+            client,
+            keys: Keys::new("/p"),
+            service: b"/p/s/".to_vec(),
+            list: List::default(),
+            revision: 1,
+            state: State::Told,
+            broken: None,
+            was_behind: false,
+        };
+        let behind = || Ok(Some(WatchResponse { compact_revision: 9, ..Default::default() }));
+        let events = vec![Event::default()];
+        assert!(matches!(feed.take(behind()), Ok(News::Behind)));
+        let change = WatchResponse { events, ..Default::default() };
+        assert!(matches!(feed.take(Ok(Some(change))), Ok(News::Changed)));
+        assert!(matches!(feed.take(behind()), Ok(News::Behind)));
+        assert!(feed.take(behind()).is_err_and(|error| error.is_unavailable()));
     }
 }
