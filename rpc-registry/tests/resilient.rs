@@ -35,6 +35,8 @@ struct State {
     /// Feeds tell one list and break.
     breaks: bool,
     follows: usize,
+    /// Sessions end at once.
+    flighty: bool,
 }
 
 struct Entry {
@@ -94,6 +96,22 @@ impl Fake {
         if self.state().away { Err(away()) } else { Ok(()) }
     }
 
+    fn announcement(
+        &self,
+        instance: Instance,
+        hears: oneshot::Receiver<RegistryError>,
+    ) -> Announcement {
+        let lost: BoxFuture<'static, RegistryError> = Box::pin(async {
+            match hears.await {
+                Ok(cause) => cause,
+                Err(_) => std::future::pending().await,
+            }
+        });
+        let (id, epoch) = (instance.id().to_owned(), instance.epoch());
+        let session = Box::new(FakeSession { fake: self.clone(), id, epoch });
+        Announcement { instance, lost, session }
+    }
+
     fn listed(&self) -> Vec<Instance> {
         self.state().entries.values().map(|entry| entry.instance.clone()).collect()
     }
@@ -117,20 +135,16 @@ impl BackEnd for Fake {
                 return Err(RegistryError::already_exists("the id is taken"));
             }
             let (lost, hears) = oneshot::channel();
+            if self.state().flighty {
+                let _ = lost.send(RegistryError::unavailable("the session has ended"));
+                return Ok(self.announcement(instance, hears));
+            }
             let id = instance.id().to_owned();
             self.act(|state| {
                 let entry = Entry { instance: instance.clone(), lost: Some(lost) };
                 state.entries.insert(id.clone(), entry);
             });
-            let lost: BoxFuture<'static, RegistryError> = Box::pin(async {
-                match hears.await {
-                    Ok(cause) => cause,
-                    Err(_) => std::future::pending().await,
-                }
-            });
-            let epoch = instance.epoch();
-            let session = Box::new(FakeSession { fake: self.clone(), id, epoch });
-            Ok(Announcement { instance, lost, session })
+            Ok(self.announcement(instance, hears))
         })
     }
 
@@ -276,6 +290,23 @@ async fn registering_again_goes_on_for_ever_with_a_new_epoch_each_time() {
         sleep(Duration::from_millis(100)).await;
     }
     assert!(back.elapsed() < Duration::from_secs(11), "{:?}", back.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_takes_everything_and_keeps_nothing_is_asked_ever_more_rarely() {
+    let (fake, registry) = registry().await;
+    let _lease = registry.register(instance("a")).await.unwrap();
+    let _watch = registry.watch("svc").await.unwrap();
+    fake.act(|state| (state.flighty, state.breaks) = (true, true));
+    fake.lose_all();
+    sleep(Duration::from_secs(600)).await;
+    let announced = fake.state().announced.len();
+    let follows = fake.state().follows;
+    assert!((60..150).contains(&announced), "registered {announced} times in ten minutes");
+    assert!((60..150).contains(&follows), "followed {follows} times in ten minutes");
+    fake.act(|state| (state.flighty, state.breaks) = (false, false));
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(ids(&registry.lookup("svc").await.unwrap()), ["a"], "and in the end it is there");
 }
 
 #[tokio::test(start_paused = true)]

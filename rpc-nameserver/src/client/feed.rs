@@ -4,86 +4,91 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rpc_registry::{BoxFuture, Feed, Instance, RegistryError, Update};
-use rpc_runtime::Streaming;
-use tokio::time::timeout;
+use rpc_runtime::{RpcError, Streaming};
+use tokio::time::{Instant, timeout};
 
 use super::reader::Reader;
-use crate::contract::{Listing, NameService, unpack};
+use super::server::RemoteServer;
+use crate::contract::{Listing, NameError, NameService, unpack};
+
+/// After a stream that ends sooner another server is asked first. After two of them in a row there is
+/// to be a pause: else those who end each stream at once would be asked without end.
+const SOON: Duration = Duration::from_secs(1);
 
 pub(super) struct NameFeed {
     reader: Arc<Reader>,
     service: String,
-    /// For the first list of a stream.
-    timeout: Duration,
-    stream: Option<Follow>,
-    /// The next list is the first of another stream, which knows nothing of what went before.
-    moved: bool,
+    stream: Option<Followed>,
+    /// The first list of the stream, until it is told.
+    first: Option<Update>,
+    /// The stream before this one has ended soon.
+    was_short: bool,
 }
 
-/// What a server tells of a service.
-struct Follow {
+struct Followed {
     stream: Streaming<Listing>,
-    /// The index of the server.
-    server: usize,
-    /// It has told a list.
-    told: bool,
+    /// The server.
+    index: usize,
+    since: Instant,
 }
 
 impl NameFeed {
-    pub(super) async fn open(
-        reader: Arc<Reader>,
-        service: &str,
-        timeout: Duration,
-    ) -> Result<Self, RegistryError> {
+    pub(super) async fn open(reader: Arc<Reader>, service: &str) -> Result<Self, RegistryError> {
         let service = service.to_owned();
-        let mut feed = Self { reader, service, timeout, stream: None, moved: false };
-        feed.stream = Some(feed.reopen().await?);
+        let mut feed = Self { reader, service, stream: None, first: None, was_short: false };
+        feed.reopen().await?;
         Ok(feed)
     }
 
-    async fn reopen(&self) -> Result<Follow, RegistryError> {
+    /// Follows at a server that tells a list.
+    async fn reopen(&mut self) -> Result<(), RegistryError> {
         let service = &self.service;
-        let (server, stream) = self
-            .reader
-            .ask(|server| async move { server.stub.follow(service.clone()).await })
-            .await?;
-        Ok(Follow { stream, server, told: false })
+        let ask = |server: Arc<RemoteServer>| async move {
+            let mut stream = server.stub.follow(service.clone()).await?;
+            let first = timeout(server.timeout, stream.next()).await;
+            let first = first.map_err(|_| RpcError::unavailable("it told no list in time"))?;
+            let first = first.unwrap_or_else(|| Err(RpcError::unavailable("it told no list")))?;
+            Ok((stream, update(first, service)?))
+        };
+        let (index, (stream, first)) = self.reader.ask(ask).await?;
+        self.stream = Some(Followed { stream, index, since: Instant::now() });
+        self.first = Some(first);
+        Ok(())
     }
 
     async fn next_update(&mut self) -> Result<Update, RegistryError> {
         loop {
-            if self.stream.is_none() {
-                self.stream = Some(self.reopen().await?);
+            if let Some(first) = self.first.take() {
+                return Ok(first);
             }
-            let Some(follow) = &mut self.stream else { continue };
-            let next = match follow.told {
-                true => Ok(follow.stream.next().await),
-                false => timeout(self.timeout, follow.stream.next()).await,
+            let Some(followed) = &mut self.stream else {
+                self.reopen().await?;
+                // Another stream knows nothing of what went before.
+                self.first.iter_mut().for_each(|first| first.after_fault = true);
+                continue;
             };
-            let why = match next {
-                Ok(Some(Ok(listing))) => {
-                    follow.told = true;
-                    let after_fault = std::mem::take(&mut self.moved);
-                    let instances = instances(&listing)?;
-                    return Ok(Update { instances, departed: listing.departed, after_fault });
+            let told = match followed.stream.next().await {
+                Some(told) => told.map_err(NameError::from),
+                None => Err(RpcError::unavailable("it is stopping").into()),
+            };
+            let why = match told.and_then(|listing| update(listing, &self.service)) {
+                Ok(update) => return Ok(update),
+                Err(error) => self.reader.explain(followed.index, error),
+            };
+            let (index, is_soon) = (followed.index, followed.since.elapsed() < SOON);
+            self.stream = None;
+            if is_soon {
+                self.reader.move_on_from(index);
+                if self.was_short {
+                    return Err(why);
                 }
-                Ok(Some(Err(error))) => error.to_string(),
-                Ok(None) => "it is stopping".to_owned(),
-                Err(_) => format!("it has told no list within {:?}", self.timeout),
-            };
-            if !follow.told {
-                // Asked again at once, it might do the same, and so on.
-                self.reader.leave(follow.server);
-                return Err(self.reader.unavailable(&why));
             }
+            self.was_short = is_soon;
             tracing::info!(
                 service = self.service,
-                server = self.reader.name(follow.server),
-                why,
+                %why,
                 "a name server can't be followed any more; asking another"
             );
-            self.stream = None;
-            self.moved = true;
         }
     }
 }
@@ -94,83 +99,22 @@ impl Feed for NameFeed {
     }
 }
 
-pub(super) fn instances(listing: &Listing) -> Result<Vec<Instance>, RegistryError> {
-    unpack(&listing.instances).map_err(|error| {
-        RegistryError::unsupported_format(format!("a name server's list can't be read: {error:?}"))
-    })
+fn update(listing: Listing, service: &str) -> Result<Update, NameError> {
+    let instances = instances(&listing, service)?;
+    Ok(Update { instances, departed: listing.departed, after_fault: false })
 }
 
-#[cfg(test)]
-mod tests {
-    use rpc_runtime::{Blob, Result as RpcResult, Server};
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::client::server::RemoteServer;
-    use crate::contract::{NameError, NameServiceServer, Refusal};
-    use crate::{NameServer, NameServersSettings};
-
-    /// Its streams end, or stay open, without a list.
-    struct Useless {
-        ends: bool,
+/// The instances of a list, of this service. Whoever listens at an address may have told it.
+pub(super) fn instances(listing: &Listing, service: &str) -> Result<Vec<Instance>, NameError> {
+    let mut instances: Vec<Instance> = unpack(&listing.instances).map_err(|error| {
+        // Another server's list may be readable.
+        RpcError::internal(format!("its list can't be read: {error:?}"))
+    })?;
+    let told = instances.len();
+    instances.retain(|it| it.service() == service && it.validate().is_ok());
+    let refused = told.saturating_sub(instances.len());
+    if refused > 0 {
+        tracing::warn!(service, refused, "a name server lists what is no instance of the service");
     }
-
-    impl NameService for Useless {
-        async fn attend(&self, _: u64, _: u64) -> Result<Streaming<()>, NameError> {
-            Err(NameError::NoSession)
-        }
-
-        async fn renew(&self, _: u64, _: u64) -> RpcResult<bool> {
-            Ok(false)
-        }
-
-        async fn report(&self, _: u64, _: u64, _: Blob) -> Result<Vec<Refusal>, NameError> {
-            Err(NameError::NoSession)
-        }
-
-        async fn lookup(&self, _: String) -> Result<Listing, NameError> {
-            Err(NameError::NoSession)
-        }
-
-        async fn follow(&self, _: String) -> Result<Streaming<Listing>, NameError> {
-            Ok(match self.ends {
-                true => Streaming::from_stream(futures::stream::empty()),
-                false => Streaming::from_stream(futures::stream::pending()),
-            })
-        }
-
-        async fn services(&self) -> Result<Vec<String>, NameError> {
-            Ok(Vec::new())
-        }
-
-        async fn remove(&self, _: String, _: String) -> Result<bool, NameError> {
-            Ok(false)
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_tells_no_list_is_left_for_another_and_not_asked_again_at_once() {
-        for (ends, uri) in [(true, "memory:feed-ends"), (false, "memory:feed-silent")] {
-            let useless = NameServiceServer::new(Useless { ends });
-            let _useless = Server::builder().provide(useless).bind(uri).await.unwrap();
-            let good = format!("{uri}-not");
-            let builder = NameServer::builder().grace(Duration::ZERO);
-            let _good = builder.bind(&good).await.unwrap();
-            let settings = NameServersSettings::new([uri, &good]);
-            let mut servers = Vec::new();
-            for uri in &settings.servers {
-                servers.push(Arc::new(RemoteServer::new(uri, &settings).await.unwrap()));
-            }
-            let reader = Arc::new(Reader::new("nameserver:", servers));
-            // Whichever server it begins with, it comes to the other.
-            reader.leave(1);
-            let begun = Instant::now();
-            let open = || NameFeed::open(Arc::clone(&reader), "svc", settings.timeout);
-            let first = timeout(Duration::from_secs(60), open().await.unwrap().next()).await;
-            let error = first.expect("it waits or asks for ever").unwrap_err();
-            assert!(error.is_unavailable(), "{error}");
-            assert!(begun.elapsed() <= 2 * settings.timeout);
-            assert!(open().await.unwrap().next().await.unwrap().instances.is_empty());
-        }
-    }
+    Ok(instances)
 }

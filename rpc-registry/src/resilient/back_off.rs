@@ -12,6 +12,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct BackOff {
     attempts: u32,
+    last: Duration,
 }
 
 impl BackOff {
@@ -19,7 +20,17 @@ impl BackOff {
         let doubled = FIRST.saturating_mul(1 << self.attempts.min(7)).min(LONGEST);
         self.attempts = self.attempts.saturating_add(1);
         let share = u32::try_from(random_bits() % 512).unwrap_or_default();
-        doubled * (512 + share) / 1024
+        self.last = doubled * (512 + share) / 1024;
+        self.last
+    }
+
+    /// What came of the last attempt has lasted for so long. No longer than the pause before it: then
+    /// it counts as a failed one, so that a registry that takes everything and keeps nothing is
+    /// asked ever more rarely.
+    pub(super) fn lasted(&mut self, time: Duration) {
+        if time > self.last {
+            *self = Self::default();
+        }
     }
 }
 
@@ -33,5 +44,18 @@ mod tests {
         let pauses: Vec<_> = (0..100).map(|_| back_off.next()).collect();
         assert!(pauses.iter().all(|pause| *pause >= FIRST / 2 && *pause <= LONGEST));
         assert!(pauses[99] >= LONGEST / 2 && pauses[0] <= FIRST);
+    }
+
+    #[test]
+    fn only_what_lasts_longer_than_the_pause_before_it_makes_the_next_one_short() {
+        let mut back_off = BackOff::default();
+        let mut last = Duration::ZERO;
+        for _ in 0..20 {
+            back_off.lasted(last);
+            last = back_off.next();
+        }
+        assert!(last >= LONGEST / 2);
+        back_off.lasted(LONGEST + FIRST);
+        assert!(back_off.next() <= FIRST);
     }
 }

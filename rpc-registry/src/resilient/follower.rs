@@ -1,7 +1,7 @@
 //! Following a service for all its watches, again whenever that broke.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -11,9 +11,6 @@ use super::roster::Roster;
 use super::{Shared, is_away};
 use crate::back_end::{BackEnd, Feed, Update};
 use crate::{Instance, RegistryError, Snapshot, Source, Watch, WatchSender};
-
-/// Whoever was followed for so long is followed again without a long pause.
-const LASTING: Duration = Duration::from_secs(10);
 
 /// One for each service that is watched, kept by its task.
 pub(super) struct Follower {
@@ -135,10 +132,7 @@ impl<B: BackEnd> Follow<B> {
                 Some(Ok(update)) => self.heard(&follower, update),
                 Some(Err(error)) => {
                     self.feed = None;
-                    // One that tells a list and breaks at once is no better than none.
-                    if since.elapsed() > LASTING {
-                        back_off = BackOff::default();
-                    }
+                    back_off.lasted(since.elapsed());
                     if !self.missed(&follower, error) {
                         return;
                     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::Shared;
 use super::back_off::BackOff;
@@ -68,15 +69,18 @@ impl<B: BackEnd> Keeper<B> {
     async fn keep(self, instance: Instance, mut lost: BoxFuture<'static, RegistryError>) {
         let (service, id) = (instance.service().to_owned(), instance.id().to_owned());
         let mut epoch = instance.epoch();
+        let mut back_off = BackOff::default();
         loop {
+            let held = Instant::now();
             let cause = lost.await;
+            back_off.lasted(held.elapsed());
             // What is left of it has an older epoch than what comes next.
             if self.place.put(Held::Nothing).is_err() {
                 return;
             }
             tracing::warn!(service, id, %cause, "a registration is lost; registering again");
             self.states.send_replace(LeaseState::Lost { cause });
-            let made = self.again(&instance, &mut epoch).await;
+            let made = self.again(&instance, &mut epoch, &mut back_off).await;
             tracing::info!(service, id, epoch, "registered again");
             if let Err(Held::Session(mut unwanted)) = self.place.put(Held::Session(made.session)) {
                 unwanted.abandon();
@@ -90,8 +94,12 @@ impl<B: BackEnd> Keeper<B> {
     /// Registers again. Each attempt has an epoch of its own: one of which no answer came may have
     /// left an entry. But where somebody else has the id meanwhile it stays theirs: an epoch that
     /// grew with each attempt would soon be newer than theirs.
-    async fn again(&self, instance: &Instance, epoch: &mut u64) -> Announcement {
-        let mut back_off = BackOff::default();
+    async fn again(
+        &self,
+        instance: &Instance,
+        epoch: &mut u64,
+        back_off: &mut BackOff,
+    ) -> Announcement {
         loop {
             tokio::time::sleep(back_off.next()).await;
             let attempt = epoch.saturating_add(1);

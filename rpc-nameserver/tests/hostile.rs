@@ -1,0 +1,135 @@
+//! A name server that means ill, beside one that does not.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "all of this is test code")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{ids, instance, registry, server, until_seen, within};
+use rpc_nameserver::{Listing, NameError, NameService, NameServiceServer, Refusal, pack};
+use rpc_registry::{Instance, Registry};
+use rpc_runtime::{Blob, RpcError, Server, Streaming};
+use tokio::time::sleep;
+
+/// What it does to those who ask.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    EndsAtOnce,
+    TellsOnceAndEnds,
+    SaysNothing,
+    TellsNonsense,
+    ListsOthers,
+}
+
+#[derive(Clone)]
+struct Hostile {
+    manner: Manner,
+    follows: Arc<AtomicUsize>,
+}
+
+impl Hostile {
+    async fn bind(uri: &str, manner: Manner) -> (Server, Self) {
+        let hostile = Self { manner, follows: Arc::default() };
+        let provided = NameServiceServer::new(hostile.clone());
+        (Server::builder().provide(provided).bind(uri).await.unwrap(), hostile)
+    }
+
+    fn listing(&self) -> Listing {
+        let other = Instance::new("other", "tcp://127.0.0.1:1").with_id("c");
+        let no_uri = Instance::new("svc", "no\nuri").with_id("b");
+        let instances = match self.manner {
+            Manner::TellsNonsense => Blob::from(vec![0xdd, 0xff, 0xff, 0xff, 0xff]),
+            _ => pack(&[instance("a"), no_uri, other]).unwrap(),
+        };
+        Listing { instances, departed: Vec::new() }
+    }
+}
+
+impl NameService for Hostile {
+    async fn attend(&self, _: u64, _: u64) -> Result<Streaming<()>, NameError> {
+        Ok(Streaming::from_items([]))
+    }
+
+    async fn renew(&self, _: u64, _: u64) -> rpc_runtime::Result<bool> {
+        Ok(false)
+    }
+
+    async fn report(&self, _: u64, _: u64, _: Blob) -> Result<Vec<Refusal>, NameError> {
+        Ok(Vec::new())
+    }
+
+    async fn lookup(&self, _: String) -> Result<Listing, NameError> {
+        Ok(self.listing())
+    }
+
+    async fn follow(&self, _: String) -> Result<Streaming<Listing>, NameError> {
+        self.follows.fetch_add(1, Ordering::Relaxed);
+        Ok(match self.manner {
+            Manner::EndsAtOnce => Streaming::from_items([]),
+            Manner::SaysNothing => Streaming::from_stream(futures::stream::pending()),
+            _ => Streaming::from_items([self.listing()]),
+        })
+    }
+
+    async fn services(&self) -> Result<Vec<String>, NameError> {
+        Err(RpcError::internal("no").into())
+    }
+
+    async fn remove(&self, _: String, _: String) -> Result<bool, NameError> {
+        Ok(false)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_is_not_held_up_by_a_server_that_tells_no_list() {
+    for (n, manner) in
+        [Manner::EndsAtOnce, Manner::SaysNothing, Manner::TellsNonsense].into_iter().enumerate()
+    {
+        let (bad, good) = (format!("memory:no-list-{n}"), format!("memory:lists-{n}"));
+        let (_bad, _) = Hostile::bind(&bad, manner).await;
+        let _good = server(&good).await;
+        let provider = registry(&[&good]).await;
+        let _lease = provider.register(instance("a")).await.unwrap();
+        // Which of the servers is asked first is left to chance.
+        for _ in 0..8 {
+            let consumer = registry(&[&bad, &good]).await;
+            let mut watch = within(consumer.watch("svc")).await.unwrap();
+            until_seen(&mut watch, |it| ids(it) == ["a"]).await;
+        }
+        let alone = registry(&[&bad]).await;
+        let error = within(alone.watch("svc")).await.unwrap_err();
+        assert!(error.is_unavailable() || error.is_timeout(), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_asks_another_server_if_a_list_cannot_be_read() {
+    let (_bad, _) = Hostile::bind("memory:unreadable", Manner::TellsNonsense).await;
+    let _good = server("memory:readable").await;
+    for _ in 0..8 {
+        let consumer = registry(&["memory:unreadable", "memory:readable"]).await;
+        assert!(consumer.lookup("svc").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_each_stream_after_a_list_is_asked_ever_more_rarely() {
+    let (_bad, hostile) = Hostile::bind("memory:ends", Manner::TellsOnceAndEnds).await;
+    let consumer = registry(&["memory:ends"]).await;
+    let watch = consumer.watch("svc").await.unwrap();
+    sleep(Duration::from_secs(600)).await;
+    let follows = hostile.follows.load(Ordering::Relaxed);
+    assert!((10..300).contains(&follows), "{follows} times in ten minutes");
+    drop(watch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_of_other_services_and_those_that_are_none_are_left_out() {
+    let (_bad, _) = Hostile::bind("memory:others", Manner::ListsOthers).await;
+    let consumer = registry(&["memory:others"]).await;
+    assert_eq!(ids(&consumer.lookup("svc").await.unwrap()), ["a"]);
+    let mut watch = consumer.watch("svc").await.unwrap();
+    assert_eq!(ids(&watch.changed().await.unwrap()), ["a"]);
+}
