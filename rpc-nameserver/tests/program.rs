@@ -61,7 +61,7 @@ async fn signal(child: &Child, signal: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_holds_nobody_up_and_is_told_all_when_it_goes_on() {
     let ((a, at_a), (_b, at_b)) = (serve().await, serve().await);
-    let timeout = Duration::from_millis(500);
+    let timeout = Duration::from_millis(1_500);
     let both = async || {
         let settings = NameServersSettings::new([&at_a, &at_b]).with_timeout(timeout);
         registry_with(settings).await

@@ -78,7 +78,7 @@ impl NameFeed {
             let (index, is_soon) = (followed.index, followed.since.elapsed() < SOON);
             self.stream = None;
             if is_soon {
-                self.reader.move_on_from(index);
+                self.reader.leave(index);
                 if self.was_short {
                     return Err(why);
                 }
@@ -86,6 +86,7 @@ impl NameFeed {
             self.was_short = is_soon;
             tracing::info!(
                 service = self.service,
+                server = self.reader.name(index),
                 %why,
                 "a name server can't be followed any more; asking another"
             );

@@ -157,10 +157,9 @@ impl BackEnd for NameServers {
     fn list<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
         Box::pin(async move {
             let ask = |server: Arc<RemoteServer>| async move {
-                server.stub.lookup(service.to_owned()).await
+                instances(&server.stub.lookup(service.to_owned()).await?, service)
             };
-            let (_, listing) = self.reader.ask(ask).await?;
-            instances(&listing).map_err(|error| error.with_registry(&self.settings.uri))
+            Ok(self.reader.ask(ask).await?.1)
         })
     }
 
@@ -169,8 +168,7 @@ impl BackEnd for NameServers {
         service: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Feed>, RegistryError>> {
         Box::pin(async move {
-            let feed =
-                NameFeed::open(Arc::clone(&self.reader), service, self.settings.timeout).await?;
+            let feed = NameFeed::open(Arc::clone(&self.reader), service).await?;
             Ok(Box::new(feed) as _)
         })
     }

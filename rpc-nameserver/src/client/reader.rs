@@ -67,9 +67,13 @@ impl Reader {
         let _ = self.current.compare_exchange(index, next, order, order);
     }
 
-    pub(super) fn unavailable(&self, why: &str) -> RegistryError {
-        RegistryError::unavailable(format!("a name server can't be followed: {why}"))
-            .with_registry(&self.uri)
+    /// What an error of this server's means.
+    pub(super) fn explain(&self, index: usize, error: NameError) -> RegistryError {
+        let explained = match self.servers.get(index) {
+            Some(server) => server.explain(error),
+            None => RegistryError::unavailable(format!("a name server failed: {error:?}")),
+        };
+        explained.with_registry(&self.uri)
     }
 }
 

@@ -16,6 +16,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct RemoteServer {
     pub(super) uri: String,
     pub(super) stub: NameServiceClient,
+    /// For the answer of a call, and the first item of a stream.
+    pub(super) timeout: Duration,
 }
 
 impl RemoteServer {
@@ -37,7 +39,8 @@ impl RemoteServer {
                     .with_registry(&settings.uri)
                     .with_source(error)
             })?;
-        Ok(Self { uri: uri.to_owned(), stub: NameServiceClient::new(client) })
+        let stub = NameServiceClient::new(client);
+        Ok(Self { uri: uri.to_owned(), stub, timeout: settings.timeout })
     }
 
     /// What `error` means for who asked this server. The registry's URI is still to be added.
