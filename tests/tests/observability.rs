@@ -3,6 +3,7 @@
 //! Recorders and subscribers are those of one thread, and so is each test's runtime.
 #![allow(missing_docs)]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -34,6 +35,11 @@ mod other {
     }
 }
 
+thread_local! {
+    /// Calls of `waits` that the provider has begun. A test's runtime is that of its thread.
+    static WAITS: Cell<usize> = const { Cell::new(0) };
+}
+
 struct Provider;
 
 impl Watched for Provider {
@@ -46,8 +52,8 @@ impl Watched for Provider {
         Ok(())
     }
     async fn waits(&self) -> Result<()> {
-        tokio::time::sleep(Duration::from_secs(3_600)).await;
-        Ok(())
+        WAITS.set(WAITS.get() + 1);
+        std::future::pending().await
     }
     async fn fails(&self) -> Result<()> {
         Err(RpcError::internal("secret"))
@@ -73,13 +79,24 @@ async fn all_kinds_of_calls(server: Server, client: Client) {
     assert!(watched.fails().await.is_err());
     assert!(watched.panics().await.unwrap_err().is_internal());
     watched.note("private".into()).await.unwrap();
-    let late = watched.with_timeout(Duration::from_millis(1)).waits().await;
-    assert!(late.unwrap_err().is_timeout());
-    let dropped = tokio::time::timeout(Duration::from_millis(1), watched.waits()).await;
-    assert!(dropped.is_err());
+    // Each has reached the provider before it ends.
+    let begun = WAITS.get();
+    let patience = Duration::from_secs(5);
+    let patient = watched.with_timeout(patience);
+    let reached = async {
+        until("the call that will be late", || WAITS.get() == begun + 1).await;
+        tokio::time::pause();
+        tokio::time::advance(patience).await;
+        tokio::time::resume();
+    };
+    assert!(tokio::join!(patient.waits(), reached).0.unwrap_err().is_timeout());
+    tokio::select! {
+        _ = watched.waits() => panic!("nothing answers it"),
+        () = until("the call that is dropped", || WAITS.get() == begun + 2) => {}
+    }
     let unknown = other::WatchedClient::new(AsRef::<Client>::as_ref(&watched).clone());
     assert!(other::Watched::unknown(&unknown).await.unwrap_err().is_not_found());
-    drop((watched, unknown));
+    drop((watched, patient, unknown));
     soon("the server's end", server.shutdown()).await.unwrap();
 }
 
@@ -267,7 +284,7 @@ fn no_call_and_no_connection_stays_in_a_gauge_after_its_end() {
         let watched = WatchedClient::new(client.clone());
         // A snapshot would set the gauges back, so there is one, at the end.
         let waiting = tokio::spawn(async move { watched.waits().await });
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        until("the call to be aborted", || WAITS.get() == 1).await;
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
         all_kinds_of_calls(server, client).await;

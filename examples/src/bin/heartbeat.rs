@@ -53,7 +53,8 @@ async fn main() -> anyhow::Result<()> {
     say("consumer", hello.hello("world".into()).await?);
 
     say("you", "now nobody has anything to say; heartbeats go to and fro");
-    sleep(4 * INTERVAL).await;
+    // Between two heartbeats, so that no ping is on its way when the state is shown.
+    sleep(INTERVAL * 7 / 2).await;
     let channel = client.channels().pop().context("the connection is gone")?;
     show(&channel);
 
@@ -69,7 +70,7 @@ async fn main() -> anyhow::Result<()> {
     say("you", "now the proxy works again for new connections, and the consumer calls");
     cut.send(false)?;
     say("consumer", timeout(5 * INTERVAL, hello.hello("again".into())).await??);
-    sleep(3 * INTERVAL).await;
+    sleep(INTERVAL * 5 / 2).await;
     show(&client.channels().pop().context("the new connection is gone")?);
 
     client.close().await;
