@@ -8,9 +8,13 @@
 )]
 
 pub mod bystander;
+pub mod complexity;
+pub mod pace;
 pub mod probe;
 #[cfg(unix)]
 pub mod process;
 pub mod random;
+#[cfg(target_os = "linux")]
+pub mod victim;
 pub mod waiting;
 pub mod wire;

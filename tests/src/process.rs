@@ -50,6 +50,11 @@ impl Process {
         Self { child, output }
     }
 
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until the child [says](SAYS) something, and returns that.
     pub fn says(&mut self) -> String {
         let mut line = String::new();

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rpc_runtime::RpcError;
 use rpc_runtime::protocol::{Flags, HEADER_LEN, Header, Hello, Kind};
@@ -107,6 +108,39 @@ impl RawPeer {
     /// Sends what still goes out; the other end may have closed.
     pub async fn try_send(&mut self, bytes: &[u8]) {
         let _ = soon("sending", self.stream.write_all(bytes)).await;
+    }
+
+    /// Sends these bytes over and over for a time, or until the other end closes, and drops what
+    /// comes meanwhile. Returns how many bytes it sent.
+    pub async fn flood(&mut self, bytes: &[u8], time: Duration) -> u64 {
+        let (mut from, mut to) = self.stream.split();
+        let mut sent = 0;
+        let send = async {
+            while let Ok(n @ 1..) = to.write(bytes.get(sent % bytes.len()..).unwrap()).await {
+                sent += n;
+            }
+        };
+        let drop_all = async {
+            let mut dropped = vec![0; 64 << 10];
+            while matches!(from.read(&mut dropped).await, Ok(n) if n > 0) {}
+        };
+        let both = async { tokio::join!(send, drop_all) };
+        let _ = tokio::time::timeout(time, both).await;
+        u64::try_from(sent).unwrap()
+    }
+
+    /// The same without reading anything.
+    pub async fn flood_unread(&mut self, bytes: &[u8], time: Duration) -> u64 {
+        let mut sent = 0;
+        let send = async {
+            while let Ok(n @ 1..) =
+                self.stream.write(bytes.get(sent % bytes.len()..).unwrap()).await
+            {
+                sent += n;
+            }
+        };
+        let _ = tokio::time::timeout(time, send).await;
+        u64::try_from(sent).unwrap()
     }
 
     /// The next frame of any kind; `None` at the end of the connection.
