@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::RegistryError;
 use crate::uri::split_scheme;
@@ -31,9 +33,14 @@ const MAX_METADATA_VALUE: usize = 4096;
 ///
 /// The serialized form is a map by field name. Fields that a reader does not know are ignored,
 /// and all but `service`, `id` and `uri` may be missing, so old and new versions read each other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Instance {
+///
+/// Clones share their fields, so a list of them is cheap to copy and to compare.
+#[derive(Clone, PartialEq)]
+pub struct Instance(Arc<Fields>);
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "Instance")]
+struct Fields {
     // In this order, so that a person who reads a registry file sees the important part first.
     service: String,
     id: String,
@@ -68,7 +75,7 @@ impl Instance {
     /// Nothing is checked here; [`Registry::register`](crate::Registry::register) does.
     pub fn new(service: impl Into<String>, uri: impl Into<String>) -> Self {
         let started_ms = unix_ms();
-        Self {
+        Self(Arc::new(Fields {
             service: service.into(),
             id: new_id(started_ms),
             uri: uri.into(),
@@ -79,108 +86,113 @@ impl Instance {
             metadata: BTreeMap::new(),
             started_ms,
             epoch: 0,
-        }
+        }))
+    }
+
+    /// The fields, those of this instance alone.
+    fn fields(&mut self) -> &mut Fields {
+        Arc::make_mut(&mut self.0)
     }
 
     /// Sets the id, unique among the living instances of the service. Default: made of time,
     /// process id and 64 random bits, safe in a URL and as a file name.
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
-        self.id = id.into();
+        self.fields().id = id.into();
         self
     }
 
     /// Sets the version of the contract. Default: `1.0.0`.
     pub fn with_version(mut self, version: impl Into<String>) -> Self {
-        self.version = version.into();
+        self.fields().version = version.into();
         self
     }
 
     /// Sets the group, which separates implementations of one contract. Default: empty, no group.
     pub fn with_group(mut self, group: impl Into<String>) -> Self {
-        self.group = group.into();
+        self.fields().group = group.into();
         self
     }
 
     /// Sets the share of calls relative to the other instances. Default: 100; 0 gets none.
     pub fn with_weight(mut self, weight: u32) -> Self {
-        self.weight = weight;
+        self.fields().weight = weight;
         self
     }
 
     /// Sets the place, such as a rack or an availability zone. Default: none.
     pub fn with_zone(mut self, zone: impl Into<String>) -> Self {
-        self.zone = Some(zone.into());
+        self.fields().zone = Some(zone.into());
         self
     }
 
     /// Adds one pair of metadata, replacing the value of the same key. Default: no metadata.
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.metadata.insert(key.into(), value.into());
+        self.fields().metadata.insert(key.into(), value.into());
         self
     }
 
     /// Sets the start time in milliseconds since the Unix epoch. Default: when
     /// [`new`](Self::new) was called. Consumers warm up by it.
     pub fn with_started_ms(mut self, started_ms: u64) -> Self {
-        self.started_ms = started_ms;
+        self.fields().started_ms = started_ms;
         self
     }
 
     /// Sets the epoch, which grows with each registration of the same id. Default: 0; a back end
     /// raises it above that of the dead registration it replaces.
     pub fn with_epoch(mut self, epoch: u64) -> Self {
-        self.epoch = epoch;
+        self.fields().epoch = epoch;
         self
     }
 
     /// The name of the service.
     pub fn service(&self) -> &str {
-        &self.service
+        &self.0.service
     }
 
     /// The id, unique among the living instances of the service.
     pub fn id(&self) -> &str {
-        &self.id
+        &self.0.id
     }
 
     /// Where it listens, such as `tcp://127.0.0.1:9000`.
     pub fn uri(&self) -> &str {
-        &self.uri
+        &self.0.uri
     }
 
     /// The version of the contract.
     pub fn version(&self) -> &str {
-        &self.version
+        &self.0.version
     }
 
     /// The group; empty for none.
     pub fn group(&self) -> &str {
-        &self.group
+        &self.0.group
     }
 
     /// The share of calls relative to the other instances.
     pub fn weight(&self) -> u32 {
-        self.weight
+        self.0.weight
     }
 
     /// The place, if one was given.
     pub fn zone(&self) -> Option<&str> {
-        self.zone.as_deref()
+        self.0.zone.as_deref()
     }
 
     /// All metadata, ordered by key.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
+        &self.0.metadata
     }
 
     /// When the provider started, in milliseconds since the Unix epoch; 0 if not known.
     pub fn started_ms(&self) -> u64 {
-        self.started_ms
+        self.0.started_ms
     }
 
     /// Grows with each registration of the same id.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.0.epoch
     }
 
     /// Checks what every back end relies on:
@@ -195,19 +207,19 @@ impl Instance {
     ///
     /// `is_invalid_instance`, naming the field, the rule and the value.
     pub fn validate(&self) -> Result<(), RegistryError> {
-        check_service(&self.service)?;
-        check_name("id", &self.id)?;
-        check_uri(&self.uri)?;
-        check_name("version", &self.version)?;
-        check_text("group", &self.group)?;
+        check_service(&self.0.service)?;
+        check_name("id", &self.0.id)?;
+        check_uri(&self.0.uri)?;
+        check_name("version", &self.0.version)?;
+        check_text("group", &self.0.group)?;
         check_text("zone", self.zone().unwrap_or_default())?;
-        if self.metadata.len() > MAX_METADATA {
+        if self.0.metadata.len() > MAX_METADATA {
             return Err(invalid(format!(
                 "{} metadata pairs, at most {MAX_METADATA} are allowed",
-                self.metadata.len()
+                self.0.metadata.len()
             )));
         }
-        for (key, value) in &self.metadata {
+        for (key, value) in &self.0.metadata {
             check_name("metadata key", key)?;
             if value.len() > MAX_METADATA_VALUE {
                 return Err(invalid(format!(
@@ -218,6 +230,37 @@ impl Instance {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fields { service, id, uri, version, group, weight, zone, metadata, started_ms, epoch } =
+            &*self.0;
+        f.debug_struct("Instance")
+            .field("service", service)
+            .field("id", id)
+            .field("uri", uri)
+            .field("version", version)
+            .field("group", group)
+            .field("weight", weight)
+            .field("zone", zone)
+            .field("metadata", metadata)
+            .field("started_ms", started_ms)
+            .field("epoch", epoch)
+            .finish()
+    }
+}
+
+impl Serialize for Instance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Instance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Fields::deserialize(deserializer).map(|fields| Self(Arc::new(fields)))
     }
 }
 

@@ -62,6 +62,7 @@ pub(crate) async fn connect(uri: &RegistryUri) -> Result<Resilient<FileBackEnd>,
         "ttl_ms",
         "protect_percent",
         "protect_ms",
+        "protect_max",
     ])?;
     let milliseconds =
         |name, default, range| uri.number(name, default, range).map(Duration::from_millis);

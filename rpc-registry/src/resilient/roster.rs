@@ -19,13 +19,20 @@ const TOGETHER: Duration = Duration::from_secs(10);
 pub(super) struct Roster {
     protection: Protection,
     /// What the registry says, by id.
-    listed: BTreeMap<String, Instance>,
+    listed: BTreeMap<String, Listed>,
     /// What it does not say any more and is not believed to be gone, and until when.
-    kept: BTreeMap<String, (Instance, Instant)>,
+    kept: BTreeMap<String, (Listed, Instant)>,
     /// Lapses of late that were believed.
-    lapsed: VecDeque<(Instant, Instance)>,
+    lapsed: VecDeque<(Instant, Listed)>,
     /// The next list is the first after a fault.
     faulted: bool,
+}
+
+#[derive(Clone)]
+struct Listed {
+    instance: Instance,
+    /// When the registry first said it; `None` if it was known before the registry could be asked.
+    since: Option<Instant>,
 }
 
 impl Roster {
@@ -35,7 +42,8 @@ impl Roster {
 
     /// What was known before the registry could be asked.
     pub(super) fn remember(&mut self, instances: impl IntoIterator<Item = Instance>) {
-        self.listed = by_id(instances);
+        let known = instances.into_iter().map(|instance| Listed { instance, since: None });
+        self.listed = known.map(|it| (it.instance.id().to_owned(), it)).collect();
     }
 
     /// The registry is away, so what it says next may be incomplete.
@@ -47,12 +55,13 @@ impl Roster {
     pub(super) fn take(&mut self, update: Update, now: Instant) -> usize {
         let faulted = std::mem::take(&mut self.faulted) || update.after_fault;
         self.release(now);
-        let before = std::mem::replace(&mut self.listed, by_id(update.instances));
+        let before = std::mem::take(&mut self.listed);
+        self.listed = self.listed_since(update.instances, &before, now);
         let departed: BTreeSet<_> = update.departed.into_iter().collect();
         let has_left = |id: &String| departed.contains(id);
         self.kept.retain(|id, _| !has_left(id) && !self.listed.contains_key(id));
-        self.lapsed.retain(|(when, instance)| {
-            let id = instance.id().to_owned();
+        self.lapsed.retain(|(when, lapsed)| {
+            let id = lapsed.instance.id().to_owned();
             *when + TOGETHER > now && !has_left(&id) && !self.listed.contains_key(&id)
         });
         // Those who left in order are no part of what should be there.
@@ -60,7 +69,7 @@ impl Roster {
         let known = expected.len() + self.kept.len() + self.lapsed.len();
         let missing = expected.into_iter().filter(|(id, _)| !self.listed.contains_key(id));
         let lapsed_before = self.lapsed.len();
-        self.lapsed.extend(missing.map(|(_, instance)| (now, instance)));
+        self.lapsed.extend(missing.map(|(_, listed)| (now, listed)));
         let any_missing = self.lapsed.len() > lapsed_before;
         let gone = self.lapsed.len() + self.kept.len();
         let many = self.protection.is_much(gone, known);
@@ -71,9 +80,40 @@ impl Roster {
         if !any_missing {
             return 0;
         }
-        let newly = self.lapsed.len();
-        let kept = self.lapsed.drain(..).map(|(_, i)| (i.id().to_owned(), (i, until)));
-        self.kept.extend(kept);
+        self.keep(until)
+    }
+
+    /// The list, with when each of its instances was first in one.
+    fn listed_since(
+        &self,
+        instances: Vec<Instance>,
+        before: &BTreeMap<String, Listed>,
+        now: Instant,
+    ) -> BTreeMap<String, Listed> {
+        // Those that lapsed and are back are as old as they were.
+        let lapsed: BTreeMap<_, _> =
+            self.lapsed.iter().map(|(_, listed)| (listed.instance.id(), listed.since)).collect();
+        let since = |id: &str| {
+            let listed = before.get(id).or_else(|| self.kept.get(id).map(|(listed, _)| listed));
+            listed.map(|listed| listed.since).or_else(|| lapsed.get(id).copied())
+        };
+        let listed = instances.into_iter().map(|instance| {
+            let since = since(instance.id()).unwrap_or(Some(now));
+            (instance.id().to_owned(), Listed { instance, since })
+        });
+        listed.collect()
+    }
+
+    /// Keeps those that lapsed of late, as far as there is room: those that were listed for longest.
+    /// Says how many.
+    fn keep(&mut self, until: Instant) -> usize {
+        let room = self.protection.max_kept.saturating_sub(self.kept.len());
+        let mut lapsed: Vec<_> = self.lapsed.drain(..).map(|(_, listed)| listed).collect();
+        // Stable, so that among those of one age the order of ids decides.
+        lapsed.sort_by_key(|listed| listed.since);
+        lapsed.truncate(room);
+        let newly = lapsed.len();
+        self.kept.extend(lapsed.into_iter().map(|it| (it.instance.id().to_owned(), (it, until))));
         newly
     }
 
@@ -91,17 +131,17 @@ impl Roster {
 
     /// All that is believed to be there.
     pub(super) fn snapshot(&self) -> Snapshot {
-        self.beside(self.listed.values().cloned())
+        self.beside(self.listed.values().map(|listed| listed.instance.clone()))
     }
 
     /// A list of the registry's, with those beside it that are kept.
     pub(super) fn beside(&self, listed: impl IntoIterator<Item = Instance>) -> Snapshot {
         let mut all = by_id(listed);
         let mut kept = Vec::new();
-        for (id, (instance, _)) in &self.kept {
+        for (id, (listed, _)) in &self.kept {
             all.entry(id.clone()).or_insert_with(|| {
                 kept.push(id.clone());
-                instance.clone()
+                listed.instance.clone()
             });
         }
         let snapshot = Snapshot::of(all.into_values().collect());
@@ -241,6 +281,23 @@ mod tests {
         roster.fault();
         assert_eq!(roster.take(list(&[]), now), 0);
         assert!(ids(&roster).is_empty());
+    }
+
+    #[test]
+    fn a_mass_that_comes_and_vanishes_is_not_kept_instead_of_those_that_were_there_before() {
+        let now = Instant::now();
+        let mut roster = Roster::new(Protection::default().with_max_kept(4));
+        roster.take(list(&["x", "y", "z"]), now);
+        let fakes: Vec<_> = (0..100).map(|n| format!("fake-{n:03}")).collect();
+        let mut all: Vec<_> = fakes.iter().map(String::as_str).collect();
+        all.extend(["x", "y", "z"]);
+        roster.take(list(&all), now + Duration::from_secs(60));
+        assert_eq!(roster.take(list(&[]), now + Duration::from_secs(120)), 4);
+        assert_eq!(ids(&roster), ["fake-000", "x", "y", "z"]);
+        // And no more beside them later on.
+        roster.take(list(&all), now + Duration::from_secs(121));
+        roster.take(list(&[]), now + Duration::from_secs(122));
+        assert_eq!(ids(&roster), ["fake-000", "x", "y", "z"], "as old as they were");
     }
 
     #[test]

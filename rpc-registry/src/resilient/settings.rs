@@ -14,6 +14,10 @@ use crate::{RegistryError, RegistryUri};
 /// it is more likely that the registry is wrong than that they are gone. They are kept for a while,
 /// which the log and [`Snapshot::source`](crate::Snapshot::source) say; then the registry is
 /// believed. Those that leave in order are gone at once in any case.
+///
+/// At most [`max_kept`](Self::max_kept) instances of a service are kept, those that the registry has
+/// listed for longest. So a mass of short-lived registrations that vanishes again neither stays as a
+/// whole nor takes the place of instances that were there before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Protection {
@@ -21,11 +25,13 @@ pub struct Protection {
     pub percent: u8,
     /// How long the missing are kept. Default 5 minutes.
     pub hold: Duration,
+    /// How many of a service are kept at most. Default 20,000.
+    pub max_kept: usize,
 }
 
 impl Default for Protection {
     fn default() -> Self {
-        Self { percent: 50, hold: Duration::from_secs(300) }
+        Self { percent: 50, hold: Duration::from_secs(300), max_kept: 20_000 }
     }
 }
 
@@ -44,6 +50,12 @@ impl Protection {
     /// The missing are kept for another time.
     pub fn with_hold(mut self, hold: Duration) -> Self {
         self.hold = hold;
+        self
+    }
+
+    /// Another number of instances of a service is kept at most.
+    pub fn with_max_kept(mut self, instances: usize) -> Self {
+        self.max_kept = instances;
         self
     }
 
@@ -66,7 +78,8 @@ pub struct ResilientSettings {
 
 impl ResilientSettings {
     /// The names of the parameters that [`from_uri`](Self::from_uri) understands.
-    pub const PARAMS: [&'static str; 4] = ["cache", "app", "protect_percent", "protect_ms"];
+    pub const PARAMS: [&'static str; 5] =
+        ["cache", "app", "protect_percent", "protect_ms", "protect_max"];
 
     /// Reads them from a registry's URI:
     ///
@@ -76,6 +89,7 @@ impl ResilientSettings {
     /// | `app=` | the application whose cache it is; default the program's name |
     /// | `protect_percent=` | [`Protection::percent`], 0 to 100, default 50 |
     /// | `protect_ms=` | [`Protection::hold`] in milliseconds, 0 to 86400000, default 300000 |
+    /// | `protect_max=` | [`Protection::max_kept`], 0 to 1000000, default 20000 |
     ///
     /// # Errors
     ///
@@ -83,9 +97,11 @@ impl ResilientSettings {
     pub fn from_uri(uri: &RegistryUri) -> Result<Self, RegistryError> {
         let percent = uri.number("protect_percent", 50, 0..=100)?;
         let hold = uri.number("protect_ms", 300_000, 0..=86_400_000)?;
+        let max_kept = uri.number("protect_max", 20_000, 0..=1_000_000)?;
         let protection = Protection {
             percent: u8::try_from(percent).unwrap_or(u8::MAX),
             hold: Duration::from_millis(hold),
+            max_kept: usize::try_from(max_kept).unwrap_or(usize::MAX),
         };
         let cache = match uri.param("cache") {
             None => default_cache(),
@@ -138,10 +154,11 @@ mod tests {
 
     #[test]
     fn every_parameter_has_its_effect() {
-        let read =
-            settings("etcd://h?cache=/c&app=shop&protect_percent=80&protect_ms=1000").unwrap();
+        let protected = "protect_percent=80&protect_ms=1000&protect_max=7";
+        let read = settings(&format!("etcd://h?cache=/c&app=shop&{protected}")).unwrap();
         assert_eq!(read.protection.percent, 80);
         assert_eq!(read.protection.hold, Duration::from_secs(1));
+        assert_eq!(read.protection.max_kept, 7);
         assert_eq!((read.cache, read.application.as_str()), (Some("/c".into()), "shop"));
         assert_eq!(settings("etcd://h?cache=off").unwrap().cache, None);
         for bad in ["protect_percent=101", "protect_ms=x", "cache="] {
