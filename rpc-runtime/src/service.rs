@@ -14,7 +14,7 @@ use crate::channel::{IncomingStream, Source};
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
 use crate::protocol::payload::{self, Arguments, Form, Wire};
-use crate::protocol::{Output, blob};
+use crate::protocol::{DecodeLimits, Output, blob};
 use crate::shape::{self, Shape};
 use crate::status::Status;
 use crate::streaming::{self, Collected};
@@ -185,9 +185,11 @@ where
     Fut: Future<Output = M::Outcome> + Send + 'static,
 {
     let Request { method, arguments, payload, form, stream } = request;
-    let decode = || blob::decoding(payload, || M::Arguments::decode(arguments, method.arguments()));
+    let limits = DecodeLimits::new();
+    let decode =
+        || blob::decoding(payload, || M::Arguments::decode(arguments, method.arguments(), limits));
     let arguments = streaming::offer(stream, decode).map_err(RpcError::unexecuted)?;
-    Ok(BoxCall(Box::pin(Unary { form, future: handler(arguments) })))
+    Ok(BoxCall(Box::pin(Unary { form, future: handler(arguments.value) })))
 }
 
 /// The answer to a method that the service does not have.

@@ -2,7 +2,7 @@
 
 use divan::{Bencher, black_box};
 use rpc_runtime::__bench::{Arguments, Form, clear, decode, encode};
-use rpc_runtime::protocol::Output;
+use rpc_runtime::protocol::{DecodeLimits, Output};
 
 use crate::order::{Order, order};
 
@@ -44,5 +44,6 @@ fn arguments_decode(bencher: Bencher<'_, '_>, form: Form) {
     let mut encoded = Output::default();
     three().encode(form, &mut encoded).unwrap();
     let bytes = encoded.to_vec();
-    bencher.bench_local(|| <Three as Arguments>::decode(black_box(&bytes), &[]));
+    bencher
+        .bench_local(|| <Three as Arguments>::decode(black_box(&bytes), &[], DecodeLimits::new()));
 }

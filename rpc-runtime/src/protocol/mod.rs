@@ -8,6 +8,7 @@ mod codec;
 mod frame;
 mod header;
 mod hello;
+pub(crate) mod messagepack;
 mod output;
 pub(crate) mod payload;
 mod positional;
@@ -20,6 +21,7 @@ pub use codec::{Codec, Decoded, FrameCodec};
 pub use frame::{Body, Frame, Pieces};
 pub use header::{Flags, HEADER_LEN, Header, Kind, MAGIC, VERSION};
 pub use hello::{Hello, HelloService};
+pub use messagepack::{DecodeLimits, decode};
 pub(crate) use output::KEPT_WHOLE;
 pub use output::Output;
 

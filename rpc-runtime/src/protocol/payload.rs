@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, SeqAcces
 use serde::{Deserialize, Serialize};
 
 use super::header::Flags;
+use super::messagepack::{self, Counted, DecodeLimits, decode_with};
 use super::output::{Output, Sink};
 use super::positional::Positional;
 use crate::context::Metadata;
@@ -39,9 +40,6 @@ impl Form {
     }
 }
 
-/// Values nested deeper than this are refused instead of exhausting the stack. serde_json's limit.
-const MAX_DEPTH: usize = 128;
-
 /// Limit of the encoded metadata of one call.
 pub(crate) const MAX_METADATA: usize = 16 << 10;
 
@@ -67,21 +65,10 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
     })
 }
 
-/// Reads a value in either form.
+/// Reads a value in either form, with the default limits.
+#[inline]
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RpcError> {
-    T::deserialize(&mut deserializer(bytes)).map_err(|error| decode_error(&error))
-}
-
-fn deserializer(
-    bytes: &[u8],
-) -> rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'_, [u8]>> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
-    deserializer.set_max_depth(MAX_DEPTH);
-    deserializer
-}
-
-fn decode_error(error: &rmp_serde::decode::Error) -> RpcError {
-    RpcError::new(Status::Decode, error.to_string())
+    messagepack::decode(bytes, DecodeLimits::new())
 }
 
 /// What can cross the wire. One trait in place of serde's two, so that a type which lacks both is
@@ -114,7 +101,11 @@ pub trait Arguments: Sized + Send + 'static {
 
     /// Reads the array; the descriptors are for messages.
     #[doc(hidden)]
-    fn decode(bytes: &[u8], descriptors: &[ArgumentDescriptor]) -> Result<Self, RpcError>;
+    fn decode(
+        bytes: &[u8],
+        descriptors: &[ArgumentDescriptor],
+        limits: DecodeLimits,
+    ) -> Result<Counted<Self>, RpcError>;
 
     /// The shape of the array, if all arguments have one.
     #[doc(hidden)]
@@ -127,7 +118,11 @@ impl Arguments for () {
         encode::<[u8; 0]>(&[], form, out)
     }
 
-    fn decode(bytes: &[u8], _: &[ArgumentDescriptor]) -> Result<Self, RpcError> {
+    fn decode(
+        bytes: &[u8],
+        _: &[ArgumentDescriptor],
+        limits: DecodeLimits,
+    ) -> Result<Counted<Self>, RpcError> {
         struct Nothing;
         impl<'de> Visitor<'de> for Nothing {
             type Value = ();
@@ -140,13 +135,16 @@ impl Arguments for () {
                 skip_rest(&mut seq)
             }
         }
-        deserializer(bytes).deserialize_seq(Nothing).map_err(|error| decode_error(&error))
+        decode_with(bytes, limits, |array| array.deserialize_tuple(0, Nothing))
     }
 
     fn shape() -> Option<Shape> {
         Some(Shape::Tuple(Vec::new()))
     }
 }
+
+/// The most arguments of a method.
+const ARGUMENTS: usize = 16;
 
 struct ArgumentsVisitor<'d, T>(&'d [ArgumentDescriptor], PhantomData<T>);
 
@@ -159,10 +157,14 @@ macro_rules! arguments {
             }
 
             #[inline]
-            fn decode(bytes: &[u8], descriptors: &[ArgumentDescriptor]) -> Result<Self, RpcError> {
-                deserializer(bytes)
-                    .deserialize_seq(ArgumentsVisitor(descriptors, PhantomData::<Self>))
-                    .map_err(|error| decode_error(&error))
+            fn decode(
+                bytes: &[u8],
+                descriptors: &[ArgumentDescriptor],
+                limits: DecodeLimits,
+            ) -> Result<Counted<Self>, RpcError> {
+                let visitor = ArgumentsVisitor(descriptors, PhantomData::<Self>);
+                // As a tuple: the elements of a sequence would all be charged as the first one is.
+                decode_with(bytes, limits, |array| array.deserialize_tuple(ARGUMENTS, visitor))
             }
 
             fn shape() -> Option<Shape> {
@@ -358,29 +360,35 @@ mod tests {
         out.to_vec()
     }
 
+    fn arguments<A: Arguments>(
+        bytes: &[u8],
+        descriptors: &[ArgumentDescriptor],
+    ) -> Result<A, RpcError> {
+        A::decode(bytes, descriptors, DecodeLimits::new()).map(|counted| counted.value)
+    }
+
     #[test]
     fn a_wrong_or_missing_argument_is_named() {
         let bytes = encoded(&("seven".to_owned(), "x".to_owned()));
-        let error = <(u32, String)>::decode(&bytes, TWO).unwrap_err();
+        let error = arguments::<(u32, String)>(&bytes, TWO).unwrap_err();
         assert!(
             error.is_decode() && error.message().contains("argument `account: u32`"),
             "{error}"
         );
-        let error = <(u32, String)>::decode(&encoded(&(7_u32,)), TWO).unwrap_err();
+        let error = arguments::<(u32, String)>(&encoded(&(7_u32,)), TWO).unwrap_err();
         assert!(error.message().contains("argument `note: String`: missing"), "{error}");
     }
 
     #[test]
     fn a_signature_can_grow_at_its_end() {
         let old = encoded(&(7_u32,));
-        let new: (u32, Option<String>, Defaulted<u8>) = Arguments::decode(&old, TWO).unwrap();
+        let new: (u32, Option<String>, Defaulted<u8>) = arguments(&old, TWO).unwrap();
         assert_eq!(new, (7, None, Defaulted(0)));
         let (seven,): (u32,) =
-            Arguments::decode(&encoded(&(7_u32, Some("x".to_owned()), 3_u8)), TWO).unwrap();
+            arguments(&encoded(&(7_u32, Some("x".to_owned()), 3_u8)), TWO).unwrap();
         assert_eq!(seven, 7);
-        <()>::decode(&old, &[]).unwrap();
-        let (given,): (Defaulted<u8>,) =
-            Arguments::decode(&encoded(&(Defaulted(3_u8),)), TWO).unwrap();
+        arguments::<()>(&old, &[]).unwrap();
+        let (given,): (Defaulted<u8>,) = arguments(&encoded(&(Defaulted(3_u8),)), TWO).unwrap();
         assert_eq!(given.0, 3);
     }
 
@@ -394,7 +402,7 @@ mod tests {
         for form in [Form::Named, Form::Compact] {
             let mut out = Output::default();
             (Point { x: 1, y: -2 },).encode(form, &mut out).unwrap();
-            let (point,) = <(Point,)>::decode(&out.to_vec(), &[]).unwrap();
+            let (point,) = arguments::<(Point,)>(&out.to_vec(), &[]).unwrap();
             assert_eq!(point, Point { x: 1, y: -2 });
         }
     }
@@ -405,7 +413,7 @@ mod tests {
         struct Nested(#[allow(dead_code)] Vec<Nested>);
         let bytes = vec![0x91; 1 << 20];
         assert!(decode::<Nested>(&bytes).is_err());
-        assert!(<()>::decode(&bytes, &[]).is_err());
+        assert!(arguments::<()>(&bytes, &[]).is_err());
     }
 
     proptest! {
@@ -422,7 +430,7 @@ mod tests {
         #[test]
         fn no_bytes_panic_the_readers(bytes: Vec<u8>) {
             let _ = split_metadata(Flags::METADATA, &bytes);
-            let _ = <(u32, Vec<String>, Option<f64>)>::decode(&bytes, &[]);
+            let _ = arguments::<(u32, Vec<String>, Option<f64>)>(&bytes, &[]);
         }
     }
 }

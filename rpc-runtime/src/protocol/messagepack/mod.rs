@@ -1,0 +1,75 @@
+//! The decoder of MessagePack, for all bytes that come from a peer.
+//!
+//! It reads a slice into a type's own serde implementation, in the named and the compact form. It
+//! reads what rmp-serde, which writes the values, would read, and refuses the rest of it with an
+//! error. What rmp-serde does not do is to bound what a few bytes can cost, see [`DecodeLimits`].
+
+mod access;
+mod deserializer;
+mod error;
+mod extension;
+mod input;
+mod limits;
+mod marker;
+#[cfg(test)]
+mod tests;
+
+use serde::de::DeserializeOwned;
+
+use self::deserializer::ValueDeserializer;
+use self::error::Error;
+use self::input::Input;
+use crate::error::RpcError;
+use crate::status::Status;
+
+pub use self::limits::DecodeLimits;
+
+/// A value, and the memory that was charged for it.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct Counted<T> {
+    pub(crate) value: T,
+    /// Bytes, as [`DecodeLimits::memory`] counts them. For accounting: compare it with the length
+    /// of the frame, which holds what the value did not copy.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the accounts of connections"))]
+    pub(crate) charged: usize,
+}
+
+/// Decodes MessagePack, in the named or the compact form, from bytes that are not trusted.
+///
+/// Bytes behind the value are ignored.
+///
+/// # Errors
+///
+/// The bytes are no value of the type, or it exceeds a limit. [`RpcError::is_decode`] is true.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], limits: DecodeLimits) -> Result<T, RpcError> {
+    decode_counted(bytes, limits).map(|counted| counted.value)
+}
+
+/// As [`decode`], and says what it has charged.
+#[inline]
+pub(crate) fn decode_counted<T: DeserializeOwned>(
+    bytes: &[u8],
+    limits: DecodeLimits,
+) -> Result<Counted<T>, RpcError> {
+    decode_with(bytes, limits, |deserializer| T::deserialize(deserializer))
+}
+
+/// Runs `read` with the deserializer of the value, for readers that no type stands for.
+#[inline]
+pub(crate) fn decode_with<'de, T>(
+    bytes: &'de [u8],
+    limits: DecodeLimits,
+    read: impl FnOnce(ValueDeserializer<'_, 'de>) -> Result<T, Error>,
+) -> Result<Counted<T>, RpcError> {
+    let mut input = Input::new(bytes, limits);
+    match read(ValueDeserializer::outermost(&mut input)) {
+        Ok(value) => Ok(Counted { value, charged: input.charged() }),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+#[cold]
+fn failed(error: &Error) -> RpcError {
+    RpcError::new(Status::Decode, error.to_string())
+}
