@@ -182,10 +182,6 @@ impl Channel {
             leaving: None,
             explained: false,
         };
-        if hello.heartbeat_ms > 0 {
-            // What this end tells, the peer may go by.
-            guard::expect_interval(Duration::from_millis(hello.heartbeat_ms.into()));
-        }
         let handler = HeartbeatHandler::new(settings.heartbeat, settings.side, settings.observer);
         let heartbeat = handler.stats();
         let mut changes = Vec::new();
