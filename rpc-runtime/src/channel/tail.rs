@@ -219,7 +219,7 @@ impl<'a> Reading<'_, 'a> {
         if frame.header.id == 0 {
             *self.peer_error = Some(error);
         } else {
-            self.wakers.extend(self.in_flight.fail(frame.header.id, error.unexecuted()));
+            self.wakers.extend(self.in_flight.fail(frame.header.id, error));
         }
     }
 }
