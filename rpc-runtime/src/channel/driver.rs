@@ -236,6 +236,10 @@ impl<H: RequestHandler> Driver<H> {
             self.rest = std::mem::take(&mut core.rest);
         }
         let inbox = core.run_deadlines(now, &mut wakers);
+        if core.wake_waiting(&mut wakers) {
+            // Another turn, behind the tasks that are woken now.
+            cx.waker().wake_by_ref();
+        }
         let may_read = core
             .may_read(self.channel.settings.max_concurrent_requests, self.handler.limits_reading());
         let turn = match core.pipeline.closing().cloned() {
