@@ -12,6 +12,7 @@ mod event_loops;
 mod late;
 mod requests;
 mod signals;
+mod slow_methods;
 #[cfg(test)]
 mod tests;
 

@@ -16,6 +16,7 @@ use tracing::Span;
 use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
 use super::late::{self, Late, answer_header, caught};
+use super::slow_methods::SlowMethods;
 use crate::buffer;
 use crate::channel::driver::{Batch, RequestHandler};
 use crate::channel::{Channel, clock};
@@ -34,6 +35,7 @@ const IN_PLACE_BUDGET: Duration = Duration::from_millis(1);
 /// The requests of one connection.
 pub(super) struct Requests {
     dispatcher: Arc<Dispatcher>,
+    slow: SlowMethods,
     /// Free again before `done` is dropped.
     _place: Place,
     /// Held by every request in work.
@@ -67,7 +69,8 @@ enum Begun {
 
 impl Requests {
     pub(super) fn new(dispatcher: Arc<Dispatcher>, place: Place, done: mpsc::Sender<()>) -> Self {
-        Self { dispatcher, _place: place, done, answers: Vec::new(), bodies: Output::default() }
+        let (slow, answers, bodies) = Default::default();
+        Self { dispatcher, slow, _place: place, done, answers, bodies }
     }
 
     /// Finds the method, the context and the arguments.
@@ -141,13 +144,12 @@ impl Requests {
         };
         let Accepted { route, request, mut context } = accepted;
         let mode = match route.mode() {
-            Dispatch::Inline if !in_place => Dispatch::Spawn,
+            Dispatch::Inline if !in_place || self.slow.spawns_next(header.method) => {
+                Dispatch::Spawn
+            }
             mode => mode,
         };
         let in_place = mode == Dispatch::Inline;
-        if in_place {
-            route.runs_in_place();
-        }
         let span = observe::server_call(route.method, header.id, channel.peer());
         route.metrics.iter().for_each(|metrics| metrics.began());
         let inside = span.enter();
@@ -337,8 +339,9 @@ impl RequestHandler for Requests {
             if slow
                 && polled
                 && let Some(route) = self.dispatcher.route(frame.header.method)
+                && self.slow.was_slow(frame.header.method)
             {
-                route.was_slow(held);
+                route.held_thread(held, after);
             }
             // Fewer than enough would be left for another write.
             if slow || (self.answers.len() >= enough && left >= enough) {
@@ -358,5 +361,6 @@ impl RequestHandler for Requests {
 
     fn shrink(&mut self) {
         self.answers = Vec::new();
+        self.slow.shrink();
     }
 }
