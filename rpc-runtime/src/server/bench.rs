@@ -49,7 +49,7 @@ impl Dispatching {
     #[inline]
     pub fn answer<'a>(&mut self, requests: impl IntoIterator<Item = Frame<'a>>) {
         let requests = requests.into_iter().collect();
-        let batch = Batch { requests, now: clock(), overloaded: false, split: false };
+        let batch = Batch { requests, now: clock(), in_work: 0, overloaded: false, split: false };
         let mut cx = Context::from_waker(Waker::noop());
         let now = self.requests.handle(&self.channel, batch, &mut cx);
         self.channel.flush(now);

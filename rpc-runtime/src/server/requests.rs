@@ -18,7 +18,7 @@ use super::dispatcher::{Dispatcher, Route};
 use super::late::{self, Late, answer_header, caught};
 use super::slow_methods::SlowMethods;
 use crate::buffer;
-use crate::channel::driver::{Batch, RequestHandler};
+use crate::channel::driver::{Batch, RequestHandler, TURN};
 use crate::channel::{Channel, clock};
 use crate::context::Context;
 use crate::descriptor::Dispatch;
@@ -30,7 +30,7 @@ use crate::service::{BoxCall, Finished, Request};
 use crate::status::Status;
 
 /// A method that holds the thread longer than this is not polled in place for the next calls.
-const IN_PLACE_BUDGET: Duration = Duration::from_millis(1);
+const IN_PLACE_BUDGET: Duration = TURN;
 
 /// The requests of one connection.
 pub(super) struct Requests {
@@ -335,7 +335,7 @@ impl RequestHandler for Requests {
             let held = after.saturating_duration_since(before);
             let slow = held > IN_PLACE_BUDGET;
             // The rest of the batch has waited long enough, and its answers, too.
-            in_place &= !slow;
+            in_place &= after.saturating_duration_since(batch.now) <= TURN;
             if slow
                 && polled
                 && let Some(route) = self.dispatcher.route(frame.header.method)
