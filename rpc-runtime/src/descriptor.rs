@@ -119,9 +119,9 @@ pub enum Dispatch {
     /// In a task of its own from the start. For methods that compute for more than a few hundred
     /// microseconds at a time.
     Spawn,
-    /// On tokio's pool for blocking work. For methods that block the thread. Once such a call has
-    /// begun, it goes on to its end, even if its caller has given up; a stream that it returns holds
-    /// its thread until that ends.
+    /// On a thread of the server's own pool (`ServerBuilder::blocking_threads`). For methods that
+    /// block the thread. A call that has begun goes on to its next await, even if its caller has
+    /// given up; a stream that it returns holds its thread until that ends.
     Blocking,
 }
 

@@ -944,23 +944,12 @@ async fn a_server_that_asks_its_client_is_told_that_nothing_is_provided() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_frame_fails_the_call_it_is_about_or_all_if_it_is_about_none() {
     let body = arguments(&RpcError::internal("made up"));
-    let about_one = body.clone();
-    let server = RawServer::start(move |mut peer| {
-        let body = about_one.clone();
-        async move {
-            let id = peer.requested().await.unwrap().header.id;
-            let header = Header { id, status: 60, ..Header::new(Kind::Error) };
-            peer.send(&frame(header, &body)).await;
-            let id = peer.requested().await.unwrap().header.id;
-            peer.send(&wire::ok(id, &3)).await;
-            peer.drain().await;
-        }
-    })
-    .await;
-    let probe = ProbeClient::connect(server.uri()).await.unwrap();
-    let error = soon("the call", probe.add(1, 2)).await.unwrap_err();
-    assert!(error.message().contains("made up") && error.is_safe_to_retry(), "{error:?}");
-    assert_eq!(soon("the next call", probe.add(1, 2)).await, Ok(3));
+    for (flags, is_unexecuted) in [(Flags::UNEXECUTED, true), (Flags::default(), false)] {
+        let error = about_one(flags, body.clone()).await;
+        assert!(error.message().contains("made up"), "{error:?}");
+        // The kind of the frame does not say that the method did not run.
+        assert_eq!(error.is_safe_to_retry(), is_unexecuted, "{error:?}");
+    }
 
     let error = call_to(move |mut peer| {
         let body = body.clone();
@@ -972,6 +961,26 @@ async fn an_error_frame_fails_the_call_it_is_about_or_all_if_it_is_about_none() 
     })
     .await;
     assert!(error.message().contains("made up"), "{error:?}");
+}
+
+/// What a call fails with that an error frame with these flags is about. The next one succeeds.
+async fn about_one(flags: Flags, body: Vec<u8>) -> RpcError {
+    let server = RawServer::start(move |mut peer| {
+        let body = body.clone();
+        async move {
+            let id = peer.requested().await.unwrap().header.id;
+            let header = Header { id, status: 60, flags, ..Header::new(Kind::Error) };
+            peer.send(&frame(header, &body)).await;
+            let id = peer.requested().await.unwrap().header.id;
+            peer.send(&wire::ok(id, &3)).await;
+            peer.drain().await;
+        }
+    })
+    .await;
+    let probe = ProbeClient::connect(server.uri()).await.unwrap();
+    let error = soon("the call", probe.add(1, 2)).await.unwrap_err();
+    assert_eq!(soon("the next call", probe.add(1, 2)).await, Ok(3));
+    error
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use super::driver::MAX_REQUESTS;
 use super::flush::Rest;
 use super::streams::Streams;
 use super::tail::ChannelTail;
+use super::waiters::Waiters;
 use super::work::Work;
 use crate::error::RpcError;
 use crate::handlers::SHORTEST_GRANTED;
@@ -30,7 +31,7 @@ pub(super) struct Core {
     pub(super) work: Work,
     pub(super) streams: Streams,
     /// Streams that wait until the channel is writable again.
-    pub(super) await_room: Vec<Waker>,
+    pub(super) await_room: Waiters,
     pub(super) state: State,
     /// Frames that were written and not yet taken out to be sent.
     pub(super) gathered: usize,
@@ -117,16 +118,19 @@ impl Core {
         if !was_writable && pipeline.is_writable() {
             // It may have stopped reading.
             wakers.extend(self.driver.take());
-            wakers.append(&mut self.await_room);
+            self.await_room.next_few(wakers);
         }
         self.admit(wakers);
     }
 
-    /// Wakes `waker` when the channel is writable again, or closed.
-    pub(super) fn await_room(&mut self, waker: &Waker) {
-        if !self.await_room.iter().any(|known| known.will_wake(waker)) {
-            self.await_room.push(waker.clone());
+    /// Wakes the next few of those that wait for room while there is room. Says whether more wait:
+    /// they are woken in another turn, behind those, which may leave room or not.
+    pub(super) fn wake_waiting(&mut self, wakers: &mut Vec<Waker>) -> bool {
+        if self.await_room.is_empty() || !self.is_writable() {
+            return false;
         }
+        self.await_room.next_few(wakers);
+        !self.await_room.is_empty()
     }
 
     pub(super) fn admit(&mut self, wakers: &mut Vec<Waker>) {
@@ -186,7 +190,6 @@ impl Core {
     /// Gives back memory that is only kept for what may come.
     pub(super) fn shrink(&mut self) {
         self.spare = Output::default();
-        self.await_room = Vec::new();
         self.in_flight.shrink();
         self.pipeline.shrink();
     }

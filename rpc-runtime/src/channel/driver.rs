@@ -11,7 +11,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::busy::Busy;
 use super::core::State;
@@ -31,6 +31,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) requests: Vec<Frame<'a>>,
     /// When they came.
     pub(crate) now: Instant,
+    /// Requests of the connection that are in work already.
+    pub(crate) in_work: usize,
     /// More is in work than there should be. Reading goes on then only while there are streams,
     /// whose items and credit come the same way.
     pub(crate) overloaded: bool,
@@ -59,6 +61,9 @@ pub(super) const MAX_REQUESTS: usize = 128;
 const FIRST_REQUESTS: usize = 8;
 /// Batches handled before other tasks get their turn.
 const MAX_BATCHES: usize = 16;
+/// How long a turn of the driver takes, and one batch that is polled in place. It is looked at
+/// between batches, and between the requests of one.
+pub(crate) const TURN: Duration = Duration::from_millis(1);
 
 /// Runs a connection until it ends. If the future is dropped, polled or not, or a handler panics, it
 /// ends as well.
@@ -133,10 +138,11 @@ enum Turn {
 impl<H: RequestHandler> Driver<H> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RpcError> {
         self.now = clock();
+        let begun = self.now;
         let mut reading = true;
         // Once for each wake-up: a handler may leave its timer due.
         let mut timers_ran = false;
-        for _ in 0..MAX_BATCHES {
+        for step in 0..MAX_BATCHES {
             let turn = self.look(cx);
             reading = matches!(turn, Turn::Read);
             match turn {
@@ -144,7 +150,13 @@ impl<H: RequestHandler> Driver<H> {
                 Turn::Wait => {}
                 Turn::Read => match self.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => {
-                        self.batch(cx);
+                        // What requests took is known. A lone batch without any costs no clock.
+                        if !self.batch(cx) && step > 0 {
+                            self.now = clock();
+                        }
+                        if self.now.saturating_duration_since(begun) >= TURN {
+                            break;
+                        }
                         continue;
                     }
                     Poll::Ready(Ok(false)) => {
@@ -236,6 +248,10 @@ impl<H: RequestHandler> Driver<H> {
             self.rest = std::mem::take(&mut core.rest);
         }
         let inbox = core.run_deadlines(now, &mut wakers);
+        if core.wake_waiting(&mut wakers) {
+            // Another turn, behind the tasks that are woken now.
+            cx.waker().wake_by_ref();
+        }
         let may_read = core
             .may_read(self.channel.settings.max_concurrent_requests, self.handler.limits_reading());
         let turn = match core.pipeline.closing().cloned() {
@@ -307,24 +323,36 @@ impl<H: RequestHandler> Driver<H> {
         turn
     }
 
-    /// Runs the input through the pipeline, then hands on what came out of it.
-    fn batch(&mut self, cx: &mut Context<'_>) {
+    /// Runs the input through the pipeline, then hands on what came out of it. Says whether that
+    /// were requests.
+    fn batch(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.input.is_enough() {
             self.channel.lock().partly_read(self.now);
-            return;
+            return false;
         }
         let input = self.input.take();
         let (batch, rest) = self.through_pipeline(&input);
-        self.hand_on(batch, cx);
+        let requests = self.hand_on(batch, cx);
         self.input.put_back(input, rest);
+        requests
     }
 
-    fn hand_on(&mut self, batch: Batch<'_>, cx: &mut Context<'_>) {
-        if !batch.requests.is_empty() {
-            self.now = self.handler.handle(&self.channel, batch, cx);
-            self.channel.flush_unless_promised(self.now);
+    /// Says whether there were requests; then, the time is new.
+    fn hand_on(&mut self, batch: Batch<'_>, cx: &mut Context<'_>) -> bool {
+        if batch.requests.is_empty() {
+            return false;
+        }
+        let begun = batch.now;
+        self.now = self.handler.handle(&self.channel, batch, cx);
+        self.channel.flush_unless_promised(self.now);
+        // As many as are done in a turn: what is left over of it gets tasks, which costs more.
+        let took = self.now.saturating_duration_since(begun);
+        if took > TURN {
+            self.pace = (self.pace / 2).max(1);
+        } else if took < TURN / 2 {
             self.pace = self.pace.saturating_mul(2).min(MAX_REQUESTS);
         }
+        true
     }
 
     fn through_pipeline<'a>(&mut self, input: &'a Taken) -> (Batch<'a>, input::Rest) {
@@ -336,6 +364,7 @@ impl<H: RequestHandler> Driver<H> {
         let mut core = self.channel.lock();
         core.split = split;
         let overloaded = core.is_overloaded(self.channel.settings.max_concurrent_requests);
+        let in_work = core.work.len();
         let room = core.room(self.channel.settings.max_concurrent_requests).min(self.pace);
         let had_output = core.pipeline.pending_bytes();
         let arrived = Arrived { room, shared: input.shared(), requests: &mut requests };
@@ -366,7 +395,8 @@ impl<H: RequestHandler> Driver<H> {
         if flush {
             self.channel.flush(now);
         }
-        (Batch { requests, now, overloaded, split }, input::Rest { consumed, needed, has_frames })
+        let batch = Batch { requests, now, in_work, overloaded, split };
+        (batch, input::Rest { consumed, needed, has_frames })
     }
 
     /// Hands on frames that handlers sent to the tail while nothing was being read.
@@ -381,10 +411,10 @@ impl<H: RequestHandler> Driver<H> {
             inbox.into_iter().for_each(|frame| tail.read(frame));
         });
         core.admit(&mut wakers);
-        let split = core.split;
+        let (split, in_work) = (core.split, core.work.len());
         drop(core);
         wake_all(wakers);
-        self.hand_on(Batch { requests, now, overloaded, split }, cx);
+        self.hand_on(Batch { requests, now, in_work, overloaded, split }, cx);
     }
 }
 
@@ -410,5 +440,58 @@ impl Channel {
         let mut wakers = Vec::new();
         self.lock().fail_calls(cause, &mut wakers);
         wake_all(wakers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Waker;
+
+    use super::*;
+    use crate::channel::ChannelSettings;
+    use crate::protocol::{Header, Hello, Kind};
+    use crate::transport::raw::pair;
+
+    /// Its requests take so long each.
+    struct Takes(Duration, Arc<AtomicUsize>);
+
+    impl RequestHandler for Takes {
+        fn handle(&mut self, _: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
+            let requests = batch.requests.len();
+            self.1.fetch_add(requests, Ordering::Relaxed);
+            batch.now + self.0 * u32::try_from(requests).unwrap()
+        }
+        fn limits_reading(&self) -> bool {
+            true
+        }
+    }
+
+    /// The requests that are handled in each of the first turns, though more wait.
+    async fn turns(each: Duration) -> Vec<usize> {
+        let (transport, raw) = pair().await;
+        let settings = ChannelSettings::default();
+        let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
+        for id in 0..1_000 {
+            raw.send_frame(Header { id, ..Header::new(Kind::Request) }, &[]);
+        }
+        let handled = Arc::<AtomicUsize>::default();
+        let handler = Takes(each, Arc::clone(&handled));
+        let mut driver = pin!(run(channel, reader, handler));
+        let mut turn = || {
+            assert!(driver.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            handled.swap(0, Ordering::Relaxed)
+        };
+        (0..6).map(|_| turn()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_ends_in_time_though_more_requests_wait() {
+        assert_eq!(turns(Duration::from_micros(1)).await[0], 1_000);
+        // The first batch is not known to be slow; those behind it are as small as they must be.
+        let turns = turns(Duration::from_micros(600)).await;
+        assert_eq!(turns[0], FIRST_REQUESTS);
+        assert!(turns[4..].iter().all(|requests| (1..=2).contains(requests)), "{turns:?}");
     }
 }

@@ -16,27 +16,23 @@ use crate::protocol::{Frame, Kind};
 
 /// A driver that has not run for so long after it was to wake is held up.
 const OVERDUE: Duration = Duration::from_millis(250);
-/// How often the guard looks: four times in the shortest interval that a peer relies on, within
-/// these bounds.
+/// How often the guard looks: four times in the shortest interval that an end of an open connection
+/// relies on, within these bounds.
 const SHORTEST_TICK: Duration = Duration::from_millis(100);
 const LONGEST_TICK: Duration = Duration::from_secs(15);
 
-static WATCHED: Mutex<Vec<Weak<Channel>>> = Mutex::new(Vec::new());
+static GUARD: Guard = Guard::new();
 static THREAD: OnceLock<Option<thread::Thread>> = OnceLock::new();
-/// In milliseconds.
-static TICK: AtomicU64 = AtomicU64::new(LONGEST_TICK.as_millis() as u64);
+
+struct Guard {
+    watched: Mutex<Vec<Weak<Channel>>>,
+    /// In milliseconds.
+    tick: AtomicU64,
+}
 
 /// Gives signs of life for the channel when its driver is held up, until it is dropped.
 pub(super) fn watch(channel: &Arc<Channel>) {
-    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
-    // At least doubling what is left, so that looking for those that are gone costs each a constant.
-    if watched.len() == watched.capacity() {
-        watched.retain(|channel| channel.strong_count() > 0);
-        let left = watched.len();
-        watched.reserve(left);
-    }
-    watched.push(Arc::downgrade(channel));
-    drop(watched);
+    GUARD.watch(channel);
     THREAD.get_or_init(|| {
         let guard = thread::Builder::new().name("rpc-guard".into()).spawn(run);
         guard
@@ -44,13 +40,15 @@ pub(super) fn watch(channel: &Arc<Channel>) {
             .map(|guard| guard.thread().clone())
             .ok()
     });
+    if let Some(interval) = channel.told_interval() {
+        expect_interval(interval);
+    }
 }
 
-/// A peer relies on a sign of life in each such interval.
+/// An end of a watched channel relies on a sign of life in each such interval. To be called when
+/// [`Channel::expected_interval`] says so already, or it may be forgotten again.
 pub(super) fn expect_interval(interval: Duration) {
-    let tick = (interval / 4).clamp(SHORTEST_TICK, LONGEST_TICK);
-    let tick = u64::try_from(tick.as_millis()).unwrap_or(u64::MAX);
-    if TICK.fetch_min(tick, Ordering::Relaxed) > tick
+    if GUARD.expect(interval)
         && let Some(Some(guard)) = THREAD.get()
     {
         guard.unpark();
@@ -59,13 +57,49 @@ pub(super) fn expect_interval(interval: Duration) {
 
 fn run() {
     loop {
-        thread::park_timeout(Duration::from_millis(TICK.load(Ordering::Relaxed)));
-        let now = clock();
-        let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::park_timeout(Duration::from_millis(GUARD.tick.load(Ordering::Acquire)));
+        GUARD.look(clock());
+    }
+}
+
+impl Guard {
+    const fn new() -> Self {
+        let tick = AtomicU64::new(LONGEST_TICK.as_millis() as u64);
+        Self { watched: Mutex::new(Vec::new()), tick }
+    }
+
+    fn watch(&self, channel: &Arc<Channel>) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        // At least doubling what is left, so that looking for those that are gone costs each a
+        // constant.
+        if watched.len() == watched.capacity() {
+            watched.retain(|channel| channel.strong_count() > 0);
+            let left = watched.len();
+            watched.reserve(left);
+        }
+        watched.push(Arc::downgrade(channel));
+    }
+
+    /// Looks four times in this interval. Says whether that is more often than so far.
+    fn expect(&self, interval: Duration) -> bool {
+        let tick = (interval / 4).clamp(SHORTEST_TICK, LONGEST_TICK);
+        let tick = u64::try_from(tick.as_millis()).unwrap_or(u64::MAX);
+        self.tick.fetch_min(tick, Ordering::AcqRel) > tick
+    }
+
+    /// Looks after all channels. The next look is due as the intervals of those want it that are
+    /// still open: a connection that has ended does not make this thread busy.
+    fn look(&self, now: Instant) {
+        let before = self.tick.swap(LONGEST_TICK.as_millis() as u64, Ordering::AcqRel);
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|channel| channel.strong_count() > 0);
         let channels: Vec<_> = watched.iter().filter_map(Weak::upgrade).collect();
         drop(watched);
         for channel in channels {
+            match channel.expected_interval() {
+                Ok(interval) => drop(interval.map(|interval| self.expect(interval))),
+                Err(Locked) => drop(self.tick.fetch_min(before, Ordering::AcqRel)),
+            }
             // A user's handler or waker that panics, or what is dropped with the last of a channel, is
             // to end this thread no more than it ends a worker.
             let _ = catch_unwind(AssertUnwindSafe(|| {
@@ -76,7 +110,25 @@ fn run() {
     }
 }
 
+/// The channel's lock is held.
+struct Locked;
+
 impl Channel {
+    /// The interval that the peer was told, and may go by.
+    fn told_interval(&self) -> Option<Duration> {
+        let told = self.settings.heartbeat.hello_ms();
+        (told > 0).then(|| Duration::from_millis(told.into()))
+    }
+
+    /// The shortest interval in which an end of the open channel relies on a sign of life.
+    fn expected_interval(&self) -> Result<Option<Duration>, Locked> {
+        let core = self.core.0.try_lock().map_err(|_| Locked)?;
+        if matches!(core.state, State::Closed(_)) {
+            return Ok(None);
+        }
+        Ok(self.told_interval().into_iter().chain(core.relied_on()).min())
+    }
+
     /// Writes a pong that nobody asked for, if the driver should have run long since.
     fn give_sign_of_life(&self, now: Instant) {
         // Whoever holds the lock is at work on the channel.
@@ -94,5 +146,43 @@ impl Channel {
             tracing::debug!(peer = %self.peer, "the connection's task is held up; a sign of life was sent for it");
             self.flush(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::ChannelSettings;
+    use crate::error::RpcError;
+    use crate::handlers::Heartbeat;
+    use crate::protocol::Hello;
+    use crate::transport::raw::pair;
+
+    #[tokio::test]
+    async fn the_guard_is_as_busy_as_open_connections_want_it_and_no_longer() {
+        let guard = Guard::new();
+        let tick = || Duration::from_millis(guard.tick.load(Ordering::Relaxed));
+        let open = async |interval| {
+            let heartbeat = Heartbeat::default().interval(Duration::from_secs(interval));
+            let settings = ChannelSettings { heartbeat, ..ChannelSettings::default() };
+            let (transport, raw) = pair().await;
+            let (channel, _) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
+            guard.watch(&channel);
+            (channel, raw)
+        };
+        let (calm, busy) = (open(40).await, open(8).await);
+        // What a peer asks for is in its hello.
+        busy.0.lock().peer_hello = Some(Arc::new(Hello { heartbeat_ms: 1, ..Hello::default() }));
+        assert!(guard.expect(Duration::from_secs(1)));
+        for _ in 0..2 {
+            guard.look(clock());
+            assert_eq!(tick(), Duration::from_millis(250));
+        }
+        busy.0.close(RpcError::unavailable("the test is over"));
+        guard.look(clock());
+        assert_eq!(tick(), Duration::from_secs(10));
+        drop(calm);
+        guard.look(clock());
+        assert_eq!(tick(), LONGEST_TICK);
     }
 }

@@ -30,6 +30,7 @@ mod spares;
 mod streams;
 mod tail;
 mod timers;
+mod waiters;
 mod work;
 
 use std::future::poll_fn;
@@ -50,6 +51,7 @@ use self::core::{Core, State};
 use self::flush::{FlushDuty, Rest};
 use self::streams::Streams;
 use self::tail::ChannelTail;
+use self::waiters::Waiters;
 use self::work::Work;
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
@@ -162,7 +164,7 @@ impl Channel {
             in_flight: InFlight::new(settings.max_in_flight),
             work: Work::default(),
             streams: Streams::default(),
-            await_room: Vec::new(),
+            await_room: Waiters::default(),
             state: State::Open,
             gathered: 0,
             split: true,
@@ -182,10 +184,6 @@ impl Channel {
             leaving: None,
             explained: false,
         };
-        if hello.heartbeat_ms > 0 {
-            // What this end tells, the peer may go by.
-            guard::expect_interval(Duration::from_millis(hello.heartbeat_ms.into()));
-        }
         let handler = HeartbeatHandler::new(settings.heartbeat, settings.side, settings.observer);
         let heartbeat = handler.stats();
         let mut changes = Vec::new();
@@ -377,7 +375,7 @@ impl Channel {
             }
             core.in_flight.fail_all(&cause, &mut wakers);
             core.streams.fail_all(&cause, &mut wakers);
-            wakers.append(&mut core.await_room);
+            core.await_room.all(&mut wakers);
             wakers.extend(core.await_hello.take());
             wakers.extend(core.await_end.take());
             let Core { pipeline, inbox, .. } = &mut *core;

@@ -183,11 +183,12 @@ impl<'a> Reading<'_, 'a> {
                 Ok(hello) => {
                     let requests = (hello.max_requests > 0).then_some(hello.max_requests as usize);
                     self.in_flight.greeted(requests);
-                    if hello.heartbeat_ms > 0 {
-                        let interval = Duration::from_millis(u64::from(hello.heartbeat_ms));
+                    let told = hello.heartbeat_ms;
+                    *self.peer_hello = Some(Arc::new(hello));
+                    if told > 0 {
+                        let interval = Duration::from_millis(u64::from(told));
                         guard::expect_interval(interval.max(SHORTEST_GRANTED));
                     }
-                    *self.peer_hello = Some(Arc::new(hello));
                     self.wakers.extend(self.await_hello.take());
                 }
                 Err(error) => {
@@ -218,7 +219,7 @@ impl<'a> Reading<'_, 'a> {
         if frame.header.id == 0 {
             *self.peer_error = Some(error);
         } else {
-            self.wakers.extend(self.in_flight.fail(frame.header.id, error.unexecuted()));
+            self.wakers.extend(self.in_flight.fail(frame.header.id, error));
         }
     }
 }

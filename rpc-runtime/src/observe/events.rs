@@ -18,6 +18,8 @@ pub(crate) enum RefusedRequest {
     Malformed,
     /// Too many requests of its connection are in work.
     ConnectionFull,
+    /// Too many requests of the server are in work, and its connection has its share.
+    ServerFull,
 }
 
 impl RefusedRequest {
@@ -37,6 +39,7 @@ impl RefusedRequest {
             Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
             Self::ConnectionFull => "connection_full",
+            Self::ServerFull => "server_full",
         }
     }
 }

@@ -14,11 +14,13 @@ mod names;
 mod spans;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub(crate) use calls::{CallMetrics, ClientCall, Methods, OwnedCall};
 pub(crate) use connection::ConnectionMetrics;
 pub(crate) use events::{DrainOutcome, RefusedConnection, RefusedRequest};
 pub(crate) use spans::{connection, ended, sent, server_call};
+pub(crate) use work::{PoolMetrics, WorkMetrics};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
 

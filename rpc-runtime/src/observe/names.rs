@@ -14,6 +14,7 @@ pub(super) const METHOD: &str = "rpc_method";
 pub(super) const STATUS: &str = "rpc_response_status_code";
 pub(super) const REASON: &str = "reason";
 pub(super) const OUTCOME: &str = "outcome";
+pub(super) const POOL: &str = "pool";
 
 enum Kind {
     Counter,
@@ -58,6 +59,9 @@ metrics! {
     RECEIVED: Counter(Bytes) both "received_bytes_total", "Bytes read from connections";
     SENT: Counter(Bytes) both "sent_bytes_total", "Bytes written to connections";
     REQUESTS_REFUSED: Counter(Count) server "requests_refused_total", "Requests that reached no method";
+    REQUESTS_IN_WORK: Gauge(Count) server "requests_in_work", "Requests that go on outside of their connection's task";
+    POOL_JOBS_QUEUED: Gauge(Count) server "pool_jobs_queued", "Jobs that wait for a thread";
+    POOL_THREADS_BUSY: Gauge(Count) server "pool_threads_busy", "Threads that run a job";
     HEARTBEATS_SENT: Counter(Count) both "heartbeats_sent_total", "Pings that were sent";
     HEARTBEATS_MISSED: Counter(Count) both "heartbeats_missed_total", "Pings that were not answered in time";
     HEARTBEAT_RTT: Histogram(Seconds) both "heartbeat_rtt_seconds", "From a ping to its pong";

@@ -67,6 +67,12 @@ fn everything(observer: Observer) {
     connection.received(1);
     connection.sent(1);
     connection.closed(observer);
+    let (work, pool) = (WorkMetrics::new(observer), PoolMetrics::new(observer, "blocking"));
+    work.began();
+    work.ended();
+    pool.queued();
+    pool.began();
+    pool.ended();
     observer.request_refused(RefusedRequest::NotFound);
     observer.connection_refused(RefusedConnection::Handshake);
     observer.heartbeat_sent();

@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 use super::connections::{Connections, Place};
 use super::dispatcher::Dispatcher;
+use super::executor::Workers;
 use super::requests::Requests;
 use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refuse};
 use crate::error::RpcError;
@@ -25,7 +26,7 @@ pub(super) struct Acceptor {
     pub(super) initializer: Option<Initializer>,
     pub(super) connections: Arc<Connections>,
     /// Held by everything that must be done before the server is.
-    pub(super) done: mpsc::Sender<()>,
+    pub(super) workers: Arc<Workers>,
     pub(super) refusals: Refusals,
 }
 
@@ -52,8 +53,8 @@ static OUT_OF_RESOURCES_LOG: LogLimit = LogLimit::new();
 const REFUSED: Duration = Duration::from_secs(1);
 
 impl Acceptor {
-    /// Accepts until `stop` is true. `listener` is dropped before `self`, that is, before `done`: who
-    /// waits for that finds the address free.
+    /// Accepts until `stop` is true. `listener` is dropped before `self`, that is, before
+    /// `workers`: when the server is done, the address is free.
     pub(super) async fn run(
         self: Arc<Self>,
         mut listener: Listener,
@@ -128,7 +129,8 @@ impl Acceptor {
         tracing::debug!(peer = %channel.peer(), "connection accepted");
         place.take(&channel);
         let span = observe::connection(Side::Server, channel.peer());
-        let requests = Requests::new(Arc::clone(&self.dispatcher), place, self.done.clone());
+        let requests =
+            Requests::new(Arc::clone(&self.dispatcher), place, Arc::clone(&self.workers));
         let run = driver::run(channel, reader, requests);
         match span {
             None => drop(tokio::spawn(run)),

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::connections::{ConnectionLimits, Connections};
 use super::dispatcher::Dispatcher;
+use super::executor::{WorkLimits, Workers};
 use super::requests::Requests;
 use crate::channel::driver::{Batch, RequestHandler};
 use crate::channel::{Channel, ChannelSettings, clock};
@@ -41,7 +42,8 @@ impl Dispatching {
         let (done, _done) = mpsc::channel(1);
         let limits = ConnectionLimits { total: 1, per_address: None };
         let place = Arc::new(Connections::new(limits)).admit("").map_err(|(_, why)| why)?;
-        let requests = Requests::new(Arc::new(dispatcher), place, done);
+        let workers = Workers::new(WorkLimits::default(), settings.observer, done);
+        let requests = Requests::new(Arc::new(dispatcher), place, Arc::new(workers));
         Ok(Self { channel, requests, _done })
     }
 
@@ -49,7 +51,7 @@ impl Dispatching {
     #[inline]
     pub fn answer<'a>(&mut self, requests: impl IntoIterator<Item = Frame<'a>>) {
         let requests = requests.into_iter().collect();
-        let batch = Batch { requests, now: clock(), overloaded: false, split: false };
+        let batch = Batch { requests, now: clock(), in_work: 0, overloaded: false, split: false };
         let mut cx = Context::from_waker(Waker::noop());
         let now = self.requests.handle(&self.channel, batch, &mut cx);
         self.channel.flush(now);

@@ -14,6 +14,7 @@ use super::accept::{Acceptor, Refusals};
 use super::connections::{ConnectionLimits, Connections};
 use super::dispatcher::Dispatcher;
 use super::event_loops::EventLoops;
+use super::executor::{WorkLimits, Workers};
 use super::{Accepting, Server};
 use crate::channel::{ChannelSettings, Initializer, MAX_CONTROL, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
@@ -50,6 +51,7 @@ pub struct ServerBuilder {
     drain_timeout: Duration,
     event_loops: Option<usize>,
     connections: ConnectionLimits,
+    work: WorkLimits,
     settings: ChannelSettings,
     initializer: Option<Initializer>,
     #[cfg(feature = "tls")]
@@ -68,6 +70,7 @@ impl Default for ServerBuilder {
             drain_timeout: Duration::from_secs(10),
             event_loops: None,
             connections: ConnectionLimits { total: 16_384, per_address: None },
+            work: WorkLimits::default(),
             settings: ChannelSettings {
                 handshake_timeout: Some(Duration::from_secs(10)),
                 observer: Observer::new(Side::Server, true),
@@ -87,6 +90,7 @@ impl fmt::Debug for ServerBuilder {
             .field("services", &services.collect::<Vec<_>>())
             .field("event_loops", &self.event_loops)
             .field("connections", &self.connections)
+            .field("work", &self.work)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
@@ -148,7 +152,7 @@ impl ServerBuilder {
     ///
     /// Each thread runs a current-thread tokio runtime, is pinned to a core and has a socket of its
     /// own on the address (`SO_REUSEPORT`). A connection stays on the thread that accepted it, and so
-    /// do its methods with all that they spawn; `blocking` ones run in that runtime's pool of threads,
+    /// do its methods with all that they spawn; `blocking` ones run in the server's pool of threads,
     /// which are not pinned.
     ///
     /// It pays with many busy connections, at least several for each loop, since the system spreads
@@ -195,6 +199,31 @@ impl ServerBuilder {
     /// half are done. Default 1,024; at least 1.
     pub fn max_concurrent_requests(mut self, requests: usize) -> Self {
         self.settings.max_concurrent_requests = requests.max(1);
+        self
+    }
+
+    /// Requests of all connections together that may be in work in tasks of their own. Default
+    /// 65,536; at least 1.
+    ///
+    /// A connection never has more of them than are still free: one alone gets half of them, two get
+    /// a third each. What a connection sends beyond that is refused with the status `overloaded`,
+    /// which is safe to retry, and connections with fewer requests are served on. Requests that are
+    /// answered at once do not count.
+    pub fn max_total_concurrent_requests(mut self, requests: usize) -> Self {
+        self.work.requests = requests.max(1);
+        self
+    }
+
+    /// Threads for methods that are [`blocking`](Dispatch::Blocking). Default 512, tokio's; at least
+    /// 1.
+    ///
+    /// They are the server's own, so that such methods hold up nothing else in the process that
+    /// needs tokio's pool for blocking work. They are started when they are needed and end after
+    /// 10 s without work. Connections take turns, and one connection never has more threads than are
+    /// still free: one alone gets half of them, two get a third each. Further calls wait, within
+    /// their deadlines.
+    pub fn blocking_threads(mut self, threads: usize) -> Self {
+        self.work.blocking_threads = threads.max(1);
         self
     }
 
@@ -336,7 +365,7 @@ impl ServerBuilder {
             hello,
             initializer: self.initializer,
             connections: Arc::clone(&connections),
-            done,
+            workers: Arc::new(Workers::new(self.work, observer, done)),
             refusals: Refusals::default(),
         });
         let mut server = Server {

@@ -146,6 +146,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Tells the connections of a server apart.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The channel is open. It hears what became of the server in the meantime.
     pub(super) fn take(&self, channel: &Arc<Channel>) {
         let mut state = self.connections.lock();

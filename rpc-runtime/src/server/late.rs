@@ -5,12 +5,13 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
-use tokio::sync::mpsc;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
+use super::executor::InWork;
 use crate::buffer;
-use crate::channel::{Channel, Source, Ticket, pump};
+use crate::channel::{Channel, Source, Ticket, clock, pump};
 use crate::context::Context;
 use crate::error::RpcError;
 use crate::observe::OwnedCall;
@@ -24,8 +25,7 @@ pub(super) struct Late {
     ticket: Ticket,
     request: Header,
     observed: OwnedCall,
-    /// The server is not done before this is.
-    _done: mpsc::Sender<()>,
+    _in_work: InWork,
 }
 
 impl Drop for Late {
@@ -40,9 +40,55 @@ impl Late {
         ticket: Ticket,
         request: Header,
         observed: OwnedCall,
-        done: mpsc::Sender<()>,
+        in_work: InWork,
     ) -> Self {
-        Self { channel, ticket, request, observed, _done: done }
+        Self { channel, ticket, request, observed, _in_work: in_work }
+    }
+
+    pub(super) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    pub(super) fn span(&self) -> &Span {
+        self.observed.span()
+    }
+
+    /// When the caller stops waiting. A oneway call has none who waits.
+    pub(super) fn deadline(&self, context: &Context) -> Option<Instant> {
+        context.deadline.filter(|_| self.request.kind != Kind::Oneway)
+    }
+
+    /// Answers with an error.
+    pub(super) async fn fail(self, error: RpcError) {
+        self.finish(Err(error), Output::default()).await;
+    }
+
+    /// Sends the answer, which is in `body`, and the items of its stream.
+    async fn finish(mut self, result: Result<Finished, RpcError>, mut body: Output) {
+        let status = result.as_ref().map_or_else(RpcError::status, |finished| finished.status);
+        self.observed.ended(status);
+        let Self { channel, ticket, request, .. } = &self;
+        if request.kind == Kind::Oneway {
+            if let Err(error) = result {
+                tracing::warn!(peer = %channel.peer(), %error, "a oneway request failed");
+            }
+            return;
+        }
+        match result {
+            Ok(finished) => {
+                let answer = Frame::taking(answer_header(request, &finished), &mut body);
+                channel.answer(*ticket, answer).await;
+                buffer::give_output(body);
+                if let Some(source) = finished.stream {
+                    let form = Form::of(request.flags);
+                    self.send_items(source, form).await;
+                }
+            }
+            Err(error) => {
+                let (header, body) = error_answer(request.id, &error);
+                channel.answer(*ticket, Frame::new(header, &body)).await;
+            }
+        }
     }
 
     /// Sends the items of a result that is a stream; its answer is on the way.
@@ -53,8 +99,8 @@ impl Late {
 }
 
 /// Runs a call to its end and sends the answer.
-pub(super) async fn run(mut late: Late, mut context: Context, mut call: BoxCall) {
-    let deadline = context.deadline;
+pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
+    let deadline = late.deadline(&context);
     let span = late.observed.span().clone();
     let finished = poll_fn(|cx| {
         let _inside = span.enter();
@@ -68,40 +114,29 @@ pub(super) async fn run(mut late: Late, mut context: Context, mut call: BoxCall)
             Err(error) => Poll::Ready((Err(error), body)),
         }
     });
-    let (result, mut body) = match deadline {
-        // A oneway call has nobody who stops waiting for it.
-        Some(deadline) if late.request.kind != Kind::Oneway => {
+    let (result, body) = match deadline {
+        Some(deadline) => {
             tokio::time::timeout_at(deadline.into(), finished).await.unwrap_or_else(|_| {
                 let late = "the deadline passed while the provider worked on it";
                 (Err(RpcError::timeout(late)), Output::default())
             })
         }
-        _ => finished.await,
+        None => finished.await,
     };
-    let status = result.as_ref().map_or_else(RpcError::status, |finished| finished.status);
-    late.observed.ended(status);
-    let Late { channel, ticket, request, .. } = &late;
-    if request.kind == Kind::Oneway {
-        if let Err(error) = result {
-            tracing::warn!(peer = %channel.peer(), %error, "a oneway request failed");
-        }
-        return;
+    late.finish(result, body).await;
+}
+
+/// The same for a call that waited before it began.
+pub(super) async fn run_after_waiting(late: Late, context: Context, call: BoxCall) {
+    if late.deadline(&context).is_some_and(|deadline| deadline <= clock()) {
+        return late.fail(expired()).await;
     }
-    match result {
-        Ok(finished) => {
-            let answer = Frame::taking(answer_header(request, &finished), &mut body);
-            channel.answer(*ticket, answer).await;
-            buffer::give_output(body);
-            if let Some(source) = finished.stream {
-                let form = Form::of(request.flags);
-                late.send_items(source, form).await;
-            }
-        }
-        Err(error) => {
-            let (header, body) = error_answer(request.id, &error);
-            channel.answer(*ticket, Frame::new(header, &body)).await;
-        }
-    }
+    run(late, context, call).await;
+}
+
+/// The answer to a call whose deadline passed before it began.
+pub(super) fn expired() -> RpcError {
+    RpcError::timeout("the deadline passed before the provider began with it").unexecuted()
 }
 
 pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {

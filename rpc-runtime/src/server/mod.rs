@@ -9,11 +9,16 @@ mod cores;
 mod dispatcher;
 mod ending;
 mod event_loops;
+mod executor;
+mod fair_queue;
+mod large;
 mod late;
 mod requests;
 mod signals;
+mod slow_methods;
 #[cfg(test)]
 mod tests;
+mod thread_pool;
 
 use std::sync::Arc;
 use std::time::Duration;

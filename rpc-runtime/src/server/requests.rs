@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
 use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
-use super::late::{self, Late, answer_header, caught};
+use super::executor::{Executor, Workers};
+use super::large::{LARGE, LargeRequest};
+use super::late::{answer_header, caught};
+use super::slow_methods::SlowMethods;
 use crate::buffer;
-use crate::channel::driver::{Batch, RequestHandler};
+use crate::channel::driver::{Batch, RequestHandler, TURN};
 use crate::channel::{Channel, clock};
 use crate::context::Context;
 use crate::descriptor::Dispatch;
@@ -29,15 +31,15 @@ use crate::service::{BoxCall, Finished, Request};
 use crate::status::Status;
 
 /// A method that holds the thread longer than this is not polled in place for the next calls.
-const IN_PLACE_BUDGET: Duration = Duration::from_millis(1);
+const IN_PLACE_BUDGET: Duration = TURN;
 
 /// The requests of one connection.
 pub(super) struct Requests {
     dispatcher: Arc<Dispatcher>,
-    /// Free again before `done` is dropped.
+    /// Free again before the executor says that all is done.
     _place: Place,
-    /// Held by every request in work.
-    done: mpsc::Sender<()>,
+    executor: Executor,
+    slow: SlowMethods,
     /// Ready answers, in order.
     answers: Vec<(Header, Gathered)>,
     bodies: Output,
@@ -66,8 +68,15 @@ enum Begun {
 }
 
 impl Requests {
-    pub(super) fn new(dispatcher: Arc<Dispatcher>, place: Place, done: mpsc::Sender<()>) -> Self {
-        Self { dispatcher, _place: place, done, answers: Vec::new(), bodies: Output::default() }
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, place: Place, workers: Arc<Workers>) -> Self {
+        Self {
+            dispatcher,
+            executor: Executor::new(workers, place.number()),
+            _place: place,
+            slow: SlowMethods::default(),
+            answers: Vec::new(),
+            bodies: Output::default(),
+        }
     }
 
     /// Finds the method, the context and the arguments.
@@ -140,16 +149,22 @@ impl Requests {
             }
         };
         let Accepted { route, request, mut context } = accepted;
+        let is_large = frame.body.len() >= LARGE;
         let mode = match route.mode() {
-            Dispatch::Inline if !in_place => Dispatch::Spawn,
+            Dispatch::Inline if !in_place || self.slow.spawns_next(header.method) => {
+                Dispatch::Spawn
+            }
             mode => mode,
         };
-        let in_place = mode == Dispatch::Inline;
-        if in_place {
-            route.runs_in_place();
-        }
+        let in_place = mode == Dispatch::Inline && !is_large;
         let span = observe::server_call(route.method, header.id, channel.peer());
         route.metrics.iter().for_each(|metrics| metrics.began());
+        if is_large {
+            let observed = OwnedCall::running(route.metrics.clone(), now, span);
+            let large = LargeRequest::new(route, request, frame, context);
+            self.executor.decode_and_run(channel, &header, mode, observed, large);
+            return (false, clock());
+        }
         let inside = span.enter();
         let start = self.bodies.len();
         // The method's code begins with the first poll, its arguments' with the decoding.
@@ -180,7 +195,7 @@ impl Requests {
             }
             Ok(Begun::Running(call)) => {
                 let observed = OwnedCall::running(route.metrics.clone(), now, span);
-                self.spawn(channel, &header, mode, observed, |late| late::run(late, context, call));
+                self.executor.run(channel, &header, mode, observed, (context, call));
             }
             Err(error) => {
                 ended(error.status());
@@ -189,6 +204,25 @@ impl Requests {
             }
         }
         (in_place, after)
+    }
+
+    /// Whether another request may begin.
+    #[inline]
+    fn admit(
+        &self,
+        channel: &Channel,
+        batch: &Batch<'_>,
+    ) -> Result<(), (RefusedRequest, RpcError)> {
+        if batch.overloaded {
+            let full = format!(
+                "more requests of this connection are in work than the {} that may be \
+                 (`max_concurrent_requests`)",
+                channel.settings().max_concurrent_requests
+            );
+            let error = RpcError::new(Status::Overloaded, full);
+            return Err((RefusedRequest::ConnectionFull, error));
+        }
+        self.executor.admit().map_err(|error| (RefusedRequest::ServerFull, error))
     }
 
     /// Answers with what was encoded behind `start`.
@@ -210,10 +244,8 @@ impl Requests {
         if let Some(source) = finished.stream {
             // Its items may come only after the answer.
             self.append_answers(channel, clock());
-            let form = Form::of(request.flags);
             let rest = OwnedCall::over(span.clone());
-            let send = |late: Late| late.send_items(source, form);
-            self.spawn(channel, request, Dispatch::Spawn, rest, send);
+            self.executor.send_items(channel, request, rest, source);
         }
     }
 
@@ -250,43 +282,6 @@ impl Requests {
         Gathered::Whole(self.bodies.split_off_small(start).into())
     }
 
-    /// Lets a request go on in a task of its own.
-    fn spawn<F>(
-        &self,
-        channel: &Arc<Channel>,
-        request: &Header,
-        mode: Dispatch,
-        observed: OwnedCall,
-        run: impl FnOnce(Late) -> F,
-    ) where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        // A closed channel has nobody who would hear the answer.
-        let oneway = request.kind == Kind::Oneway;
-        let Some(ticket) = channel.start_work(request.id, oneway) else { return };
-        let late = Late::new(Arc::clone(channel), ticket, *request, observed, self.done.clone());
-        let future = run(late);
-        let task = if mode == Dispatch::Blocking {
-            let runtime = tokio::runtime::Handle::current();
-            let (mut wanted, unwanted) = oneshot::channel::<()>();
-            tokio::task::spawn_blocking(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        biased;
-                        _ = unwanted => {}
-                        () = future => {}
-                    }
-                });
-            });
-            // What has begun on that pool cannot be aborted, and would keep its thread for as long
-            // as it awaits. So this stands for it: when it is aborted, the sender goes with it.
-            tokio::spawn(async move { wanted.closed().await }).abort_handle()
-        } else {
-            tokio::spawn(future).abort_handle()
-        };
-        channel.set_abort(ticket, task);
-    }
-
     fn append_answers(&mut self, channel: &Channel, now: Instant) {
         let Self { answers, bodies, .. } = self;
         if answers.is_empty() {
@@ -312,33 +307,29 @@ impl RequestHandler for Requests {
         cx: &mut task::Context<'_>,
     ) -> Instant {
         self.bodies = buffer::take().into();
+        self.executor.set_in_work(batch.in_work);
         let mut before = batch.now;
         let mut in_place = true;
         let mut left = batch.requests.len();
         let enough = channel.settings().flush_after(left, batch.split);
         for frame in &batch.requests {
             left -= 1;
-            if batch.overloaded {
-                let full = format!(
-                    "more requests of this connection are in work than the {} that may be \
-                     (`max_concurrent_requests`)",
-                    channel.settings().max_concurrent_requests
-                );
-                let error = RpcError::new(Status::Overloaded, full);
+            if let Err((reason, error)) = self.admit(channel, &batch) {
                 drop(channel.incoming_stream(&frame.header));
-                self.refuse(channel, &frame.header, RefusedRequest::ConnectionFull, error);
+                self.refuse(channel, &frame.header, reason, error);
                 continue;
             }
             let (polled, after) = self.start(channel, frame, before, in_place, cx);
             let held = after.saturating_duration_since(before);
             let slow = held > IN_PLACE_BUDGET;
             // The rest of the batch has waited long enough, and its answers, too.
-            in_place &= !slow;
+            in_place &= after.saturating_duration_since(batch.now) <= TURN;
             if slow
                 && polled
                 && let Some(route) = self.dispatcher.route(frame.header.method)
+                && self.slow.was_slow(frame.header.method)
             {
-                route.was_slow(held);
+                route.held_thread(held, after);
             }
             // Fewer than enough would be left for another write.
             if slow || (self.answers.len() >= enough && left >= enough) {
@@ -358,5 +349,6 @@ impl RequestHandler for Requests {
 
     fn shrink(&mut self) {
         self.answers = Vec::new();
+        self.slow.shrink();
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
+use super::super::waiters::Waiting;
 use super::super::{Channel, Core, State, Ticket, clock, wake_all};
 use super::{WINDOW, cost, locked, receiver_gone};
 use crate::buffer;
@@ -56,6 +57,8 @@ pub(crate) struct OutgoingStream {
     items: Vec<u8>,
     /// Where each of them ends.
     ends: Vec<usize>,
+    /// For room in the channel's output.
+    waiting: Waiting,
     ended: bool,
 }
 
@@ -77,7 +80,7 @@ impl OutgoingStream {
         if core.is_writable() {
             return Poll::Ready(Ok(()));
         }
-        core.await_room(cx.waker());
+        core.await_room.register(&mut self.waiting, cx.waker());
         Poll::Pending
     }
 
@@ -120,7 +123,11 @@ impl OutgoingStream {
         }
         let failed = self.flush().err();
         let error = error.or(failed.as_ref());
-        let open = self.channel.lock().streams.forget_outgoing(self.id, &self.outgoing);
+        let open = {
+            let mut core = self.channel.lock();
+            core.await_room.remove(&mut self.waiting);
+            core.streams.forget_outgoing(self.id, &self.outgoing)
+        };
         if open {
             let (header, body) = match error {
                 None => (Header::response(self.id, Status::Ok), Vec::new()),
@@ -184,7 +191,15 @@ impl Channel {
         outgoing: Arc<Outgoing>,
     ) -> OutgoingStream {
         let channel = Arc::clone(self);
-        OutgoingStream { channel, id, outgoing, items: Vec::new(), ends: Vec::new(), ended: false }
+        OutgoingStream {
+            channel,
+            id,
+            outgoing,
+            items: Vec::new(),
+            ends: Vec::new(),
+            waiting: Waiting::default(),
+            ended: false,
+        }
     }
 }
 

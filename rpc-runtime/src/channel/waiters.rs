@@ -1,0 +1,171 @@
+//! [`Waiters`]: tasks that wait until the channel is writable.
+
+use std::collections::BTreeMap;
+use std::task::Waker;
+
+/// Tasks woken at a time. If they leave room, the driver's next turn wakes more.
+const WOKEN: usize = 64;
+
+/// Tasks that wait for room, woken in the order in which they came, and a few at a time: the first
+/// of them may take all the room there is.
+#[derive(Default)]
+pub(super) struct Waiters {
+    waiting: BTreeMap<u64, Waker>,
+    next: u64,
+}
+
+/// A task's place among the waiting ones; it may have been woken since.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Option<u64>);
+
+impl Waiters {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Wakes `waker` when it is its turn. A task that waits already keeps its place.
+    pub(super) fn register(&mut self, place: &mut Waiting, waker: &Waker) {
+        if let Some(known) = place.0.and_then(|number| self.waiting.get_mut(&number)) {
+            known.clone_from(waker);
+            return;
+        }
+        self.waiting.insert(self.next, waker.clone());
+        place.0 = Some(self.next);
+        self.next += 1;
+    }
+
+    /// The task waits no more.
+    pub(super) fn remove(&mut self, place: &mut Waiting) {
+        if let Some(number) = place.0.take() {
+            self.waiting.remove(&number);
+        }
+    }
+
+    /// Takes out the next few.
+    pub(super) fn next_few(&mut self, wakers: &mut Vec<Waker>) {
+        let few = (0..WOKEN).map_while(|_| self.waiting.pop_first());
+        wakers.extend(few.map(|(_, waker)| waker));
+    }
+
+    /// Takes out all.
+    pub(super) fn all(&mut self, wakers: &mut Vec<Waker>) {
+        wakers.extend(std::mem::take(&mut self.waiting).into_values());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::task::{Context, Wake};
+    use std::time::{Duration, Instant};
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::channel::driver::{self, Batch, RequestHandler};
+    use crate::channel::{Channel, ChannelSettings};
+    use crate::error::RpcError;
+    use crate::protocol::{Frame, Header, Hello, Kind};
+    use crate::transport::raw::pair;
+
+    /// A task, told from others by its address.
+    struct Task(#[allow(dead_code, reason = "tasks of no size would share one")] u8);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    fn waiting(tasks: usize) -> (Waiters, Vec<(Waiting, Waker)>) {
+        let mut waiters = Waiters::default();
+        let mut places = Vec::new();
+        for _ in 0..tasks {
+            let (mut place, waker) = (Waiting::default(), Arc::new(Task(0)).into());
+            waiters.register(&mut place, &waker);
+            places.push((place, waker));
+        }
+        (waiters, places)
+    }
+
+    #[test]
+    fn who_waits_longest_is_woken_first_and_who_asks_again_keeps_its_place() {
+        let (mut waiters, mut places) = waiting(3 * WOKEN);
+        let (place, waker) = &mut places[0];
+        waiters.register(place, waker);
+        waiters.remove(&mut places[1].0);
+        let mut woken = Vec::new();
+        waiters.next_few(&mut woken);
+        assert_eq!(woken.len(), WOKEN);
+        assert!(woken[0].will_wake(&places[0].1) && woken[1].will_wake(&places[2].1));
+        // Who was woken and finds no room stands behind the others.
+        let (place, waker) = &mut places[0];
+        waiters.register(place, waker);
+        woken.clear();
+        waiters.all(&mut woken);
+        assert_eq!(woken.len(), 2 * WOKEN);
+        assert!(woken[2 * WOKEN - 1].will_wake(&places[0].1));
+        assert!(waiters.is_empty());
+    }
+
+    /// How long it takes `tasks` tasks to begin to wait, each twice.
+    fn cost(tasks: usize) -> Duration {
+        let once = || {
+            let (mut waiters, mut places) = waiting(tasks);
+            let started = Instant::now();
+            for (place, waker) in &mut places {
+                waiters.register(place, waker);
+                *place = Waiting::default();
+                waiters.register(place, waker);
+            }
+            started.elapsed()
+        };
+        (0..20).map(|_| once()).min().unwrap()
+    }
+
+    #[test]
+    fn to_wait_costs_no_more_where_many_wait() {
+        let (few, many) = (cost(1_000), cost(4_000));
+        // A scan for each makes it sixteen times as much.
+        assert!(many < few * 8, "{few:?} for 1,000 and {many:?} for 4,000");
+    }
+
+    /// Takes no requests.
+    struct Deaf;
+
+    impl RequestHandler for Deaf {
+        fn handle(&mut self, _: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
+            batch.now
+        }
+        fn limits_reading(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_wait_for_room_are_woken_though_none_of_them_uses_it() {
+        let (transport, mut raw) = pair().await;
+        let settings = ChannelSettings::default();
+        let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
+        tokio::spawn(driver::run(Arc::clone(&channel), reader, Deaf));
+        tokio::task::yield_now().await;
+        // More than a pipe holds.
+        let body = vec![7; 1 << 20];
+        channel.send_now(Frame::new(Header::new(Kind::Oneway), &body));
+        assert!(!channel.is_writable());
+        let mut tasks = JoinSet::new();
+        for id in 1..1_000 {
+            let outgoing = channel.lock().open_outgoing(id, &mut Vec::new());
+            let mut stream = channel.sending(id, outgoing);
+            tasks.spawn(async move {
+                poll_fn(|cx| stream.poll_ready(cx)).await.unwrap();
+                stream
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(tasks.try_join_next().is_none(), "there is no room");
+        assert!(raw.frame(Kind::Oneway).await.is_some());
+        let all = tokio::time::timeout(Duration::from_secs(1), tasks.join_all()).await;
+        assert_eq!(all.map_or(0, |streams| streams.len()), 999);
+        channel.close(RpcError::unavailable("the test is over"));
+    }
+}

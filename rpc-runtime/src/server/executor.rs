@@ -1,0 +1,244 @@
+//! [`Executor`]: where requests go on that are not answered in place.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::fair_queue::may_have_more;
+use super::large::LargeRequest;
+use super::late::{self, Late};
+use super::thread_pool::{NoThread, ThreadPool};
+use crate::channel::{Channel, Source};
+use crate::context::Context;
+use crate::descriptor::Dispatch;
+use crate::error::RpcError;
+use crate::observe::{Observer, OwnedCall, PoolMetrics, WorkMetrics};
+use crate::protocol::payload::Form;
+use crate::protocol::{Header, Kind};
+use crate::service::BoxCall;
+use crate::status::Status;
+
+const RELAXED: Ordering = Ordering::Relaxed;
+
+/// How much of a server may be in work at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WorkLimits {
+    /// Requests of all connections.
+    pub(super) requests: usize,
+    /// Threads for blocking methods.
+    pub(super) blocking_threads: usize,
+}
+
+impl Default for WorkLimits {
+    fn default() -> Self {
+        Self { requests: 65_536, blocking_threads: 512 }
+    }
+}
+
+/// What all connections of a server share for their requests in work.
+pub(super) struct Workers {
+    /// Requests in work. Those that are answered in place are not counted: that costs nothing.
+    in_work: AtomicUsize,
+    max_in_work: usize,
+    metrics: WorkMetrics,
+    blocking: ThreadPool,
+    /// Leaves one core to all else.
+    decoding: ThreadPool,
+    /// The server is not done before this is dropped.
+    _done: mpsc::Sender<()>,
+}
+
+impl Workers {
+    /// To be called on a thread that is not pinned to a core.
+    pub(super) fn new(limits: WorkLimits, observer: Observer, done: mpsc::Sender<()>) -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let pool = |name, label, threads| {
+            ThreadPool::new(name, threads, PoolMetrics::new(observer, label))
+        };
+        Self {
+            in_work: AtomicUsize::new(0),
+            max_in_work: limits.requests,
+            metrics: WorkMetrics::new(observer),
+            blocking: pool("rpc-blocking", "blocking", limits.blocking_threads),
+            decoding: pool("rpc-decoding", "decoding", cores.saturating_sub(1)),
+            _done: done,
+        }
+    }
+}
+
+/// A request in work, counted until it is dropped.
+pub(super) struct InWork(Arc<Workers>);
+
+impl InWork {
+    fn begin(workers: &Arc<Workers>) -> Self {
+        workers.in_work.fetch_add(1, RELAXED);
+        workers.metrics.began();
+        Self(Arc::clone(workers))
+    }
+}
+
+impl Drop for InWork {
+    fn drop(&mut self) {
+        self.0.in_work.fetch_sub(1, RELAXED);
+        self.0.metrics.ended();
+    }
+}
+
+/// Lets requests of one connection go on in tasks and threads.
+pub(super) struct Executor {
+    workers: Arc<Workers>,
+    /// Tells connections of the server apart.
+    connection: u64,
+    /// Requests of the connection that are in work, at most.
+    in_work: usize,
+}
+
+impl Executor {
+    pub(super) fn new(workers: Arc<Workers>, connection: u64) -> Self {
+        Self { workers, connection, in_work: 0 }
+    }
+
+    /// So many requests of the connection are in work now.
+    pub(super) fn set_in_work(&mut self, requests: usize) {
+        self.in_work = requests;
+    }
+
+    /// Whether another request may begin, as far as the whole server is concerned.
+    ///
+    /// # Errors
+    /// The server is near its limit, and this connection has its share.
+    #[inline]
+    pub(super) fn admit(&self) -> Result<(), RpcError> {
+        let free = self.workers.max_in_work.saturating_sub(self.workers.in_work.load(RELAXED));
+        if may_have_more(self.in_work, free) { Ok(()) } else { Err(self.server_full()) }
+    }
+
+    #[cold]
+    fn server_full(&self) -> RpcError {
+        let message = format!(
+            "the provider is near its limit of {} requests in work \
+             (`max_total_concurrent_requests`), and this connection has its share",
+            self.workers.max_in_work
+        );
+        RpcError::new(Status::Overloaded, message)
+    }
+
+    /// A request goes on. `None` once the channel is closed: the answer has no receiver.
+    fn begin(
+        &mut self,
+        channel: &Arc<Channel>,
+        request: &Header,
+        observed: OwnedCall,
+    ) -> Option<Late> {
+        let ticket = channel.start_work(request.id, request.kind == Kind::Oneway)?;
+        self.in_work += 1;
+        let in_work = InWork::begin(&self.workers);
+        Some(Late::new(Arc::clone(channel), ticket, *request, observed, in_work))
+    }
+
+    /// Runs a call to its end, where `mode` says.
+    pub(super) fn run(
+        &mut self,
+        channel: &Arc<Channel>,
+        request: &Header,
+        mode: Dispatch,
+        observed: OwnedCall,
+        (context, call): (Context, BoxCall),
+    ) {
+        let Some(late) = self.begin(channel, request, observed) else { return };
+        let ticket = late.ticket();
+        let task = match mode {
+            Dispatch::Blocking => spawn(self.block_on(late, context, call)),
+            _ => spawn(late::run(late, context, call)),
+        };
+        channel.set_abort(ticket, task);
+    }
+
+    /// Decodes the arguments of a large request, then runs its call where `mode` says.
+    pub(super) fn decode_and_run(
+        &mut self,
+        channel: &Arc<Channel>,
+        request: &Header,
+        mode: Dispatch,
+        observed: OwnedCall,
+        large: LargeRequest,
+    ) {
+        let Some(late) = self.begin(channel, request, observed) else { return };
+        let ticket = late.ticket();
+        let deadline = late.deadline(&large.context);
+        let span = late.span().clone();
+        let decode = move || span.in_scope(|| large.decode());
+        // In the order of the requests, so not only when the task is polled.
+        let decoded = self.workers.decoding.value(self.connection, decode);
+        let executor = Self::new(Arc::clone(&self.workers), self.connection);
+        let task = spawn(async move {
+            let decoded = match deadline {
+                Some(deadline) => {
+                    let waited = tokio::time::timeout_at(deadline.into(), decoded).await;
+                    waited.unwrap_or_else(|_| Err(late::expired()))
+                }
+                None => decoded.await,
+            };
+            match decoded {
+                Ok((Ok(call), context, _)) if mode == Dispatch::Blocking => {
+                    executor.block_on(late, context, call).await;
+                }
+                Ok((Ok(call), context, payload)) => {
+                    drop(payload);
+                    late::run(late, context, call).await;
+                }
+                Ok((Err(error), ..)) | Err(error) => late.fail(error).await,
+            }
+        });
+        channel.set_abort(ticket, task);
+    }
+
+    /// Sends the items of a result that is a stream, whose answer is on the way.
+    pub(super) fn send_items(
+        &mut self,
+        channel: &Arc<Channel>,
+        request: &Header,
+        observed: OwnedCall,
+        source: Box<dyn Source>,
+    ) {
+        let Some(late) = self.begin(channel, request, observed) else { return };
+        let ticket = late.ticket();
+        let task = spawn(late.send_items(source, Form::of(request.flags)));
+        channel.set_abort(ticket, task);
+    }
+
+    /// Runs a call on a thread of its own. What this returns stands for it: dropping that takes the
+    /// call back while it waits, and later ends it at its next await.
+    fn block_on(
+        &self,
+        late: Late,
+        context: Context,
+        call: BoxCall,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let runtime = Handle::current();
+        let (mut wanted, unwanted) = oneshot::channel::<()>();
+        let queued = self.workers.blocking.run(self.connection, move |thread| match thread {
+            Ok(()) => runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = unwanted => {}
+                    () = late::run_after_waiting(late, context, call) => {}
+                }
+            }),
+            Err(NoThread) => drop(runtime.spawn(late.fail(NoThread.into()))),
+        });
+        async move {
+            wanted.closed().await;
+            drop(queued);
+        }
+    }
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    tokio::spawn(task).abort_handle()
+}

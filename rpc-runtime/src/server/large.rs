@@ -1,0 +1,71 @@
+//! [`LargeRequest`]: a request that is decoded outside of its connection's task.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::dispatcher::Route;
+use super::late::caught;
+use crate::channel::IncomingStream;
+use crate::context::Context;
+use crate::descriptor::MethodDescriptor;
+use crate::error::RpcError;
+use crate::protocol::payload::Form;
+use crate::protocol::{Body, Frame};
+use crate::service::{BoxCall, Request, Service};
+
+/// Requests with a payload of this many bytes or more are decoded on threads for that. To decode one
+/// of 64 KiB takes a few milliseconds at the worst; to hand it to a thread, a few microseconds.
+pub(super) const LARGE: usize = 64 << 10;
+
+/// A request with its payload, of its own.
+pub(super) struct LargeRequest {
+    service: Arc<dyn Service>,
+    method: &'static MethodDescriptor,
+    payload: Bytes,
+    /// Where the arguments begin.
+    arguments: usize,
+    form: Form,
+    stream: Option<IncomingStream>,
+    pub(super) context: Context,
+}
+
+impl LargeRequest {
+    /// The same as `request`, whose arguments are in `frame`. Large payloads are not copied.
+    pub(super) fn new(
+        route: &Route,
+        request: Request<'_>,
+        frame: &Frame<'_>,
+        context: Context,
+    ) -> Self {
+        let payload = match &frame.body {
+            Body::Owned(payload) => payload.clone(),
+            body => Bytes::copy_from_slice(body.as_slice()),
+        };
+        Self {
+            service: Arc::clone(&route.service),
+            method: request.method,
+            // What is in front of them is metadata.
+            arguments: payload.len().saturating_sub(request.arguments.len()),
+            payload,
+            form: request.form,
+            stream: request.stream,
+            context,
+        }
+    }
+
+    /// Decodes the arguments and makes the call's future. The payload comes back, to be freed where
+    /// it was taken: memory goes back to that thread's cache.
+    pub(super) fn decode(self) -> (Result<BoxCall, RpcError>, Context, Bytes) {
+        let Self { service, method, payload, arguments, form, stream, mut context } = self;
+        let request = Request {
+            method,
+            arguments: payload.get(arguments..).unwrap_or_default(),
+            payload: Some(&payload),
+            form,
+            stream,
+        };
+        let call = caught(|| context.enter(|| service.dispatch(request)));
+        (call, context, payload)
+    }
+}
