@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rpc_registry::limited;
+
 use crate::descriptor::{Dispatch, MethodDescriptor};
 use crate::error::RpcError;
 use crate::observe::{CallMetrics, Observer};
@@ -128,7 +130,8 @@ impl Route {
         self.fast.store(0, RELAXED);
         let was_known = self.spawn_next.swap(penalty, RELAXED) > 0;
         if !was_known && held > WORTH_A_WARNING {
-            tracing::warn!(
+            limited!(
+                warn,
                 method = %self.method,
                 ?held,
                 "the method held its thread: mark it `blocking`, or `spawn` if it computes"
