@@ -6,13 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 
+use rpc_registry::{Printable, limited};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use crate::buffer;
 use crate::channel::{Channel, Source, Ticket, pump};
 use crate::context::Context;
-use crate::error::RpcError;
+use crate::descriptor::MethodDescriptor;
+use crate::error::{RpcError, exposed};
 use crate::observe::OwnedCall;
 use crate::protocol::payload::Form;
 use crate::protocol::{Flags, Frame, Header, Kind, Output, error_answer};
@@ -53,13 +55,19 @@ impl Late {
 }
 
 /// Runs a call to its end and sends the answer.
-pub(super) async fn run(mut late: Late, mut context: Context, mut call: BoxCall) {
+pub(super) async fn run(
+    mut late: Late,
+    mut context: Context,
+    mut call: BoxCall,
+    method: &'static MethodDescriptor,
+) {
     let deadline = context.deadline;
     let span = late.observed.span().clone();
+    let channel = Arc::clone(&late.channel);
     let finished = poll_fn(|cx| {
         let _inside = span.enter();
         let mut body = Output::from(buffer::take());
-        match caught(|| context.enter(|| Ok(call.poll_into(cx, &mut body)))) {
+        match caught(method, &channel, || context.enter(|| Ok(call.poll_into(cx, &mut body)))) {
             Ok(Poll::Pending) => {
                 buffer::give_output(body);
                 Poll::Pending
@@ -83,7 +91,7 @@ pub(super) async fn run(mut late: Late, mut context: Context, mut call: BoxCall)
     let Late { channel, ticket, request, .. } = &late;
     if request.kind == Kind::Oneway {
         if let Err(error) = result {
-            tracing::warn!(peer = %channel.peer(), %error, "a oneway request failed");
+            limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
         }
         return;
     }
@@ -98,7 +106,7 @@ pub(super) async fn run(mut late: Late, mut context: Context, mut call: BoxCall)
             }
         }
         Err(error) => {
-            let (header, body) = error_answer(request.id, &error);
+            let (header, body) = answer_failed(channel, request.id, &error);
             channel.answer(*ticket, Frame::new(header, &body)).await;
         }
     }
@@ -113,11 +121,27 @@ pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
     header
 }
 
-/// Runs a user's code; its panic is this call's error.
-pub(super) fn caught<T>(run: impl FnOnce() -> Result<T, RpcError>) -> Result<T, RpcError> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let message = panic_message(&*panic);
-        Err(RpcError::internal(format!("the provider's method panicked: {message}")))
+/// The answer that says why a request failed.
+pub(super) fn answer_failed(channel: &Channel, id: u64, error: &RpcError) -> (Header, Vec<u8>) {
+    exposed(channel.settings().expose_internal_errors, || error_answer(id, error))
+}
+
+/// Runs a user's code, and encodes what it returns; its panic is this call's error. The text of a
+/// panic is for the log: it tells of the inside of this process.
+#[inline]
+pub(super) fn caught<T>(
+    method: &MethodDescriptor,
+    channel: &Channel,
+    run: impl FnOnce() -> Result<T, RpcError>,
+) -> Result<T, RpcError> {
+    let expose = channel.settings().expose_internal_errors;
+    catch_unwind(AssertUnwindSafe(|| exposed(expose, run))).unwrap_or_else(|panic| {
+        let message = Printable(panic_message(&*panic));
+        limited!(error, %method, peer = %channel.peer(), %message, "a method panicked");
+        Err(RpcError::internal(match expose {
+            true => format!("the provider's method panicked: {message}"),
+            false => "the provider's method panicked".to_owned(),
+        }))
     })
 }
 

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
+use rpc_registry::limited;
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
 use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
-use super::late::{self, Late, answer_header, caught};
+use super::late::{self, Late, answer_failed, answer_header, caught};
 use crate::buffer;
 use crate::channel::driver::{Batch, RequestHandler};
 use crate::channel::{Channel, clock};
@@ -24,7 +25,7 @@ use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{self, OwnedCall, RefusedRequest};
 use crate::protocol::payload::{self, Form};
-use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output, error_answer};
+use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output};
 use crate::service::{BoxCall, Finished, Request};
 use crate::status::Status;
 
@@ -153,7 +154,7 @@ impl Requests {
         let inside = span.enter();
         let start = self.bodies.len();
         // The method's code begins with the first poll, its arguments' with the decoding.
-        let begun = caught(|| {
+        let begun = caught(route.method, channel, || {
             context.enter(|| {
                 let mut call = route.service.dispatch(request)?;
                 if !in_place {
@@ -180,7 +181,10 @@ impl Requests {
             }
             Ok(Begun::Running(call)) => {
                 let observed = OwnedCall::running(route.metrics.clone(), now, span);
-                self.spawn(channel, &header, mode, observed, |late| late::run(late, context, call));
+                let method = route.method;
+                self.spawn(channel, &header, mode, observed, |late| {
+                    late::run(late, context, call, method)
+                });
             }
             Err(error) => {
                 ended(error.status());
@@ -231,10 +235,10 @@ impl Requests {
 
     fn fail(&mut self, channel: &Channel, request: &Header, error: &RpcError) {
         if request.kind == Kind::Oneway {
-            tracing::warn!(peer = %channel.peer(), %error, "a oneway request failed");
+            limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
             return;
         }
-        let (header, body) = error_answer(request.id, error);
+        let (header, body) = answer_failed(channel, request.id, error);
         let start = self.bodies.len();
         self.bodies.extend_from_slice(&body);
         self.answers.push((header, Gathered::In(start..self.bodies.len())));
