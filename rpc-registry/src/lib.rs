@@ -118,6 +118,8 @@
 //!   never touched ([`is_unsupported_format`](RegistryError::is_unsupported_format)).
 
 mod back_end;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod clear_text;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
