@@ -2,6 +2,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::Printable;
+
 /// Why a registry could not do what it was asked.
 ///
 /// The message is complete on its own: what happened, in which registry and file, the cause, and
@@ -165,11 +167,12 @@ impl RegistryError {
     }
 }
 
+/// One line, whatever a registry's contents or a server's answer put into it.
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.inner.what)?;
+        write!(f, "{}", Printable(&self.inner.what))?;
         if let Some(registry) = &self.inner.registry {
-            write!(f, " (registry {registry})")?;
+            write!(f, " (registry {})", Printable(registry))?;
         }
         if let Some(hint) = &self.inner.hint {
             write!(f, "; {hint}")?;
@@ -216,6 +219,15 @@ mod tests {
         let error = error.with_context("cannot renew the lease");
         assert_eq!(error.to_string(), "cannot renew the lease: no answer (registry x:); start it");
         assert!(error.is_timeout());
+    }
+
+    #[test]
+    fn what_others_have_written_is_one_line() {
+        let entry = "x\n2026-01-01 ERROR all is lost\u{1b}[2J";
+        let error = RegistryError::corrupt(entry).with_registry("file:///r\r\n").with_hint("look");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains(char::is_control), "{shown}");
+        assert!(shown.starts_with(r"x\n2026-01-01 ERROR all is lost\u{1b}[2J"), "{shown}");
     }
 
     #[test]

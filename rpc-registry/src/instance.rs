@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::RegistryError;
+use crate::printable::is_printable;
 use crate::uri::split_scheme;
 
 /// Longest service name, id, version, group, zone or metadata key, in bytes.
@@ -197,10 +198,10 @@ impl Instance {
 
     /// Checks what every back end relies on:
     ///
-    /// - service, id and version: 1 to 255 bytes, no whitespace, no control characters;
+    /// - service, id and version: 1 to 255 bytes, no whitespace, no control characters, none that
+    ///   change the direction of text;
     /// - group and zone: the same, but may be empty;
-    /// - uri: `scheme://` and something after it, at most 2048 bytes, no whitespace, no control
-    ///   characters;
+    /// - uri: `scheme://` and something after it, at most 2048 bytes, of the same characters;
     /// - metadata: at most 64 pairs, keys as above, values of at most 4096 bytes.
     ///
     /// # Errors
@@ -302,10 +303,10 @@ fn check_uri(uri: &str) -> Result<(), RegistryError> {
 }
 
 fn check_characters(field: &str, value: &str) -> Result<(), RegistryError> {
-    match value.chars().find(|c| c.is_whitespace() || c.is_control()) {
+    match value.chars().find(|c| c.is_whitespace() || !is_printable(*c)) {
         Some(bad) => Err(invalid(format!(
-            "the {field} {value:?} contains {bad:?}; whitespace and control characters are not \
-             allowed"
+            "the {field} {value:?} contains {bad:?}; whitespace, control characters and those that \
+             change the direction of text are not allowed"
         ))),
         None => Ok(()),
     }
@@ -363,6 +364,7 @@ mod tests {
         refused(valid().with_version(""), "version is empty");
         refused(valid().with_group("a\u{85}"), "group");
         refused(valid().with_zone(" "), "zone");
+        refused(valid().with_id("a\u{202e}b"), "direction of text");
         assert!(Instance::new("a".repeat(255), "tcp://h:1").validate().is_ok());
     }
 

@@ -118,14 +118,18 @@
 //!   never touched ([`is_unsupported_format`](RegistryError::is_unsupported_format)).
 
 mod back_end;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod clear_text;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod file;
 mod instance;
 mod lease;
+mod log_limit;
 mod memory;
 mod percent;
+mod printable;
 mod registry;
 mod resilient;
 mod schemes;
@@ -142,9 +146,15 @@ pub use back_end::{Announcement, BackEnd, Claim, Feed, Session, Update};
 pub use error::RegistryError;
 pub use instance::Instance;
 pub use lease::{Lease, LeaseHandle, LeaseState, LeaseStates};
+pub use log_limit::LogLimit;
+pub use printable::Printable;
+#[doc(hidden)]
+pub use printable::printable;
 pub use registry::{BoxFuture, Registry};
 pub use resilient::{Protection, Resilient, ResilientSettings};
 pub use schemes::{SchemeFactory, connect, register_scheme, supported_schemes};
 pub use snapshot::{Change, Snapshot, Source};
+#[doc(hidden)]
+pub use tracing as __tracing;
 pub use uri::{RegistryUri, file_uri};
 pub use watch::{Watch, WatchSender};

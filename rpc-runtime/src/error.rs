@@ -1,16 +1,24 @@
 //! [`RpcError`]: what went wrong, where, and whether a retry is safe.
 
+mod cause;
+
 use std::error::Error;
 use std::fmt;
 
+use rpc_registry::printable;
 use serde::{Deserialize, Serialize};
 
+use self::cause::Cause;
+pub(crate) use self::cause::{exposed, withheld};
 use crate::status::Status;
 
 /// The result of a remote method that has no error type of its own.
 pub type Result<T, E = RpcError> = std::result::Result<T, E>;
 
 /// Why a call failed.
+///
+/// Its texts are fit for a log: control characters, line separators and characters that change the
+/// direction of text are written as escapes (`\\n`), and a text ends after 4,096 characters.
 ///
 /// An `RpcError` answers questions instead of being matched on, so that new causes do not break
 /// users: [`is_timeout`](Self::is_timeout), [`is_unavailable`](Self::is_unavailable), … and, the
@@ -36,6 +44,10 @@ pub type Result<T, E = RpcError> = std::result::Result<T, E>;
 /// }
 /// ```
 ///
+/// Its causes and its peer, which tell of the inside of a process, are not sent to the other end of a
+/// connection: not by the framework, and not within a value or an error of the contract. See
+/// `ServerBuilder::expose_internal_errors`.
+///
 /// Whether a retry is safe is knowledge of one hop: it is neither serialized nor compared. An
 /// `RpcError` that a provider passes on from a call of its own says nothing about whether the
 /// provider itself ran.
@@ -46,12 +58,13 @@ pub struct RpcError(Box<Inner>);
 struct Inner {
     #[serde(with = "status_as_number")]
     status: Status,
+    #[serde(deserialize_with = "text::required")]
     message: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::optional")]
     method: Option<String>,
-    #[serde(default)]
+    #[serde(default, serialize_with = "cause::peer", deserialize_with = "text::optional")]
     peer: Option<String>,
-    #[serde(default)]
+    #[serde(default, serialize_with = "cause::source", deserialize_with = "cause::at_most_16")]
     source: Option<Cause>,
     /// The provider surely did not run the method.
     #[serde(skip)]
@@ -60,45 +73,22 @@ struct Inner {
     idempotent: bool,
 }
 
-/// A link of the chain of causes. Only its text travels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Cause {
-    message: String,
-    #[serde(default)]
-    source: Option<Box<Cause>>,
-}
+/// Longest text that is kept, in characters.
+const MAX_TEXT: usize = 4096;
 
-/// Longest chain of causes that is kept.
-const MAX_CAUSES: usize = 16;
+/// Texts as a peer writes them.
+mod text {
+    use rpc_registry::printable;
+    use serde::{Deserialize, Deserializer};
 
-impl Cause {
-    fn from_error(error: &(dyn Error + 'static)) -> Self {
-        let mut messages = Vec::new();
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if messages.len() == MAX_CAUSES {
-                break;
-            }
-            messages.push(error.to_string());
-            next = error.source();
-        }
-        let mut cause: Option<Box<Cause>> = None;
-        for message in messages.into_iter().rev() {
-            cause = Some(Box::new(Cause { message, source: cause }));
-        }
-        cause.map_or_else(|| Cause { message: String::new(), source: None }, |cause| *cause)
+    use super::MAX_TEXT;
+
+    pub(super) fn required<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+        String::deserialize(d).map(|text| printable(text, MAX_TEXT))
     }
-}
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for Cause {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    pub(super) fn optional<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+        Ok(Option::<String>::deserialize(d)?.map(|text| printable(text, MAX_TEXT)))
     }
 }
 
@@ -127,7 +117,7 @@ impl RpcError {
         };
         Self(Box::new(Inner {
             status,
-            message: message.into(),
+            message: printable(message.into(), MAX_TEXT),
             method: None,
             peer: None,
             source: None,
@@ -359,6 +349,76 @@ mod tests {
         let passed_on: RpcError = rmp_serde::from_slice(&bytes).unwrap();
         assert!(!passed_on.is_safe_to_retry());
         assert_eq!(passed_on, error);
+    }
+
+    #[test]
+    fn what_a_peer_writes_is_one_line_of_bounded_length_and_at_most_16_causes() {
+        #[derive(Serialize)]
+        struct Told {
+            status: u16,
+            message: String,
+            method: Option<String>,
+            peer: Option<String>,
+            source: Option<Link>,
+        }
+        #[derive(Serialize)]
+        struct Link {
+            message: String,
+            source: Option<Box<Link>>,
+        }
+        let text = || format!("a\n\u{1b}[2J{}", "b".repeat(10_000));
+        let mut source = Link { message: text(), source: None };
+        for _ in 0..20 {
+            source = Link { message: text(), source: Some(Box::new(source)) };
+        }
+        let told = Told {
+            status: 60,
+            message: text(),
+            method: Some(text()),
+            peer: Some(text()),
+            source: Some(source),
+        };
+        let read: RpcError =
+            rmp_serde::from_slice(&rmp_serde::to_vec_named(&told).unwrap()).unwrap();
+        let mut texts = vec![
+            read.message().to_owned(),
+            read.method().unwrap().to_owned(),
+            read.peer().unwrap().to_owned(),
+        ];
+        let mut next = read.source();
+        while let Some(cause) = next {
+            texts.push(cause.to_string());
+            next = cause.source();
+        }
+        assert_eq!(texts.len(), 3 + 16);
+        for text in texts {
+            assert!(text.starts_with(r"a\n\u{1b}[2Jb") && text.ends_with("b…"), "{text}");
+            assert!(text.len() < 4_200);
+        }
+    }
+
+    #[test]
+    fn causes_and_peer_do_not_cross_the_wire_unless_they_are_exposed() {
+        let root = std::io::Error::other("/etc/secret");
+        let error = RpcError::internal("no").with_source(&root).with_peer("tcp://10.0.0.1:1");
+        let sent = |expose: bool| {
+            let mut out = Vec::new();
+            exposed(expose, || {
+                crate::protocol::payload::encode(
+                    &error,
+                    crate::protocol::payload::Form::Compact,
+                    &mut out,
+                )
+            })
+            .unwrap();
+            rmp_serde::from_slice::<RpcError>(&out).unwrap()
+        };
+        let told = sent(false);
+        assert_eq!((told.message(), told.peer(), told.source().is_none()), ("no", None, true));
+        assert_eq!(sent(true), error);
+        // Elsewhere than on the wire they stay.
+        let kept: RpcError = rmp_serde::from_slice(&rmp_serde::to_vec(&error).unwrap()).unwrap();
+        assert_eq!(kept, error);
     }
 
     #[test]

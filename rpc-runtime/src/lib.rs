@@ -74,7 +74,6 @@ mod descriptor;
 mod error;
 pub mod handlers;
 mod in_flight;
-mod log_limit;
 mod observe;
 pub mod pipeline;
 pub mod protocol;

@@ -67,7 +67,7 @@ async fn a_value_and_the_contracts_own_error_come_back() {
         assert_eq!(bank.add(1, -2).await, Err(BankError::Insufficient(1, -2)));
         bank.note("x".into()).await.unwrap();
         let error = bank.panics().await.unwrap_err();
-        assert!(error.is_internal() && error.to_string().contains("on purpose"), "{error}");
+        assert!(error.is_internal() && error.to_string().contains("panicked"), "{error}");
         assert_eq!(
             bank.with_metadata("tenant", "acme").who().await.unwrap().as_deref(),
             Some("acme")

@@ -358,7 +358,9 @@ async fn defect_10_a_request_that_does_not_parse_is_answered_and_the_connection_
 async fn defect_11_a_panicking_or_failing_method_yields_an_error_that_says_so() {
     for dispatch in rpc_tests::probe::DISPATCHES {
         let server = Server::builder().provide(ProbeServer::new(Provider::new("probe")));
-        let server = server.dispatch(dispatch).bind("tcp://127.0.0.1:0").await.unwrap();
+        // Else the texts of panics stay at the provider.
+        let server = server.dispatch(dispatch).expose_internal_errors(true);
+        let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
         let probe = stub(&server).await;
         for (result, word) in [
             (probe.panic("on purpose".into()).await, "on purpose"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rpc_registry::{BoxFuture, Feed, Instance, RegistryError, Update};
+use rpc_registry::{BoxFuture, Feed, Instance, RegistryError, Update, limited};
 use rpc_runtime::{RpcError, Streaming};
 use tokio::time::{Instant, timeout};
 
@@ -84,7 +84,8 @@ impl NameFeed {
                 }
             }
             self.was_short = is_soon;
-            tracing::info!(
+            limited!(
+                info,
                 service = self.service,
                 server = self.reader.name(index),
                 %why,
@@ -115,7 +116,7 @@ pub(super) fn instances(listing: &Listing, service: &str) -> Result<Vec<Instance
     instances.retain(|it| it.service() == service && it.validate().is_ok());
     let refused = told.saturating_sub(instances.len());
     if refused > 0 {
-        tracing::warn!(service, refused, "a name server lists what is no instance of the service");
+        limited!(warn, service, refused, "a name server lists what is no instance of the service");
     }
     Ok(instances)
 }

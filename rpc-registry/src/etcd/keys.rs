@@ -1,8 +1,8 @@
 //! [`Keys`]: where an instance is kept in etcd.
 
-use crate::Instance;
 use crate::etcd::messages::KeyValue;
 use crate::percent::{decode, encode};
+use crate::{Instance, Printable, limited};
 
 const DEPARTED: &str = "departed";
 
@@ -75,7 +75,10 @@ impl Keys {
                 }
             });
         instance
-            .inspect_err(|error| tracing::warn!(?key, %error, "an entry in etcd is no instance"))
+            .inspect_err(|error| {
+                let (key, error) = (Printable(&key), Printable(error));
+                limited!(warn, %key, %error, "an entry in etcd is no instance");
+            })
             .ok()
     }
 }

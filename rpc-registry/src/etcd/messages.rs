@@ -1,6 +1,8 @@
 //! The messages of etcd's version 3 API that are used here, as `rpc.proto` and `kv.proto` of etcd
 //! number their fields. Fields that nobody reads are left out.
 
+use std::fmt;
+
 use prost::{Enumeration, Message, Oneof};
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -240,6 +242,7 @@ pub(super) enum EventKind {
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
+#[prost(skip_debug)]
 pub(super) struct AuthenticateRequest {
     #[prost(string, tag = "1")]
     pub(super) name: String,
@@ -248,9 +251,24 @@ pub(super) struct AuthenticateRequest {
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
+#[prost(skip_debug)]
 pub(super) struct AuthenticateResponse {
     #[prost(string, tag = "2")]
     pub(super) token: String,
+}
+
+/// Without the password.
+impl fmt::Debug for AuthenticateRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticateRequest").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for AuthenticateResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticateResponse").finish_non_exhaustive()
+    }
 }
 
 impl RequestOp {

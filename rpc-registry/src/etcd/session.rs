@@ -13,7 +13,7 @@ use super::keys::Keys;
 use super::lease::{self, Grant};
 use super::messages::{Compare, KeyValue, RequestOp, TxnRequest, TxnResponse};
 use crate::back_end::{Announcement, Claim, Session};
-use crate::{BoxFuture, Instance, RegistryError};
+use crate::{BoxFuture, Instance, RegistryError, limited};
 
 /// The first epoch of a registration is etcd's revision, with room below for the attempts to
 /// register again. So whoever takes an id over after its lease has ended has a newer epoch than
@@ -220,7 +220,7 @@ impl Session for EtcdSession {
         self.runtime.spawn(async move {
             while let Err(error) = entry.withdraw(&client).await {
                 if !error.is_unavailable() || Instant::now() + PAUSE >= end {
-                    tracing::warn!(%error, "a registration ends only with its lease");
+                    limited!(warn, %error, "a registration ends only with its lease");
                     return;
                 }
                 sleep(PAUSE).await;

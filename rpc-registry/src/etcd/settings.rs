@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::keys::Keys;
-use crate::{RegistryError, RegistryUri, ResilientSettings};
+use crate::{RegistryError, RegistryUri, ResilientSettings, clear_text};
 
 const DEFAULT_PORT: u16 = 2379;
 const DEFAULT_PREFIX: &str = "/rpc-registry";
@@ -18,7 +18,7 @@ const MAX_PEM: u64 = 1 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(6);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(3);
 
-const PARAMS: [&str; 5] = ["ttl", "connect_timeout_ms", "ca", "cert", "key"];
+const PARAMS: [&str; 6] = ["ttl", "connect_timeout_ms", "ca", "cert", "key", clear_text::PARAM];
 
 pub(super) struct Settings {
     /// As given, credentials redacted.
@@ -39,7 +39,21 @@ impl Settings {
         let ttl = uri.number("ttl", 10, 2..=86_400)?;
         let timeout = Duration::from_millis(uri.number("connect_timeout_ms", 3000, 1..=600_000)?);
         let tls = tls(uri)?;
-        let servers = uri.servers(DEFAULT_PORT)?.into_iter().map(|server| {
+        let servers = uri.servers(DEFAULT_PORT)?;
+        let credentials = match (uri.user(), uri.password()) {
+            (Some(user), Some(password)) => Some((user.to_owned(), password.to_owned())),
+            (None, None) => None,
+            _ => return Err(uri.wrong("user and password must be given together")),
+        };
+        if tls.is_none() {
+            clear_text::check(uri, &servers).map_err(|error| {
+                error.with_hint(
+                    "name the authority of the servers' certificates with ca=, or, where all on \
+                     the way are trusted, say insecure=1",
+                )
+            })?;
+        }
+        let servers = servers.into_iter().map(|server| {
             let endpoint = endpoint(&server, tls.as_ref())
                 .map_err(|why| uri.wrong(format!("{server:?} can't be used: {why}")))?;
             let endpoint = endpoint
@@ -48,11 +62,6 @@ impl Settings {
                 .keep_alive_timeout(KEEP_ALIVE_ANSWER);
             Ok((server, endpoint))
         });
-        let credentials = match (uri.user(), uri.password()) {
-            (Some(user), Some(password)) => Some((user.to_owned(), password.to_owned())),
-            (None, None) => None,
-            _ => return Err(uri.wrong("user and password must be given together")),
-        };
         let prefix = match uri.path().trim_end_matches('/') {
             "" => DEFAULT_PREFIX,
             prefix => prefix,
@@ -142,7 +151,9 @@ mod tests {
 
     #[test]
     fn every_part_has_its_effect() {
-        let read = settings("etcd://me:pw@a:1,b,[::1]:3/p/q/?ttl=5&connect_timeout_ms=70").unwrap();
+        let read =
+            settings("etcd://me:pw@a:1,b,[::1]:3/p/q/?ttl=5&connect_timeout_ms=70&insecure=1")
+                .unwrap();
         let uris: Vec<_> = read.servers.iter().map(|(_, it)| it.uri().to_string()).collect();
         assert_eq!(uris, ["http://a:1/", "http://b:2379/", "http://[::1]:3/"]);
         assert_eq!(read.credentials, Some(("me".to_owned(), "pw".to_owned())));
@@ -163,6 +174,15 @@ mod tests {
         refused("etcd://a?ttl=1", "from 2 to 86400");
         refused("etcd://a?tll=1", "did you mean \"ttl\"");
         refused("etcd://a?connect_timeout_ms=0", "from 1 to");
+    }
+
+    #[test]
+    fn a_password_is_not_sent_in_clear_text_without_a_word() {
+        refused("etcd://me:hunter2@10.0.0.1", "not encrypted; name the authority");
+        let error = settings("etcd://me:hunter2@10.0.0.1").err().unwrap();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+        assert!(settings("etcd://me:pw@127.0.0.1:1").is_ok());
+        assert!(settings("etcd://me:pw@10.0.0.1?insecure=1").is_ok());
     }
 
     #[test]

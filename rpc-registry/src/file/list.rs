@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::folder::Folder;
 use super::format::{self, Damage, Entry, OtherVersion};
 use super::stamp::Stamp;
-use crate::RegistryError;
 use crate::instance::unix_ms;
+use crate::{Printable, RegistryError, limited};
 
 /// The largest list that is read or written, in bytes: some 50,000 instances. What is larger is
 /// not a registry, and reading it would be a way to exhaust memory.
@@ -136,8 +136,9 @@ impl List {
         if fs::hard_link(&path, &aside).is_err() {
             fs::copy(&path, &aside).map_err(|error| folder.error("copy", &path, error))?;
         }
-        tracing::warn!(
-            file = %path.display(), line, reason, kept_as = %aside.display(),
+        limited!(
+            warn,
+            file = %path.display(), line, reason = %Printable(reason), kept_as = %aside.display(),
             "the registry is damaged; the lines that can be read are kept",
         );
         Ok(())

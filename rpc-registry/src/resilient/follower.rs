@@ -10,7 +10,7 @@ use super::back_off::BackOff;
 use super::roster::Roster;
 use super::{Shared, is_away};
 use crate::back_end::{BackEnd, Feed, Update};
-use crate::{Instance, RegistryError, Snapshot, Source, Watch, WatchSender};
+use crate::{Instance, LogLimit, RegistryError, Snapshot, Source, Watch, WatchSender, limited};
 
 /// One for each service that is watched, kept by its task.
 pub(super) struct Follower {
@@ -50,8 +50,12 @@ pub(super) async fn watch<B: BackEnd>(
             let sender = Watch::channel(Vec::new()).0;
             let follower = Arc::new(Follower { known: Mutex::new(known), sender, started });
             followers.insert(service.to_owned(), Arc::downgrade(&follower));
-            let task =
-                Follow { shared: Arc::clone(shared), service: service.to_owned(), feed: None };
+            let task = Follow {
+                shared: Arc::clone(shared),
+                service: service.to_owned(),
+                feed: None,
+                log: Log::default(),
+            };
             shared.runtime.spawn(task.run(Arc::clone(&follower)));
             follower
         });
@@ -109,6 +113,17 @@ struct Follow<B> {
     shared: Arc<Shared<B>>,
     service: String,
     feed: Option<Box<dyn Feed>>,
+    log: Log,
+}
+
+/// The limits of the lines about one service: a registry that comes and goes, or instances that do,
+/// can cause any number of them.
+#[derive(Default)]
+struct Log {
+    away: LogLimit,
+    back: LogLimit,
+    kept: LogLimit,
+    gone: LogLimit,
 }
 
 impl<B: BackEnd> Follow<B> {
@@ -144,7 +159,9 @@ impl<B: BackEnd> Follow<B> {
                 }
                 None => {
                     let gone = follower.known().roster.release(Instant::now().into_std());
-                    tracing::warn!(
+                    limited!(
+                        warn,
+                        limit = self.log.gone;
                         service = self.service,
                         gone,
                         "instances that the registry does not have were kept for long enough"
@@ -172,10 +189,12 @@ impl<B: BackEnd> Follow<B> {
         }
         drop(known);
         if was_away {
-            tracing::info!(service = self.service, "the registry is back");
+            limited!(info, limit = self.log.back; service = self.service, "the registry is back");
         }
         if kept > 0 {
-            tracing::warn!(
+            limited!(
+                warn,
+                limit = self.log.kept;
                 service = self.service,
                 kept,
                 registry = self.shared.back_end.uri(),
@@ -197,10 +216,22 @@ impl<B: BackEnd> Follow<B> {
             known.roster.fault();
             if known.away.is_none() {
                 known.away = Some(SystemTime::now());
-                tracing::warn!(service = self.service, %error, "the registry is away; the last list stays in use");
+                limited!(
+                    warn,
+                    limit = self.log.away;
+                    service = self.service,
+                    %error,
+                    "the registry is away; the last list stays in use"
+                );
             }
         } else if let Some((instances, as_of)) = remembered() {
-            tracing::warn!(service = self.service, %error, "the registry is away; using what was remembered");
+            limited!(
+                warn,
+                limit = self.log.away;
+                service = self.service,
+                %error,
+                "the registry is away; using what was remembered"
+            );
             known.roster.remember(instances);
             known.roster.fault();
             known.away = Some(as_of);

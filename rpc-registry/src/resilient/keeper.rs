@@ -10,7 +10,7 @@ use super::Shared;
 use super::back_off::BackOff;
 use crate::back_end::{Announcement, BackEnd, Claim, Session};
 use crate::lease::LeaseState;
-use crate::{BoxFuture, Instance, Lease, LeaseHandle, RegistryError};
+use crate::{BoxFuture, Instance, Lease, LeaseHandle, LogLimit, RegistryError, limited};
 
 /// Announces an instance, and goes on to do so.
 pub(super) async fn register<B: BackEnd>(
@@ -70,6 +70,7 @@ impl<B: BackEnd> Keeper<B> {
         let (service, id) = (instance.service().to_owned(), instance.id().to_owned());
         let mut epoch = instance.epoch();
         let mut back_off = BackOff::default();
+        let (lost_log, again_log) = (LogLimit::new(), LogLimit::new());
         loop {
             let held = Instant::now();
             let cause = lost.await;
@@ -78,10 +79,10 @@ impl<B: BackEnd> Keeper<B> {
             if self.place.put(Held::Nothing).is_err() {
                 return;
             }
-            tracing::warn!(service, id, %cause, "a registration is lost; registering again");
+            limited!(warn, limit = lost_log; service, id, %cause, "a registration is lost; registering again");
             self.states.send_replace(LeaseState::Lost { cause });
             let made = self.again(&instance, &mut epoch, &mut back_off).await;
-            tracing::info!(service, id, epoch, "registered again");
+            limited!(info, limit = again_log; service, id, epoch, "registered again");
             if let Err(Held::Session(mut unwanted)) = self.place.put(Held::Session(made.session)) {
                 unwanted.abandon();
                 return;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json as json;
 
 use super::paths::name;
-use crate::{Instance, RegistryError};
+use crate::{Instance, Printable, RegistryError, limited};
 
 /// What a node holds between an orderly departure and its removal.
 pub(super) const LEFT: &[u8] = b"";
@@ -67,7 +67,11 @@ pub(super) fn instance(service: &str, node: &str, data: &[u8]) -> Option<Instanc
             instance.service() == service && name(node).as_deref() == Some(instance.id());
         in_place.then_some(instance).ok_or_else(|| "it belongs to another node".to_owned())
     });
-    read.inspect_err(|error| tracing::warn!(service, node, error, "an entry can't be read")).ok()
+    read.inspect_err(|error| {
+        let (node, error) = (Printable(node), Printable(error));
+        limited!(warn, service, %node, %error, "an entry in ZooKeeper can't be read");
+    })
+    .ok()
 }
 
 #[cfg(test)]

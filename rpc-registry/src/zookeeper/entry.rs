@@ -12,7 +12,7 @@ use super::paths::Place;
 use super::sessions::{Connection, Sessions};
 use crate::back_end::{Claim, Session};
 use crate::instance::random_bits;
-use crate::{BoxFuture, Instance, RegistryError};
+use crate::{BoxFuture, Instance, RegistryError, limited};
 
 /// How often a change is tried again that others were faster than.
 const ATTEMPTS: u32 = 64;
@@ -198,14 +198,15 @@ impl Entry {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(entry = self.place.entry, %error, "a registration is not removed yet");
+                    let entry = &self.place.entry;
+                    limited!(warn, entry, %error, "a registration is not removed yet");
                 }
             }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(10));
         }
         // Who goes on keeps the session alive, and thereby the entry.
-        tracing::warn!(entry = self.place.entry, "a registration stays until its session ends");
+        limited!(warn, entry = self.place.entry, "a registration stays until its session ends");
     }
 }
 

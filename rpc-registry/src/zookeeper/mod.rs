@@ -9,9 +9,13 @@
 //! | --- | --- |
 //! | `session_timeout_ms=` | how long after its last sign of life a provider is gone, 100 to 600000, default 10000; servers allow 2 to 20 of their ticks |
 //! | `connect_timeout_ms=` | how long anything may take in all, with connecting and moving on to another server, 100 to 600000, default 5000 |
+//! | `insecure=1` | lets user and password be sent to servers on other machines, which is refused otherwise: all on the way can read them |
+//! | `acl=open` | says that everybody may change the nodes, where the URI has no user; else there is a warning in the log, unless the servers are on this machine |
 //!
 //! and those of [`ResilientSettings::from_uri`]. Nothing is asked of ZooKeeper before the first
-//! request, so that a program starts without it, from its cache. Connections are not encrypted.
+//! request, so that a program starts without it, from its cache. Connections are not encrypted. Where
+//! they leave the machine, use a tunnel (stunnel, a mesh's proxy) that ends on this one, and name its
+//! end in the URI.
 //!
 //! # What is where
 //!
@@ -20,8 +24,8 @@
 //! are container nodes, which the servers remove some time after their last instance. Nodes that hold
 //! no instance are left out, with a warning in the log.
 //!
-//! With a user and a password (ZooKeeper's scheme `digest`), all nodes are made for that user alone.
-//! Without, anybody may do anything with them.
+//! With a user and a password (ZooKeeper's scheme `digest`), all nodes are made for that user alone
+//! (an ACL of the scheme `auth`). Without, anybody may do anything with them.
 //!
 //! # What holds
 //!
@@ -66,9 +70,11 @@ use self::entry::{Entry, take_away};
 use self::feed::ServiceFeed;
 use self::paths::Place;
 use self::sessions::Sessions;
-use self::settings::Settings;
+use self::settings::{Open, Settings};
 use crate::back_end::{Announcement, BackEnd, Claim, Feed};
-use crate::{BoxFuture, Instance, RegistryError, RegistryUri, Resilient, ResilientSettings};
+use crate::{
+    BoxFuture, Instance, RegistryError, RegistryUri, Resilient, ResilientSettings, limited,
+};
 
 /// The back end. [`connect`](crate::connect) makes a registry of it.
 ///
@@ -97,6 +103,15 @@ impl ZooKeeperBackEnd {
                 .with_registry(uri.as_str())
                 .with_source(error)
         })?;
+        if settings.open == Open::Unsaid {
+            let registry = &settings.uri;
+            limited!(
+                warn,
+                registry,
+                "everybody who reaches ZooKeeper may change what is registered there: name a user \
+                 and a password in the URI, or say acl=open"
+            );
+        }
         Ok(Self { sessions: Arc::new(Sessions::new(settings, runtime)) })
     }
 

@@ -3,12 +3,22 @@
 use std::time::Duration;
 
 use super::paths::Root;
-use crate::{RegistryError, RegistryUri, ResilientSettings};
+use crate::{RegistryError, RegistryUri, ResilientSettings, clear_text};
 
 const SESSION_TIMEOUT_MS: u64 = 10_000;
 /// Long enough for a second server to be tried after one that is silent.
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
 const PORT: u16 = 2181;
+
+/// Whether everybody who reaches ZooKeeper may change what is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    /// Only the user of the URI may.
+    No,
+    Yes,
+    /// Everybody may, and the URI does not say that this is meant.
+    Unsaid,
+}
 
 /// The settings of a connection.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,6 +30,7 @@ pub(super) struct Settings {
     pub(super) root: Root,
     /// `user:password`, if they were given.
     pub(super) digest: Option<String>,
+    pub(super) open: Open,
     pub(super) session_timeout: Duration,
     /// How long anything may take.
     pub(super) timeout: Duration,
@@ -27,7 +38,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn from_uri(uri: &RegistryUri) -> Result<Self, RegistryError> {
-        let mut known = vec!["session_timeout_ms", "connect_timeout_ms"];
+        let mut known = vec!["session_timeout_ms", "connect_timeout_ms", "acl", clear_text::PARAM];
         known.extend(ResilientSettings::PARAMS);
         uri.expect_params(&known)?;
         let session = uri.number("session_timeout_ms", SESSION_TIMEOUT_MS, 100..=600_000)?;
@@ -39,9 +50,31 @@ impl Settings {
             }
             _ => return Err(uri.wrong("a user needs a name, without a colon, and a password")),
         };
+        let servers = uri.servers(PORT)?;
+        clear_text::check(uri, &servers).map_err(|error| {
+            error.with_hint(
+                "connect through an encrypted tunnel that ends on this machine, or, where all on \
+                 the way are trusted, say insecure=1",
+            )
+        })?;
+        let open = match (uri.param("acl"), &digest) {
+            (None, Some(_)) => Open::No,
+            (None, None) if servers.iter().all(|server| clear_text::is_loopback(server)) => {
+                Open::Yes
+            }
+            (None, None) => Open::Unsaid,
+            (Some("open"), None) => Open::Yes,
+            (Some("open"), Some(_)) => {
+                return Err(uri.wrong("acl=open and a user contradict each other"));
+            }
+            (Some(other), _) => {
+                return Err(uri.wrong(format!("the parameter acl={other:?} is not \"open\"")));
+            }
+        };
         Ok(Self {
             uri: uri.as_str().to_owned(),
-            servers: uri.servers(PORT)?.join(","),
+            servers: servers.join(","),
+            open,
             root: Root::of(uri)?,
             digest,
             session_timeout: Duration::from_millis(session),
@@ -70,7 +103,7 @@ mod tests {
     #[test]
     fn every_part_has_its_effect() {
         let read = settings(
-            "zookeeper://me:p%40ss@a:1,b,[::1]:3/x?session_timeout_ms=4000&connect_timeout_ms=500",
+            "zookeeper://me:p%40ss@a:1,b,[::1]:3/x?session_timeout_ms=4000&connect_timeout_ms=500&insecure=1",
         )
         .unwrap();
         assert_eq!(read.servers, "a:1,b:2181,[::1]:3");
@@ -79,6 +112,25 @@ mod tests {
         assert_eq!(read.session_timeout, Duration::from_secs(4));
         assert_eq!(read.timeout, Duration::from_millis(500));
         assert!(!read.uri.contains("ss@"));
+    }
+
+    #[test]
+    fn a_password_is_not_sent_in_clear_text_without_a_word() {
+        let error = settings("zookeeper://me:hunter2@10.0.0.1").err().unwrap();
+        let message = format!("{error} {error:?}");
+        assert!(message.contains("not encrypted; connect through"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+        for fine in ["zookeeper://me:pw@localhost", "zookeeper://me:pw@10.0.0.1?insecure=1"] {
+            assert_eq!(settings(fine).unwrap().open, Open::No, "{fine}");
+        }
+    }
+
+    #[test]
+    fn nodes_that_everybody_may_change_are_to_be_meant() {
+        let open = |uri: &str| settings(uri).unwrap().open;
+        assert_eq!(open("zookeeper://10.0.0.1"), Open::Unsaid);
+        assert_eq!(open("zookeeper://10.0.0.1?acl=open"), Open::Yes);
+        assert_eq!(open("zookeeper://127.0.0.1"), Open::Yes);
     }
 
     #[test]
@@ -103,6 +155,9 @@ mod tests {
             "zookeeper://a?session_timeout_ms=0",
             "zookeeper://a?session_timeout=4000",
             "zookeeper://a/x//y",
+            "zookeeper://me:word@a",
+            "zookeeper://a?acl=closed",
+            "zookeeper://me:word@127.0.0.1?acl=open",
         ] {
             let error = settings(bad).err().unwrap_or_else(|| panic!("{bad} was accepted"));
             assert!(error.is_invalid_uri(), "{bad}: {error}");

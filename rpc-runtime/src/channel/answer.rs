@@ -3,6 +3,7 @@
 use std::task::Waker;
 use std::time::Instant;
 
+use rpc_registry::limited;
 use tokio::task::AbortHandle;
 
 use super::{Channel, Core, FlushDuty, State, Ticket, clock};
@@ -89,7 +90,7 @@ impl Core {
         let (header, body) = error_answer(id, &error.maybe_executed());
         let frame = Frame { header, body: Body::Owned(body.into()) };
         if let Err(error) = self.write(frame, now) {
-            tracing::warn!(%error, "an answer could not be written");
+            limited!(warn, %error, "an answer could not be written");
         }
     }
 

@@ -4,10 +4,11 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use rpc_registry::LogLimit;
+
 use super::{Channel, ChannelSettings, clock, connection_lost, wake_all};
 use crate::buffer;
 use crate::error::RpcError;
-use crate::log_limit::LogLimit;
 use crate::protocol::Output;
 
 /// So many frames leave without waiting for more in any case; Netty's flush consolidation has the

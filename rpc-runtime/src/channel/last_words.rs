@@ -5,10 +5,11 @@ use std::io;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rpc_registry::LogLimit;
+
 use super::Channel;
 use super::input::take_read_buffer;
 use crate::error::RpcError;
-use crate::log_limit::LogLimit;
 use crate::observe::RefusedConnection;
 use crate::protocol::{Codec, FrameCodec, Output, error_frame};
 use crate::status::Status;

@@ -81,6 +81,8 @@ pub(crate) struct ChannelSettings {
     /// How long the peer may take for its first frame. `None`: somebody else sees to that.
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) heartbeat: Heartbeat,
+    /// Panic texts and causes of errors are told to the peer.
+    pub(crate) expose_internal_errors: bool,
     pub(crate) side: Side,
     pub(crate) observer: Observer,
 }
@@ -96,6 +98,7 @@ impl Default for ChannelSettings {
             slow_reader_timeout: Duration::from_secs(30),
             handshake_timeout: None,
             heartbeat: Heartbeat::default(),
+            expose_internal_errors: false,
             side: Side::Server,
             observer: Observer::new(Side::Client, false),
         }

@@ -5,6 +5,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rpc_registry::limited;
 
 use super::streams::{Streams, Unwanted};
 use super::work::Work;
@@ -94,7 +95,7 @@ impl<'a> Tail<'a> for ChannelTail<'_, 'a> {
     }
 
     fn write_failed(&mut self, header: &Header, error: RpcError) {
-        tracing::warn!(kind = ?header.kind, %error, "a pipeline handler's write failed");
+        limited!(warn, kind = ?header.kind, %error, "a pipeline handler's write failed");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rpc_registry::{Instance, Registry, Watch};
+use rpc_registry::{Instance, Registry, Watch, limited};
 use tokio::task::JoinHandle;
 
 use crate::client::{Endpoint, EndpointSettings};
@@ -138,13 +138,13 @@ impl Shared {
             match watch.changed().await {
                 Ok(snapshot) => self.take_over(&snapshot.instances),
                 Err(error) => {
-                    tracing::warn!(service = %self.service, %error, "the watch of the registry broke; the last list stays in use");
+                    limited!(warn, service = %self.service, %error, "the watch of the registry broke; the last list stays in use");
                     watch = loop {
                         tokio::time::sleep(WATCH_AGAIN).await;
                         match self.start().await {
                             Ok(watch) => break watch,
                             Err(error) => {
-                                tracing::warn!(service = %self.service, %error, "the registry is still away")
+                                limited!(warn, service = %self.service, %error, "the registry is still away")
                             }
                         }
                     };
@@ -178,7 +178,7 @@ impl Shared {
                 (Some(provider), _) => Arc::clone(&provider.endpoint),
                 (None, Ok(uri)) => Arc::new(Endpoint::new(uri, &self.settings)),
                 (None, Err(error)) => {
-                    tracing::warn!(service = %self.service, %error, "a registered address is not usable");
+                    limited!(warn, service = %self.service, %error, "a registered address is not usable");
                     continue;
                 }
             };

@@ -13,7 +13,7 @@ use super::output::{Output, Sink};
 use super::positional::Positional;
 use crate::context::Metadata;
 use crate::descriptor::ArgumentDescriptor;
-use crate::error::RpcError;
+use crate::error::{self, RpcError};
 use crate::shape::{self, Shape};
 use crate::status::Status;
 
@@ -47,6 +47,15 @@ pub(crate) const MAX_METADATA: usize = 16 << 10;
 /// [`Positional`], is written named. On failure `out` is as it was.
 #[inline]
 pub(crate) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    form: Form,
+    out: &mut impl Sink,
+) -> Result<Form, RpcError> {
+    error::withheld(|| write(value, form, out))
+}
+
+#[inline]
+fn write<T: Serialize + ?Sized>(
     value: &T,
     form: Form,
     out: &mut impl Sink,

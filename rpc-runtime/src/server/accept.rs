@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rpc_registry::{LogLimit, Printable, limited};
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
@@ -13,7 +14,6 @@ use super::executor::Workers;
 use super::requests::Requests;
 use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refuse};
 use crate::error::RpcError;
-use crate::log_limit::LogLimit;
 use crate::observe::{self, RefusedConnection, Side};
 use crate::protocol::Hello;
 use crate::transport::{Accepted, Listener, Transport};
@@ -109,7 +109,7 @@ impl Acceptor {
             Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
         };
         if let Some(held_back) = self.refusals.log.pass(clock()) {
-            tracing::warn!(peer, held_back, "connection refused: {why}");
+            tracing::warn!(peer, held_back, "connection refused: {}", Printable(why));
         }
         self.settings.observer.connection_refused(RefusedConnection::Handshake);
     }
@@ -122,7 +122,7 @@ impl Acceptor {
         let (channel, reader) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                tracing::error!(%error, "the pipeline of a connection could not be set up");
+                limited!(error, %error, "the pipeline of a connection could not be set up");
                 return;
             }
         };

@@ -281,6 +281,17 @@ impl ServerBuilder {
         self
     }
 
+    /// Whether clients are told the texts of panics, the causes of errors (their
+    /// [`source`](std::error::Error::source)) and the peers of calls that a method passes on. Default
+    /// `false`: these name files, addresses and other services of this process. They are in its log.
+    ///
+    /// For development. The message of an error that a method returns is sent in any case, and so
+    /// are all errors of the contract. Not for items of streams.
+    pub fn expose_internal_errors(mut self, on: bool) -> Self {
+        self.settings.expose_internal_errors = on;
+        self
+    }
+
     /// Whether calls and connections are counted, with the `metrics` facade. Default `true`.
     ///
     /// Without a recorder that costs next to nothing. The recorder must be installed before the

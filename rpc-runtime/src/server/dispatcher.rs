@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rpc_registry::{LogLimit, limited};
 
 use crate::descriptor::{Dispatch, MethodDescriptor};
 use crate::error::RpcError;
-use crate::log_limit::LogLimit;
 use crate::observe::{CallMetrics, Observer};
 use crate::service::Service;
 
@@ -91,14 +92,13 @@ impl Route {
     }
 
     /// A call held the thread for so long.
-    pub(super) fn held_thread(&self, held: Duration, now: Instant) {
-        if held > WORTH_A_WARNING
-            && let Some(held_back) = self.held.pass(now)
-        {
-            tracing::warn!(
+    pub(super) fn held_thread(&self, held: Duration) {
+        if held > WORTH_A_WARNING {
+            limited!(
+                warn,
+                limit = self.held;
                 method = %self.method,
                 ?held,
-                held_back,
                 "the method held its thread: mark it `blocking`, or `spawn` if it computes"
             );
         }

@@ -11,16 +11,14 @@ use tokio::task::AbortHandle;
 
 use super::fair_queue::may_have_more;
 use super::large::LargeRequest;
-use super::late::{self, Late};
+use super::late::{self, Late, Running};
 use super::thread_pool::{NoThread, ThreadPool};
 use crate::channel::{Channel, Source};
-use crate::context::Context;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{Observer, OwnedCall, PoolMetrics, WorkMetrics};
 use crate::protocol::payload::Form;
 use crate::protocol::{Header, Kind};
-use crate::service::BoxCall;
 use crate::status::Status;
 
 const RELAXED: Ordering = Ordering::Relaxed;
@@ -148,13 +146,13 @@ impl Executor {
         request: &Header,
         mode: Dispatch,
         observed: OwnedCall,
-        (context, call): (Context, BoxCall),
+        running: Running,
     ) {
         let Some(late) = self.begin(channel, request, observed) else { return };
         let ticket = late.ticket();
         let task = match mode {
-            Dispatch::Blocking => spawn(self.block_on(late, context, call)),
-            _ => spawn(late::run(late, context, call)),
+            Dispatch::Blocking => spawn(self.block_on(late, running)),
+            _ => spawn(late::run(late, running)),
         };
         channel.set_abort(ticket, task);
     }
@@ -172,7 +170,8 @@ impl Executor {
         let ticket = late.ticket();
         let deadline = late.deadline(&large.context);
         let span = late.span().clone();
-        let decode = move || span.in_scope(|| large.decode());
+        let calling = Arc::clone(channel);
+        let decode = move || span.in_scope(|| large.decode(&calling));
         // In the order of the requests, so not only when the task is polled.
         let decoded = self.workers.decoding.value(self.connection, decode);
         let executor = Self::new(Arc::clone(&self.workers), self.connection);
@@ -185,14 +184,14 @@ impl Executor {
                 None => decoded.await,
             };
             match decoded {
-                Ok((Ok(call), context, _)) if mode == Dispatch::Blocking => {
-                    executor.block_on(late, context, call).await;
+                Ok((Ok(running), _)) if mode == Dispatch::Blocking => {
+                    executor.block_on(late, running).await;
                 }
-                Ok((Ok(call), context, payload)) => {
+                Ok((Ok(running), payload)) => {
                     drop(payload);
-                    late::run(late, context, call).await;
+                    late::run(late, running).await;
                 }
-                Ok((Err(error), ..)) | Err(error) => late.fail(error).await,
+                Ok((Err(error), _)) | Err(error) => late.fail(error).await,
             }
         });
         channel.set_abort(ticket, task);
@@ -214,12 +213,7 @@ impl Executor {
 
     /// Runs a call on a thread of its own. What this returns stands for it: dropping that takes the
     /// call back while it waits, and later ends it at its next await.
-    fn block_on(
-        &self,
-        late: Late,
-        context: Context,
-        call: BoxCall,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    fn block_on(&self, late: Late, running: Running) -> impl Future<Output = ()> + Send + use<> {
         let runtime = Handle::current();
         let (mut wanted, unwanted) = oneshot::channel::<()>();
         let queued = self.workers.blocking.run(self.connection, move |thread| match thread {
@@ -227,7 +221,7 @@ impl Executor {
                 tokio::select! {
                     biased;
                     _ = unwanted => {}
-                    () = late::run_after_waiting(late, context, call) => {}
+                    () = late::run_after_waiting(late, running) => {}
                 }
             }),
             Err(NoThread) => drop(runtime.spawn(late.fail(NoThread.into()))),

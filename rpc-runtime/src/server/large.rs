@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::dispatcher::Route;
-use super::late::caught;
-use crate::channel::IncomingStream;
+use super::late::{Running, caught};
+use crate::channel::{Channel, IncomingStream};
 use crate::context::Context;
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::protocol::payload::Form;
 use crate::protocol::{Body, Frame};
-use crate::service::{BoxCall, Request, Service};
+use crate::service::{Request, Service};
 
 /// Requests with a payload of this many bytes or more are decoded on threads for that. To decode one
 /// of 64 KiB takes a few milliseconds at the worst; to hand it to a thread, a few microseconds.
@@ -56,7 +56,7 @@ impl LargeRequest {
 
     /// Decodes the arguments and makes the call's future. The payload comes back, to be freed where
     /// it was taken: memory goes back to that thread's cache.
-    pub(super) fn decode(self) -> (Result<BoxCall, RpcError>, Context, Bytes) {
+    pub(super) fn decode(self, channel: &Channel) -> (Result<Running, RpcError>, Bytes) {
         let Self { service, method, payload, arguments, form, stream, mut context } = self;
         let request = Request {
             method,
@@ -65,7 +65,7 @@ impl LargeRequest {
             form,
             stream,
         };
-        let call = caught(|| context.enter(|| service.dispatch(request)));
-        (call, context, payload)
+        let call = caught(method, channel, || context.enter(|| service.dispatch(request)));
+        (call.map(|call| Running { method, context, call }), payload)
     }
 }

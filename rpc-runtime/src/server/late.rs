@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use rpc_registry::{Printable, limited};
 use tracing::{Instrument, Span};
 
 use super::executor::InWork;
 use crate::buffer;
 use crate::channel::{Channel, Source, Ticket, clock, pump};
 use crate::context::Context;
-use crate::error::RpcError;
+use crate::descriptor::MethodDescriptor;
+use crate::error::{RpcError, exposed};
 use crate::observe::OwnedCall;
 use crate::protocol::payload::Form;
 use crate::protocol::{Flags, Frame, Header, Kind, Output, error_answer};
@@ -70,7 +72,7 @@ impl Late {
         let Self { channel, ticket, request, .. } = &self;
         if request.kind == Kind::Oneway {
             if let Err(error) = result {
-                tracing::warn!(peer = %channel.peer(), %error, "a oneway request failed");
+                limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
             }
             return;
         }
@@ -85,7 +87,7 @@ impl Late {
                 }
             }
             Err(error) => {
-                let (header, body) = error_answer(request.id, &error);
+                let (header, body) = answer_failed(channel, request.id, &error);
                 channel.answer(*ticket, Frame::new(header, &body)).await;
             }
         }
@@ -98,14 +100,23 @@ impl Late {
     }
 }
 
+/// The future of a method's call.
+pub(super) struct Running {
+    pub(super) method: &'static MethodDescriptor,
+    pub(super) context: Context,
+    pub(super) call: BoxCall,
+}
+
 /// Runs a call to its end and sends the answer.
-pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
+pub(super) async fn run(late: Late, running: Running) {
+    let Running { method, mut context, mut call } = running;
     let deadline = late.deadline(&context);
     let span = late.observed.span().clone();
+    let channel = Arc::clone(&late.channel);
     let finished = poll_fn(|cx| {
         let _inside = span.enter();
         let mut body = Output::from(buffer::take());
-        match caught(|| context.enter(|| Ok(call.poll_into(cx, &mut body)))) {
+        match caught(method, &channel, || context.enter(|| Ok(call.poll_into(cx, &mut body)))) {
             Ok(Poll::Pending) => {
                 buffer::give_output(body);
                 Poll::Pending
@@ -127,11 +138,11 @@ pub(super) async fn run(late: Late, mut context: Context, mut call: BoxCall) {
 }
 
 /// The same for a call that waited before it began.
-pub(super) async fn run_after_waiting(late: Late, context: Context, call: BoxCall) {
-    if late.deadline(&context).is_some_and(|deadline| deadline <= clock()) {
+pub(super) async fn run_after_waiting(late: Late, running: Running) {
+    if late.deadline(&running.context).is_some_and(|deadline| deadline <= clock()) {
         return late.fail(expired()).await;
     }
-    run(late, context, call).await;
+    run(late, running).await;
 }
 
 /// The answer to a call whose deadline passed before it began.
@@ -148,11 +159,27 @@ pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
     header
 }
 
-/// Runs a user's code; its panic is this call's error.
-pub(super) fn caught<T>(run: impl FnOnce() -> Result<T, RpcError>) -> Result<T, RpcError> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let message = panic_message(&*panic);
-        Err(RpcError::internal(format!("the provider's method panicked: {message}")))
+/// The answer that says why a request failed.
+pub(super) fn answer_failed(channel: &Channel, id: u64, error: &RpcError) -> (Header, Vec<u8>) {
+    exposed(channel.settings().expose_internal_errors, || error_answer(id, error))
+}
+
+/// Runs a user's code, and encodes what it returns; its panic is this call's error. The text of a
+/// panic is for the log: it tells of the inside of this process.
+#[inline]
+pub(super) fn caught<T>(
+    method: &MethodDescriptor,
+    channel: &Channel,
+    run: impl FnOnce() -> Result<T, RpcError>,
+) -> Result<T, RpcError> {
+    let expose = channel.settings().expose_internal_errors;
+    catch_unwind(AssertUnwindSafe(|| exposed(expose, run))).unwrap_or_else(|panic| {
+        let message = Printable(panic_message(&*panic));
+        limited!(error, %method, peer = %channel.peer(), %message, "a method panicked");
+        Err(RpcError::internal(match expose {
+            true => format!("the provider's method panicked: {message}"),
+            false => "the provider's method panicked".to_owned(),
+        }))
     })
 }
 

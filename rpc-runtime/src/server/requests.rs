@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
+use rpc_registry::limited;
 use tracing::Span;
 
 use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
 use super::executor::{Executor, Workers};
 use super::large::{LARGE, LargeRequest};
-use super::late::{answer_header, caught};
+use super::late::{Running, answer_failed, answer_header, caught};
 use super::slow_methods::SlowMethods;
 use crate::buffer;
 use crate::channel::driver::{Batch, RequestHandler, TURN};
@@ -26,7 +27,7 @@ use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{self, OwnedCall, RefusedRequest};
 use crate::protocol::payload::{self, Form};
-use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output, error_answer};
+use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output};
 use crate::service::{BoxCall, Finished, Request};
 use crate::status::Status;
 
@@ -168,7 +169,7 @@ impl Requests {
         let inside = span.enter();
         let start = self.bodies.len();
         // The method's code begins with the first poll, its arguments' with the decoding.
-        let begun = caught(|| {
+        let begun = caught(route.method, channel, || {
             context.enter(|| {
                 let mut call = route.service.dispatch(request)?;
                 if !in_place {
@@ -195,7 +196,8 @@ impl Requests {
             }
             Ok(Begun::Running(call)) => {
                 let observed = OwnedCall::running(route.metrics.clone(), now, span);
-                self.executor.run(channel, &header, mode, observed, (context, call));
+                let running = Running { method: route.method, context, call };
+                self.executor.run(channel, &header, mode, observed, running);
             }
             Err(error) => {
                 ended(error.status());
@@ -263,10 +265,10 @@ impl Requests {
 
     fn fail(&mut self, channel: &Channel, request: &Header, error: &RpcError) {
         if request.kind == Kind::Oneway {
-            tracing::warn!(peer = %channel.peer(), %error, "a oneway request failed");
+            limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
             return;
         }
-        let (header, body) = error_answer(request.id, error);
+        let (header, body) = answer_failed(channel, request.id, error);
         let start = self.bodies.len();
         self.bodies.extend_from_slice(&body);
         self.answers.push((header, Gathered::In(start..self.bodies.len())));
@@ -329,7 +331,7 @@ impl RequestHandler for Requests {
                 && let Some(route) = self.dispatcher.route(frame.header.method)
                 && self.slow.was_slow(frame.header.method)
             {
-                route.held_thread(held, after);
+                route.held_thread(held);
             }
             // Fewer than enough would be left for another write.
             if slow || (self.answers.len() >= enough && left >= enough) {

@@ -7,20 +7,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rpc_registry::limited;
 use tokio::sync::oneshot;
 
 use super::cores::Cores;
 use super::fair_queue::FairQueue;
-use crate::channel::clock;
 use crate::error::RpcError;
-use crate::log_limit::LogLimit;
 use crate::observe::PoolMetrics;
 use crate::status::Status;
 
 /// A thread without work ends after this time; tokio's value.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-static NO_THREAD_LOG: LogLimit = LogLimit::new();
 
 /// A job. It runs on a thread of the pool with `Ok`; where the pool has no thread and the system
 /// gives it none, it is called in place with the error.
@@ -189,9 +186,7 @@ impl Shared {
         let pool = Arc::clone(self);
         let thread = thread::Builder::new().name(self.name.into());
         let Err(error) = thread.spawn(move || pool.work()) else { return };
-        if let Some(held_back) = NO_THREAD_LOG.pass(clock()) {
-            tracing::error!(%error, held_back, pool = self.name, "cannot start a thread");
-        }
+        limited!(error, %error, pool = self.name, "cannot start a thread");
         let mut state = self.lock();
         state.threads -= 1;
         // Other threads do the work, only later.
