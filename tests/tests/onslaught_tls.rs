@@ -39,7 +39,7 @@ fn child() {
     });
 }
 
-/// Attackers that make one connection after another, 50 at a time, and do this with each. Each
+/// Attackers that make one connection after another, 400 at a time, and do this with each. Each
 /// counts as 200 bytes sent.
 async fn endures(what: &str, one: impl AsyncFn(TcpStream) + Clone + Send + Sync + 'static) {
     // Without `Send` futures of the closure, each attacker has the one thread of its runtime.
@@ -53,7 +53,7 @@ async fn endures(what: &str, one: impl AsyncFn(TcpStream) + Clone + Send + Sync 
                 local.block_on(&runtime.unwrap(), async move {
                     let made = Rc::new(Cell::new(0));
                     let mut tasks = JoinSet::new();
-                    for _ in 0..50 {
+                    for _ in 0..400 {
                         let (one, address, made) = (one.clone(), address.clone(), made.clone());
                         tasks.spawn_local(async move {
                             let all = async {
