@@ -14,6 +14,8 @@ use std::time::Duration;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use tokio::sync::Semaphore;
 
+#[cfg(feature = "__fuzz")]
+pub(crate) use self::certificate::{certificate_name, peer_certificate};
 use self::layer::Handshake;
 pub use self::settings::{ClientTls, ServerTls};
 use super::{Transport, tcp};
