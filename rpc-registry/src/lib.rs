@@ -117,6 +117,9 @@
 //!   original beside it as `registry.jsonl.damaged-<unix ms>`. A list of another format version is
 //!   never touched ([`is_unsupported_format`](RegistryError::is_unsupported_format)).
 
+#[cfg(feature = "__fuzz")]
+#[doc(hidden)]
+pub mod __fuzz;
 mod back_end;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod clear_text;

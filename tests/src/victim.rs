@@ -38,15 +38,21 @@ pub const LONGEST_DELAY: Duration = Duration::from_millis(250);
 /// Attacks are measured again when only the delay is too long: another program may have had the
 /// processors. What the victim does to its bystanders, it does each time.
 const ATTEMPTS: usize = 3;
-/// No attack goes on for longer.
+/// An attack may take this much longer than its time, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a client is attacked.
-const CLIENT_TIME: Duration = Duration::from_millis(1_200);
+pub const CLIENT_TIME: Duration = Duration::from_millis(600);
 
 const SERVER: &str = "victim-server";
 const CLIENT: &str = "victim-client";
 const HOSTILE: &str = "RPC_TESTS_HOSTILE";
 const GOOD: &str = "RPC_TESTS_GOOD";
+
+/// How long a server is attacked: half a second, or `RPC_ATTACK_SECONDS`.
+pub fn attack_time() -> Duration {
+    let seconds = std::env::var("RPC_ATTACK_SECONDS").ok().and_then(|text| text.parse().ok());
+    seconds.map_or(Duration::from_millis(500), Duration::from_secs)
+}
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
@@ -128,7 +134,7 @@ impl Victim {
     {
         let before = self.cpu();
         let calls = PacedCalls::start(bystander, &self.says);
-        let sent = within(PATIENCE, "the attack", attack(self.says.clone())).await;
+        let sent = within(attack_time() + PATIENCE, "the attack", attack(self.says.clone())).await;
         let delays = calls.finish().await;
         self.lives();
         Damage { peak: self.peak(), cpu: self.cpu().saturating_sub(before), sent, delays }

@@ -48,6 +48,9 @@
 mod client;
 mod fault;
 mod feed;
+#[cfg(feature = "__fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod keys;
 mod lease;
 mod list;

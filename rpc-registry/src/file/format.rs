@@ -194,6 +194,16 @@ pub(super) fn render<'a>(entries: impl IntoIterator<Item = &'a Arc<Entry>>) -> S
     text
 }
 
+/// What a list becomes when it is read and written again, and whether all of it could be read; the
+/// version of another format.
+#[cfg(feature = "__fuzz")]
+pub fn rewritten_list(bytes: &[u8]) -> Result<(String, bool), String> {
+    let contents = parse(bytes, []).map_err(|OtherVersion(version)| version)?;
+    let again = parse(bytes, &contents.entries).map_err(|OtherVersion(version)| version)?;
+    assert_eq!(render(&again.entries), render(&contents.entries), "lines that are known");
+    Ok((render(&contents.entries), contents.damage.is_none()))
+}
+
 impl Contents {
     fn damaged(&mut self, line: usize, reason: String) {
         self.damage.get_or_insert(Damage { line, reason });

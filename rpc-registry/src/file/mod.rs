@@ -43,6 +43,8 @@ use crate::{BoxFuture, Instance, RegistryError, RegistryUri, Resilient, Resilien
 use commit::Change;
 use feed::FileFeed;
 use folder::Folder;
+#[cfg(feature = "__fuzz")]
+pub use format::rewritten_list;
 use signs::Lookout;
 use store::Store;
 

@@ -127,7 +127,11 @@ fn read(path: &Path) -> io::Result<BTreeMap<String, List>> {
     let mut text = Vec::new();
     fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut text)?;
     check_length(text.len())?;
-    let contents: Contents = serde_json::from_slice(&text)?;
+    parse(&text)
+}
+
+fn parse(text: &[u8]) -> io::Result<BTreeMap<String, List>> {
+    let contents: Contents = serde_json::from_slice(text)?;
     if contents.format != FORMAT {
         return Err(io::Error::other(format!("its format {} is not known", contents.format)));
     }
@@ -138,6 +142,13 @@ fn read(path: &Path) -> io::Result<BTreeMap<String, List>> {
         list.instances.sort_by(|a, b| a.id().cmp(b.id()));
     }
     Ok(services)
+}
+
+/// What a cache becomes when it is read and written again.
+#[cfg(feature = "__fuzz")]
+pub fn rewritten_cache(text: &[u8]) -> Option<Vec<u8>> {
+    let contents = Contents { format: FORMAT, services: parse(text).ok()? };
+    serde_json::to_vec(&contents).ok()
 }
 
 /// What is not read is not written either.

@@ -20,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::runtime::Handle;
 
 use self::cache::Cache;
+#[cfg(feature = "__fuzz")]
+pub use self::cache::rewritten_cache;
 use self::follower::Follower;
 pub use self::settings::{Protection, ResilientSettings};
 use crate::back_end::BackEnd;

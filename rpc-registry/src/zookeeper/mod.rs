@@ -55,6 +55,9 @@ mod data;
 mod entry;
 mod failure;
 mod feed;
+#[cfg(feature = "__fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod news;
 mod paths;
 mod sessions;

@@ -23,6 +23,8 @@ pub(crate) use self::tcp::BoundSocket;
 pub(crate) use self::tls::{Acceptor, Connector};
 #[cfg(feature = "tls")]
 pub use self::tls::{ClientTls, ServerTls};
+#[cfg(all(feature = "tls", feature = "__fuzz"))]
+pub(crate) use self::tls::{certificate_name, peer_certificate};
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::uri::Uri;

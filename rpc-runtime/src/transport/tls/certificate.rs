@@ -20,6 +20,16 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
     })
 }
 
+#[cfg(feature = "__fuzz")]
+pub(crate) fn peer_certificate(der: &[u8]) -> Option<PeerCertificate> {
+    read(&CertificateDer::from(der))
+}
+
+#[cfg(feature = "__fuzz")]
+pub(crate) fn certificate_name(der: &[u8]) -> Option<String> {
+    name(der)
+}
+
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OBJECT_ID: u8 = 0x06;

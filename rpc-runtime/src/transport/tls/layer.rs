@@ -14,6 +14,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use rustls::Connection;
+use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 
 use super::explain;
 use crate::transport::{Reader, Writer};
@@ -255,37 +257,53 @@ impl Handshake {
 
     /// Runs until both ends know each other as far as this end has asked for. What this end has to
     /// say last, an error too, has left then.
-    pub(super) async fn run(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll(cx)).await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let flushed = self.poll_flush(cx)?;
-            if self.failed.is_some() || !self.session.tls.is_handshaking() {
-                ready!(flushed);
-                return Poll::Ready(self.failed.take().map_or(Ok(()), Err));
-            }
-            // Also while it cannot write: both ends may have to say something at the same time.
-            self.ciphertext.reserve(READ_BYTES);
-            let Poll::Ready(read) = self.reader.poll_read(cx, &mut self.ciphertext, usize::MAX)
-            else {
-                // All of it was taken in. Strangers who are slow cost no more than they must.
-                self.ciphertext = BytesMut::new();
-                return Poll::Pending;
+    ///
+    /// What costs the processor something, such as a signature, waits for one of `turns`.
+    pub(super) async fn run(&mut self, turns: Option<&Semaphore>) -> io::Result<()> {
+        while poll_fn(|cx| self.poll_more(cx)).await? {
+            let turn = match turns {
+                // It is never closed.
+                Some(turns) => turns.acquire().await.ok(),
+                None => None,
             };
-            if read? == 0 {
-                let why = "the peer closed the connection within the TLS handshake";
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, why)));
-            }
-            // What comes behind the handshake is left for the reader.
-            while self.failed.is_none()
-                && !self.ciphertext.is_empty()
-                && self.session.tls.is_handshaking()
-            {
-                self.failed = self.session.decrypt(&mut self.ciphertext).err();
+            self.take_in();
+            if turn.is_some() {
+                // Given back only when all that is ready beside it had its chance.
+                yield_now().await;
             }
         }
+        Ok(())
+    }
+
+    /// Deals with what came. What comes behind the handshake is left for the reader.
+    fn take_in(&mut self) {
+        while self.failed.is_none()
+            && !self.ciphertext.is_empty()
+            && self.session.tls.is_handshaking()
+        {
+            self.failed = self.session.decrypt(&mut self.ciphertext).err();
+        }
+    }
+
+    /// Whether there is more to take in, or else the handshake is done.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let flushed = self.poll_flush(cx)?;
+        if self.failed.is_some() || !self.session.tls.is_handshaking() {
+            ready!(flushed);
+            return Poll::Ready(self.failed.take().map_or(Ok(false), Err));
+        }
+        // Also while it cannot write: both ends may have to say something at the same time.
+        self.ciphertext.reserve(READ_BYTES);
+        let Poll::Ready(read) = self.reader.poll_read(cx, &mut self.ciphertext, usize::MAX) else {
+            // All of it was taken in. Strangers who are slow cost no more than they must.
+            self.ciphertext = BytesMut::new();
+            return Poll::Pending;
+        };
+        if read? == 0 {
+            let why = "the peer closed the connection within the TLS handshake";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, why)));
+        }
+        Poll::Ready(Ok(true))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -423,7 +441,8 @@ mod tests {
         let mut client =
             Handshake::new(client.into(), Box::new(back.clone()), Box::new(there.clone()));
         let mut server = Handshake::new(server.into(), Box::new(there), Box::new(back));
-        let (at_client, at_server) = tokio::join!(client.run(), server.run());
+        let turns = Semaphore::new(1);
+        let (at_client, at_server) = tokio::join!(client.run(None), server.run(Some(&turns)));
         at_client.and(at_server).unwrap();
         [client.done(), server.done()]
     }
@@ -531,7 +550,11 @@ mod tests {
         // The front of a ClientHello.
         for part in [&[][..], &[0x16, 3, 1, 2], &[0, 1, 0, 1, 0xfc, 3, 3]] {
             assert!(part.is_empty() || there.try_write(part).unwrap() == part.len());
-            assert!(handshake.poll(&mut cx).is_pending());
+            if !part.is_empty() {
+                assert!(matches!(handshake.poll_more(&mut cx), Poll::Ready(Ok(true))));
+                handshake.take_in();
+            }
+            assert!(handshake.poll_more(&mut cx).is_pending());
             assert_eq!(handshake.ciphertext.capacity(), 0);
         }
     }

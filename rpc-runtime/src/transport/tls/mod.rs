@@ -6,11 +6,16 @@ mod identity;
 mod layer;
 mod settings;
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use tokio::sync::Semaphore;
 
+#[cfg(feature = "__fuzz")]
+pub(crate) use self::certificate::{certificate_name, peer_certificate};
 use self::layer::Handshake;
 pub use self::settings::{ClientTls, ServerTls};
 use super::{Transport, tcp};
@@ -40,7 +45,7 @@ impl Connector {
             .map_err(|error| cannot_begin(&error))?;
         let transport = tcp::connect(uri).await?;
         let (peer, mut handshake) = begin(session.into(), transport);
-        match handshake.run().await {
+        match handshake.run(None).await {
             Ok(()) => Ok(secured(handshake, peer)),
             Err(error) => {
                 Err(RpcError::unavailable(format!("cannot connect: {error}")).with_source(&error))
@@ -67,19 +72,26 @@ pub(super) fn no_certificate(uri: &Uri) -> RpcError {
 
 /// Secures the connections of a server.
 #[derive(Clone, Debug)]
-pub(crate) struct Acceptor(Arc<ServerConfig>);
+pub(crate) struct Acceptor {
+    config: Arc<ServerConfig>,
+    /// Handshakes compute in turn, as many at a time as there are processors. Hundreds that may run
+    /// at once would all run before a call that comes after them.
+    turns: Arc<Semaphore>,
+}
 
 impl Acceptor {
     pub(crate) fn new(settings: &ServerTls) -> Result<Self, RpcError> {
-        settings.config().map(|config| Self(Arc::new(config)))
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        let turns = Arc::new(Semaphore::new(processors));
+        settings.config().map(|config| Self { config: Arc::new(config), turns })
     }
 
     /// Dropping the future ends the connection.
     pub(super) async fn accept(&self, transport: Transport) -> Result<Transport, RpcError> {
-        let session =
-            ServerConnection::new(Arc::clone(&self.0)).map_err(|error| cannot_begin(&error))?;
+        let session = ServerConnection::new(Arc::clone(&self.config))
+            .map_err(|error| cannot_begin(&error))?;
         let (peer, mut handshake) = begin(session.into(), transport);
-        match handshake.run().await {
+        match handshake.run(Some(&self.turns)).await {
             Ok(()) => Ok(secured(handshake, peer)),
             Err(error) => {
                 let _ = tokio::time::timeout(LINGER, handshake.linger()).await;

@@ -1,0 +1,7 @@
+//! What the fuzz targets reach of the inside. No part of the public interface: it changes without
+//! notice, and is there only with the feature `__fuzz`.
+
+pub use crate::etcd::fuzz as etcd;
+pub use crate::file::rewritten_list;
+pub use crate::resilient::rewritten_cache;
+pub use crate::zookeeper::fuzz as zookeeper;
