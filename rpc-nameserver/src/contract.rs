@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use rpc_registry::Instance;
+use rpc_runtime::protocol::{self, DecodeLimits};
 use rpc_runtime::{Blob, RpcError, Streaming, rpc_service};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -144,19 +145,54 @@ pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Blob, NameError> {
     Ok(Blob::from(Bytes::from(bytes)))
 }
 
+/// Memory of an unpacked body, for each byte of it. An instance with a short name and one entry of
+/// metadata takes about as much.
+const MEMORY_PER_BYTE: usize = 8;
+/// Memory that a body may take however short it is.
+const MIN_MEMORY: usize = 8 << 20;
+
 /// Reads what [`pack`] has written.
 ///
 /// # Errors
 ///
-/// It is something else.
+/// It is something else, is nested deeper than 256 levels, or would take more than eight times its
+/// length of memory, and more than 8 MiB.
 pub fn unpack<T: DeserializeOwned>(packed: &Blob) -> Result<T, NameError> {
-    rmp_serde::from_slice(packed)
-        .map_err(|error| NameError::Invalid(format!("a body does not decode: {error}")))
+    let memory = packed.len().saturating_mul(MEMORY_PER_BYTE).max(MIN_MEMORY);
+    protocol::decode(packed, DecodeLimits::new().memory(memory))
+        .map_err(|error| NameError::Invalid(format!("a body does not decode: {}", error.message())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_body_that_is_nested_deep_is_refused_and_ends_no_process() {
+        #[derive(Debug, Deserialize)]
+        struct Tree(#[expect(dead_code, reason = "only its nesting matters")] Vec<Tree>);
+        let nested = [0x91; 1 << 10];
+        // In a field that no change has, which is skipped.
+        let mut change = b"\x91\x81\xaaUnregister\x81\xa3new".to_vec();
+        change.extend(nested);
+        // A stack of half the size that threads have, in a build without optimizations.
+        let unpacked = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
+            assert!(unpack::<Vec<Change>>(&Blob::from(change)).is_err());
+            assert!(unpack::<Tree>(&Blob::from(nested.to_vec())).is_err());
+        });
+        unpacked.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_list_of_many_small_instances_is_read() {
+        let instance = |n| {
+            let uri = "tcp://10.0.0.1:1";
+            Instance::new("svc", uri).with_id(format!("{n}")).with_metadata("zone", "a")
+        };
+        let list: Vec<Instance> = (0..50_000).map(instance).collect();
+        let packed = pack(&list).unwrap();
+        assert!(unpack::<Vec<Instance>>(&packed).unwrap() == list);
+    }
 
     #[test]
     fn a_body_that_is_cut_or_claims_too_much_is_refused() {
