@@ -152,7 +152,7 @@ pub use lease::{Lease, LeaseHandle, LeaseState, LeaseStates};
 pub use log_limit::LogLimit;
 pub use printable::Printable;
 #[doc(hidden)]
-pub use printable::printable;
+pub use printable::{is_printable, printable};
 pub use registry::{BoxFuture, Registry};
 pub use resilient::{Protection, Resilient, ResilientSettings};
 pub use schemes::{SchemeFactory, connect, register_scheme, supported_schemes};

@@ -48,7 +48,8 @@ pub fn printable(text: String, limit: usize) -> String {
 }
 
 /// Whether a character takes its place in a line and does nothing else.
-pub(crate) fn is_printable(c: char) -> bool {
+#[doc(hidden)]
+pub fn is_printable(c: char) -> bool {
     let acts = matches!(
         c,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'

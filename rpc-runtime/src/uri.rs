@@ -33,8 +33,8 @@ impl Uri {
         if rest.is_empty() {
             return Err(invalid("something must follow the scheme"));
         }
-        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(invalid("it must have no spaces"));
+        if text.contains(|c: char| c.is_whitespace() || !rpc_registry::is_printable(c)) {
+            return Err(invalid("it must have no spaces and nothing that cannot be seen"));
         }
         Ok(Self { text: text.to_owned(), scheme_len: scheme.len() })
     }
@@ -75,6 +75,8 @@ mod tests {
             let error = Uri::parse(bad).unwrap_err();
             assert!(error.message().contains(&format!("did you mean tcp://{bad}?")), "{error}");
         }
+        let error = Uri::parse("tcp://a\u{202e}b:1").unwrap_err();
+        assert!(error.message().contains(r"a\u{202e}b"), "{error}");
         let uri = Uri::parse("tcp://[::1]:80").unwrap();
         assert_eq!((uri.scheme(), uri.rest()), ("tcp", "[::1]:80"));
     }

@@ -193,7 +193,7 @@ impl<'a> Reading<'_, 'a> {
                     self.wakers.extend(self.await_hello.take());
                 }
                 Err(error) => {
-                    let error = RpcError::protocol("the hello is damaged").with_source(&error);
+                    let error = RpcError::protocol(format!("the hello is damaged: {error}"));
                     self.replies.push(error_frame(0, &error));
                     self.fatal = Some(error);
                 }

@@ -127,7 +127,7 @@ fn push_escaped(text: &mut String, value: &str) {
     let last = value.chars().count().saturating_sub(1);
     for (at, c) in value.chars().enumerate() {
         let at_an_end = (at == 0 && matches!(c, ' ' | '#')) || (at == last && c == ' ');
-        if c.is_control() {
+        if !rpc_registry::is_printable(c) {
             let mut bytes = [0; 4];
             for byte in c.encode_utf8(&mut bytes).bytes() {
                 let _ = write!(text, "\\{byte:02X}");
