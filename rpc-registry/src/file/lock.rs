@@ -9,7 +9,7 @@
 //! nobody else can find. In case somebody else removed it, an attempt checks that what it has
 //! locked is what the path names.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -35,9 +35,10 @@ pub(super) fn attempt(folder: &Folder, mode: Mode) -> Result<Option<Locked>, Reg
     let path = folder.lock();
     let failed = |error| folder.error("lock", &path, error);
     // Who may only read the folder can still keep writers out.
-    let writes = mode == Mode::Exclusive;
-    let open =
-        || OpenOptions::new().read(true).write(writes).create(writes).truncate(false).open(&path);
+    let open = || match mode {
+        Mode::Exclusive => folder.write(&path, true),
+        Mode::Shared => folder.read(&path),
+    };
     let mut file = match open() {
         // The folder was removed after the connection was made.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -87,7 +88,7 @@ pub(super) fn wait(
 /// The error of someone who waited for `patience` in vain.
 pub(super) fn timed_out(folder: &Folder, patience: Duration) -> RegistryError {
     let path = folder.lock();
-    let holder = match holder(&path) {
+    let holder = match holder(folder, &path) {
         Some(pid) => format!("process {pid} took it last"),
         None => "who holds it is not known".to_owned(),
     };
@@ -119,7 +120,7 @@ impl Pause {
 }
 
 fn names(path: &Path, file: &File) -> io::Result<bool> {
-    match std::fs::metadata(path) {
+    match path.symlink_metadata() {
         Ok(named) => Ok(Stamp::of(&named).is_same_file(&Stamp::of(&file.metadata()?))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -132,19 +133,20 @@ fn note_holder(file: &mut File) {
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
 }
 
-fn holder(path: &Path) -> Option<u32> {
+fn holder(folder: &Folder, path: &Path) -> Option<u32> {
     let mut text = String::new();
-    File::open(path).ok()?.take(16).read_to_string(&mut text).ok()?;
+    folder.read(path).ok()?.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_files::Access;
 
     fn folder() -> (tempfile::TempDir, Folder) {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().to_owned(), "file:test");
+        let folder = Folder::new(dir.path().to_owned(), "file:test", Access::Owner);
         (dir, folder)
     }
 

@@ -1,6 +1,6 @@
 use std::collections::HashSet;
-use std::fs;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::list::List;
 use super::lock::{self, Mode, Pause};
 use super::look::{Life, Look};
 use super::site::Site;
+use crate::private_files::Access;
 use crate::{Instance, RegistryError};
 
 /// How often a look that met a concurrent write is repeated before it keeps writers out.
@@ -48,17 +49,17 @@ pub(super) struct Seen {
 }
 
 impl Store {
+    /// Opens the folder with this path, which need not exist.
     pub(super) async fn open(
-        folder: Folder,
+        path: PathBuf,
+        uri: String,
+        access: Access,
         lock_timeout: Duration,
     ) -> Result<Self, RegistryError> {
         let runtime = runtime()?;
         blocking(move || {
-            let root = folder.root();
-            let root = fs::create_dir_all(root)
-                .and_then(|()| fs::canonicalize(root))
-                .map_err(|error| folder.error("create the folder", root, error))?;
-            Ok(Self { site: Site::at(&root), folder: Arc::new(folder), lock_timeout, runtime })
+            let folder = Arc::new(Folder::open(&path, &uri, access)?);
+            Ok(Self { site: Site::at(folder.root()), folder, lock_timeout, runtime })
         })
         .await
     }
