@@ -102,12 +102,13 @@
 //! - **Files.** `registry.jsonl` holds a header and one JSON object per line, for people to read
 //!   and, with care, to edit: values may be changed; a line that is added by hand has no process
 //!   behind it and goes with a later write, one that is deleted comes back while its provider runs.
-//!   It is only ever replaced as a whole, at most 16 MiB. `registry.lock`, `leases/`, `beats/` and
-//!   `signs/` belong to the back end; don't delete them while anyone runs.
+//!   It is only ever replaced as a whole, at most 16 MiB. `registry.lock`, `leases/`, `beats/`,
+//!   `signs/` and `turns/` belong to the back end; don't delete them while anyone runs.
 //! - **Waiting.** Lookups and watches do not wait for writers. Whatever writes waits at most
 //!   `?lock_timeout_ms=` (1 to 600000, default 5000) for its turn, and fails with an
 //!   [`is_timeout`](RegistryError::is_timeout) error that names the lock file and the last holder.
-//!   What tasks of one process want to write meanwhile is written together.
+//!   What tasks of one process want to write meanwhile is written together, and processes write in
+//!   the order in which they came. One that does not take its turn for half a second goes to the end.
 //! - **Watching** is done through the operating system: registrations, departures and deaths are told
 //!   within milliseconds (elsewhere than on Linux, deaths when it is looked for them). What gives no
 //!   sign, such as an editor, is looked for every `?watch_interval_ms=` (10 to 60000, default 1000),

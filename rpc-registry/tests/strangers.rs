@@ -2,7 +2,13 @@
 //!
 //! Where another user is needed, the test has to run as root, and says so if it does not.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test may fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may fail"
+)]
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read};
@@ -210,7 +216,7 @@ async fn a_folder_that_holds_other_things_too_stays_open_and_the_registry_in_it_
     let registry = connect(uri(dir.path())).await.unwrap();
     let _lease = registry.register(instance("a")).await.unwrap();
     assert_eq!(mode(dir.path()), 0o755);
-    for closed in ["leases", "beats", "signs", "registry.lock", "registry.jsonl"] {
+    for closed in ["leases", "beats", "signs", "turns", "registry.lock", "registry.jsonl"] {
         assert_closed(&dir.path().join(closed));
     }
 }

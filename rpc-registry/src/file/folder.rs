@@ -59,7 +59,8 @@ impl Folder {
         for file in fs::read_dir(&self.root)? {
             let name = file?.file_name();
             let is_of_registry = |name: &str| {
-                name.starts_with("registry.") || ["leases", "beats", "signs"].contains(&name)
+                name.starts_with("registry.")
+                    || ["leases", "beats", "signs", "turns"].contains(&name)
             };
             if !name.to_str().is_some_and(is_of_registry) {
                 return Ok(false);
@@ -165,8 +166,13 @@ impl Folder {
         self.signs().join(name)
     }
 
-    fn subfolders(&self) -> [PathBuf; 3] {
-        [self.leases(), self.beats(), self.signs()]
+    /// Where those who wait for the registry lock have their tickets.
+    pub(super) fn turns(&self) -> PathBuf {
+        self.root.join("turns")
+    }
+
+    fn subfolders(&self) -> [PathBuf; 4] {
+        [self.leases(), self.beats(), self.signs(), self.turns()]
     }
 
     /// Makes the folders, with what is above them, if they are missing.

@@ -12,17 +12,16 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::folder::Folder;
 use super::stamp::Stamp;
 use crate::RegistryError;
-use crate::instance::random_bits;
 
 /// The registry lock is held, exclusive or shared, until this is dropped.
 pub(super) struct Locked(#[expect(dead_code, reason = "held for the lock")] File);
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Mode {
     /// Alone: to write.
     Exclusive,
@@ -30,7 +29,7 @@ pub(super) enum Mode {
     Shared,
 }
 
-/// Takes the lock if it is free.
+/// Takes the lock if it is free, whoever waits for it: see [`Turn`](super::turn::Turn).
 pub(super) fn attempt(folder: &Folder, mode: Mode) -> Result<Option<Locked>, RegistryError> {
     let path = folder.lock();
     let failed = |error| folder.error("lock", &path, error);
@@ -65,26 +64,6 @@ pub(super) fn attempt(folder: &Folder, mode: Mode) -> Result<Option<Locked>, Reg
     }
 }
 
-/// Takes the lock, blocking the thread for at most `patience`.
-pub(super) fn wait(
-    folder: &Folder,
-    mode: Mode,
-    patience: Duration,
-) -> Result<Locked, RegistryError> {
-    let started = Instant::now();
-    let mut pause = Pause::default();
-    loop {
-        if let Some(locked) = attempt(folder, mode)? {
-            return Ok(locked);
-        }
-        let pause = pause.next();
-        if started.elapsed() + pause > patience {
-            return Err(timed_out(folder, patience));
-        }
-        std::thread::sleep(pause);
-    }
-}
-
 /// The error of someone who waited for `patience` in vain.
 pub(super) fn timed_out(folder: &Folder, patience: Duration) -> RegistryError {
     let path = folder.lock();
@@ -101,22 +80,6 @@ pub(super) fn timed_out(folder: &Folder, patience: Duration) -> RegistryError {
         "resume or end that process if it is stopped, or raise ?lock_timeout_ms= if the machine is \
          slow; don't delete the file",
     )
-}
-
-/// How long to sleep between attempts: from 1 ms, doubling to 16 ms, each shortened at random by
-/// up to a half so that those who wait don't stay in step.
-#[derive(Default)]
-pub(super) struct Pause {
-    attempts: u32,
-}
-
-impl Pause {
-    pub(super) fn next(&mut self) -> Duration {
-        let longest = Duration::from_millis(1 << self.attempts.min(4));
-        self.attempts += 1;
-        let share = u32::try_from(random_bits() % 512).unwrap_or_default();
-        longest * (512 + share) / 1024
-    }
 }
 
 fn names(path: &Path, file: &File) -> io::Result<bool> {
@@ -163,19 +126,6 @@ mod tests {
         assert!(attempt(&folder, Mode::Exclusive).unwrap().is_none());
     }
 
-    #[test]
-    fn the_timeout_names_the_file_and_the_holder() {
-        let (_dir, folder) = folder();
-        let _held = attempt(&folder, Mode::Exclusive).unwrap().unwrap();
-        let patience = Duration::from_millis(20);
-        let error = wait(&folder, Mode::Exclusive, patience).err().unwrap();
-        assert!(error.is_timeout());
-        let pid = format!("process {} ", std::process::id());
-        for part in [folder.lock().to_str().unwrap(), &pid, "20ms", "lock_timeout_ms"] {
-            assert!(error.to_string().contains(part), "{error}");
-        }
-    }
-
     #[cfg(unix)]
     #[test]
     fn a_lock_on_a_file_that_was_replaced_does_not_count() {
@@ -187,15 +137,5 @@ mod tests {
         assert!(!names(&path, &file).unwrap());
         File::create(&path).unwrap();
         assert!(!names(&path, &file).unwrap());
-    }
-
-    #[test]
-    fn pauses_grow_and_stay_short() {
-        let mut pause = Pause::default();
-        for longest in [1, 2, 4, 8, 16, 16, 16] {
-            let longest = Duration::from_millis(longest);
-            let slept = pause.next();
-            assert!(slept >= longest / 2 && slept <= longest, "{slept:?} of {longest:?}");
-        }
     }
 }

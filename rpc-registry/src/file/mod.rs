@@ -7,6 +7,7 @@
 //! | `leases/*.lock` | each held by one provider for as long as it lives | [`lease`] |
 //! | `beats/*` | each renewed by one process for as long as it runs | [`beat`] |
 //! | `signs/*` | what watchers watch | [`signs`] |
+//! | `turns/*` | each held by one process that waits for the registry lock | [`turn`] |
 //!
 //! `registry.jsonl` is only ever replaced as a whole, so it can be read without a lock. It says
 //! who registered. Who of them is dead is said by the kernel, which releases a provider's lease
@@ -35,6 +36,7 @@ mod site;
 mod stamp;
 mod store;
 mod sweep;
+mod turn;
 
 use std::sync::Arc;
 use std::time::Duration;

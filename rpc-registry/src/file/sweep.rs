@@ -69,6 +69,11 @@ fn files(folder: &Folder, entries: &[Arc<Entry>]) {
             let _ = fs::remove_file(path);
         }
     });
+    each(&folder.turns(), |path, _| {
+        if is_old(path) && is_free(folder, path) {
+            let _ = fs::remove_file(path);
+        }
+    });
     let beats: HashSet<_> =
         entries.iter().filter_map(|entry| Some(entry.beat.as_ref()?.name.as_str())).collect();
     for place in [folder.beats(), folder.signs()] {

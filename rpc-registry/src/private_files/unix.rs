@@ -140,8 +140,12 @@ fn open_folder(path: &Path) -> io::Result<File> {
 /// Makes a folder, with what is above it, if it is missing.
 pub(crate) fn make_folder(path: &Path, access: Access) -> io::Result<()> {
     if let Some(parent) = path.parent() {
-        // What is above is nobody else's, whoever shares the folder.
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        let above = match access {
+            Access::Owner => 0o700,
+            // The others have to pass it.
+            Access::Group => 0o755,
+        };
+        DirBuilder::new().recursive(true).mode(above).create(parent)?;
     }
     match DirBuilder::new().mode(access.folder_mode()).create(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
@@ -165,10 +169,14 @@ pub(crate) fn restrict(path: &Path, access: Access) -> io::Result<()> {
     let folder = open_folder(path)?;
     let metadata = folder.metadata()?;
     let excess = access.excess() & !OTHERS_WRITE;
-    if metadata.uid() == geteuid().as_raw() && mode(&metadata) & excess != 0 {
-        folder.set_permissions(Permissions::from_mode(mode(&metadata) & !excess))?;
+    if metadata.uid() != geteuid().as_raw() || mode(&metadata) & excess == 0 {
+        return Ok(());
     }
-    Ok(())
+    match folder.set_permissions(Permissions::from_mode(mode(&metadata) & !excess)) {
+        // Where nothing can be written it is only read.
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => Ok(()),
+        done => done,
+    }
 }
 
 pub(super) fn check_folder(path: &Path, it: &Metadata, access: Access) -> io::Result<()> {
