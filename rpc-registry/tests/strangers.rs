@@ -302,19 +302,48 @@ async fn child() {
 
 /// What a process of this user has found or was told, and the process.
 fn member(id: &str, user: u32, group: u32, uri: &str) -> (String, Child) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--nocapture"])
-        .env(ROLE, id)
-        .env(URI, uri)
-        .uid(user)
-        .gid(group)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    run(Command::new(std::env::current_exe().unwrap()).uid(user).gid(group), id, uri)
+}
+
+fn run(command: &mut Command, id: &str, uri: &str) -> (String, Child) {
+    let command = command.args(["child", "--exact", "--nocapture"]).env(ROLE, id).env(URI, uri);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let line = lines.filter_map(|line| Some(line.split_once('@')?.1.to_owned())).next();
     (line.expect("the child ended before it was ready"), child)
+}
+
+#[test]
+fn a_short_name_leads_to_a_folder_of_this_user_alone() {
+    let (runtime, temporary) = (tempfile::tempdir().unwrap(), open_to_all());
+    let connect = |runtime: &Path| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env("XDG_RUNTIME_DIR", runtime).env("TMPDIR", temporary.path());
+        let (told, mut child) = run(&mut command, "a", "file:demo");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        told
+    };
+    assert_eq!(connect(runtime.path()), "a");
+    assert!(runtime.path().join("rpc/demo/registry.jsonl").exists());
+    assert_closed(&runtime.path().join("rpc"));
+
+    let missing = runtime.path().join("missing");
+    assert_eq!(connect(&missing), "a");
+    let own = temporary.path().join(format!("rpc-{}", nix::unistd::geteuid()));
+    assert!(own.join("demo/registry.jsonl").exists());
+    assert_closed(&own);
+    if is_root() {
+        fs::remove_dir_all(&own).unwrap();
+        assert!(stranger(&format!("mkdir -m 0755 {}", own.display())));
+        let told = connect(&missing);
+        assert!(told.contains("may exchange it"), "{told}");
+        // As `sudo -E` leaves it: not this user's.
+        fs::remove_dir(&own).unwrap();
+        chown(runtime.path(), Some(STRANGER), None).unwrap();
+        assert_eq!(connect(runtime.path()), "a");
+        assert_closed(&own);
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ impl Folder {
     /// Makes the folder if it is missing, checks that nobody else may change what is in it, and takes
     /// from others what an earlier release let them do.
     pub(super) fn open(path: &Path, uri: &str, access: Access) -> Result<Self, RegistryError> {
-        let made = private_files::check_links(path)
+        let made = private_files::check_way(path)
             .and_then(|()| private_files::make_folder(path, access))
             .and_then(|()| fs::canonicalize(path));
         let folder = |root| Self::new(root, uri, access);

@@ -1,7 +1,5 @@
 //! Without users and modes: the permissions are those that new files inherit.
 
-use std::fs;
-
 use super::*;
 
 pub(super) fn open(options: &mut OpenOptions, path: &Path, _: Access) -> io::Result<File> {
@@ -48,6 +46,6 @@ pub(crate) fn check_parents(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn check_links(_: &Path) -> io::Result<()> {
+pub(super) fn check_links(_: &Path) -> io::Result<()> {
     Ok(())
 }

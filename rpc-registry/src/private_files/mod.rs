@@ -8,7 +8,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use std::path::Path;
 mod system;
 
 pub(crate) use self::system::{
-    check_file, check_links, check_parents, check_single, is_own, make_folder, restrict, user,
+    check_file, check_parents, check_single, is_own, make_folder, restrict, user,
 };
 
 /// Who may use the files besides root.
@@ -68,6 +68,16 @@ pub(crate) fn create_new(path: &Path, access: Access) -> io::Result<File> {
 pub(crate) fn create_folder(path: &Path, access: Access) -> io::Result<()> {
     make_folder(path, access)?;
     check_folder(path, access)
+}
+
+/// Checks that nobody else may lead this path somewhere else. It need not exist.
+pub(crate) fn check_way(path: &Path) -> io::Result<()> {
+    system::check_links(path)?;
+    match path.ancestors().skip(1).find(|above| above.exists()) {
+        // As the parent of any name in it.
+        Some(above) => check_parents(&fs::canonicalize(above)?.join("any")),
+        None => Ok(()),
+    }
 }
 
 /// Checks a folder without its parents.

@@ -262,7 +262,7 @@ pub(crate) fn check_parents(path: &Path) -> io::Result<()> {
 }
 
 /// Checks that no part of this path is a link of another user's.
-pub(crate) fn check_links(path: &Path) -> io::Result<()> {
+pub(super) fn check_links(path: &Path) -> io::Result<()> {
     for part in path.ancestors() {
         match part.symlink_metadata() {
             Ok(it) if it.is_symlink() && !is_trusted(it.uid()) => {
