@@ -14,8 +14,8 @@ use rpc_registry::Registry;
 use rpc_runtime::{Server, rpc_service};
 use tracing_subscriber::EnvFilter;
 
-/// Where the examples meet when nothing else is said: a folder on this machine.
-pub const DEFAULT_REGISTRY: &str = "file:///tmp/rpc-demo";
+/// Where the examples meet when nothing else is said: a folder of this user on this machine.
+pub const DEFAULT_REGISTRY: &str = "file:rpc-demo";
 
 /// The contract. From it the macro makes the stub, `HelloServiceClient`, and the dispatcher,
 /// `HelloServiceServer`; provider and consumer share nothing else.

@@ -6,7 +6,7 @@
 //!
 //! | URI | back end |
 //! | --- | --- |
-//! | `file:///tmp/rpc-demo` | a folder on this machine, shared by its processes; see [below](#the-file-back-end) |
+//! | `file:rpc-demo`, `file:///srv/rpc-demo` | a folder on this machine, shared by its processes; see [below](#the-file-back-end) |
 //! | `memory:`, `memory:name` | this process only |
 //! | `zookeeper://host:port,host:port/root` | a ZooKeeper ensemble, with the feature `zookeeper`; see the module `zookeeper` |
 //! | `etcd://host:port,host:port/prefix` | an etcd cluster, with the feature `etcd`; see the module `etcd` |
@@ -80,11 +80,16 @@
 //!
 //! # The file back end
 //!
-//! `file:///absolute/folder` or `file:relative/folder` names a folder on a local file system,
-//! shared by all processes that may read and write it; the path is percent-decoded. A missing one
-//! is made, with the mode that the umask leaves of 0777. It needs a tokio runtime with its timer
-//! enabled.
+//! `file:///absolute/folder` or `file:./relative/folder` names a folder on a local file system; the
+//! path is percent-decoded. `file:name`, without a slash, names a folder of this user:
+//! `$XDG_RUNTIME_DIR/rpc/name`, or `rpc-UID/name` in the folder for temporary files. A missing folder
+//! is made. It needs a tokio runtime with its timer enabled.
 //!
+//! - **Users.** The folder and all in it belong to the user of the process, or to root, and are closed
+//!   to all others (0700, 0600). What somebody else owns or may write, or may exchange because of a
+//!   folder above, is refused with an [`is_permission_denied`](RegistryError::is_permission_denied)
+//!   error; links in it are not followed. `?shared=group` lets the members of the folder's group share
+//!   it, who then trust each other with all of it. The rules are in `docs/registry.md`.
 //! - **Liveness.** A provider is returned from the moment its registration returns until its lease
 //!   ends or its process does, however it ends: the kernel tells at once. A process that stands still,
 //!   such as one that is stopped (`SIGSTOP`), goes after its lease time, `?ttl_ms=` (1000 to 600000,
@@ -97,12 +102,13 @@
 //! - **Files.** `registry.jsonl` holds a header and one JSON object per line, for people to read
 //!   and, with care, to edit: values may be changed; a line that is added by hand has no process
 //!   behind it and goes with a later write, one that is deleted comes back while its provider runs.
-//!   It is only ever replaced as a whole, at most 16 MiB. `registry.lock`, `leases/`, `beats/` and
-//!   `signs/` belong to the back end; don't delete them while anyone runs.
+//!   It is only ever replaced as a whole, at most 16 MiB. `registry.lock`, `leases/`, `beats/`,
+//!   `signs/` and `turns/` belong to the back end; don't delete them while anyone runs.
 //! - **Waiting.** Lookups and watches do not wait for writers. Whatever writes waits at most
 //!   `?lock_timeout_ms=` (1 to 600000, default 5000) for its turn, and fails with an
 //!   [`is_timeout`](RegistryError::is_timeout) error that names the lock file and the last holder.
-//!   What tasks of one process want to write meanwhile is written together.
+//!   What tasks of one process want to write meanwhile is written together, and processes write in
+//!   the order in which they came. One that does not take its turn for half a second goes to the end.
 //! - **Watching** is done through the operating system: registrations, departures and deaths are told
 //!   within milliseconds (elsewhere than on Linux, deaths when it is looked for them). What gives no
 //!   sign, such as an editor, is looked for every `?watch_interval_ms=` (10 to 60000, default 1000),
@@ -133,6 +139,7 @@ mod log_limit;
 mod memory;
 mod percent;
 mod printable;
+mod private_files;
 mod registry;
 mod resilient;
 mod schemes;

@@ -41,6 +41,10 @@ pub fn file_uri(folder: impl AsRef<Path>) -> Result<String, RegistryError> {
         RegistryError::invalid_uri(format!("the path {} is not UTF-8", folder.display()))
     })?;
     let mut uri = String::from(if folder.is_absolute() { "file://" } else { "file:" });
+    if folder.is_relative() && !path.contains('/') {
+        // Else it would be a short name.
+        uri.push_str("./");
+    }
     for c in path.chars() {
         match c {
             '%' | '?' | '#' => uri.push_str(&format!("%{:02X}", u32::from(c))),
@@ -72,8 +76,9 @@ impl RegistryUri {
             return Err(wrong("it has a fragment".into()).with_hint("write a literal # as %23"));
         }
         let (scheme, rest) = split_scheme(text).ok_or_else(|| {
-            wrong("it does not start with a scheme".into())
-                .with_hint("a folder on this machine is written file:///tmp/rpc-demo")
+            wrong("it does not start with a scheme".into()).with_hint(
+                "a folder on this machine is written file:rpc-demo or file:///srv/rpc-demo",
+            )
         })?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = match rest.strip_prefix("//") {

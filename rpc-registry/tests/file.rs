@@ -144,7 +144,10 @@ async fn what_crashes_left_goes_with_the_first_write() {
     assert!(f.ids().await.is_empty());
     let _lease = f.registry.register(instance("b")).await.unwrap();
     assert_eq!(f.files("leases").len(), 1);
-    assert_eq!(f.files("."), ["beats", "leases", "registry.jsonl", "registry.lock", "signs"]);
+    assert_eq!(
+        f.files("."),
+        ["beats", "leases", "registry.jsonl", "registry.lock", "signs", "turns"]
+    );
     assert_eq!(f.list().lines().count(), 2);
 }
 
@@ -197,7 +200,7 @@ async fn another_format_version_is_never_overwritten() {
         assert!(error.is_unsupported_format() && error.to_string().contains("version 2"));
     }
     assert_eq!(f.list(), newer);
-    assert_eq!(f.files("."), ["registry.jsonl", "registry.lock"], "it was touched");
+    assert_eq!(f.files("."), ["registry.jsonl", "registry.lock", "turns"], "it was touched");
 }
 
 #[tokio::test]

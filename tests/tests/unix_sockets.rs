@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -154,6 +154,30 @@ async fn a_lock_file_that_cannot_be_is_named() {
     let error = bind(&place.uri()).await.unwrap_err();
     assert!(error.is_unavailable() && error.message().contains("rpc.sock.lock"), "{error}");
     assert!(!place.path.exists());
+}
+
+#[tokio::test]
+async fn a_lock_file_of_somebody_else_is_neither_followed_nor_waited_for() {
+    let place = Place::new();
+    let (lock, other) =
+        (place.path.with_extension("sock.lock"), place.path.with_extension("other"));
+    symlink(&other, &lock).unwrap();
+    assert!(bind(&place.uri()).await.unwrap_err().is_unavailable());
+    assert!(!other.exists(), "the link was followed");
+    fs::remove_file(&lock).unwrap();
+
+    assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    let error = bind(&place.uri()).await.unwrap_err();
+    assert!(error.message().contains("not a regular file"), "{error}");
+    fs::remove_file(&lock).unwrap();
+
+    fs::write(&lock, "").unwrap();
+    if chown(&lock, Some(65_534), None).is_ok() {
+        let error = bind(&place.uri()).await.unwrap_err();
+        assert!(error.message().contains("belongs to the user 65534"), "{error}");
+        fs::remove_file(&lock).unwrap();
+    }
+    bind(&place.uri()).await.unwrap();
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, Weak};
@@ -84,7 +84,8 @@ impl Beat {
     ) -> Result<Arc<Self>, RegistryError> {
         let name = unique_name(&std::process::id().to_string());
         let path = folder.sign(&name);
-        let sign = File::create_new(&path).map_err(|error| folder.error("create", &path, error))?;
+        let sign =
+            folder.create_new(&path).map_err(|error| folder.error("create", &path, error))?;
         let renewed = Instant::now();
         touch(&folder, &name).map_err(|error| folder.error("write", &folder.beat(&name), error))?;
         let (alive, ends) = mpsc::channel();
@@ -258,12 +259,10 @@ fn keep(beat: &Weak<Beat>, ttl: Duration, ends: &mpsc::Receiver<Infallible>) {
 /// Renews the beat; makes its file if that is missing.
 fn touch(folder: &Folder, name: &str) -> io::Result<()> {
     let path = folder.beat(name);
-    let open = || OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    let file = match open() {
+    let file = match folder.write(&path, true) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            // Not the registry's folder itself: see `Folder::is_gone`.
-            fs::create_dir(folder.beats())?;
-            open()?
+            folder.create_subfolder(&folder.beats())?;
+            folder.write(&path, true)?
         }
         opened => opened?,
     };
@@ -273,6 +272,7 @@ fn touch(folder: &Folder, name: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_files::Access;
 
     const TTL: Duration = Duration::from_secs(1);
 
@@ -285,7 +285,7 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let folder = Arc::new(Folder::new(dir.path().to_owned(), "file:test"));
+            let folder = Arc::new(Folder::new(dir.path().to_owned(), "file:test", Access::Owner));
             folder.create().unwrap();
             let site = Site::at(dir.path());
             Self { _dir: dir, folder, site }

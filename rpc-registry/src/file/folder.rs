@@ -1,18 +1,107 @@
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::RegistryError;
+use crate::private_files::{self, Access};
 
 /// Where the files of a registry are, and how errors about them read.
 pub(super) struct Folder {
     root: PathBuf,
     uri: String,
+    access: Access,
 }
 
 impl Folder {
-    pub(super) fn new(root: PathBuf, uri: &str) -> Self {
-        Self { root, uri: uri.to_owned() }
+    /// Without looking at it. The path is canonical.
+    pub(super) fn new(root: PathBuf, uri: &str, access: Access) -> Self {
+        Self { root, uri: uri.to_owned(), access }
+    }
+
+    /// Makes the folder if it is missing, checks that nobody else may change what is in it, and takes
+    /// from others what an earlier release let them do.
+    pub(super) fn open(path: &Path, uri: &str, access: Access) -> Result<Self, RegistryError> {
+        let made = private_files::check_way(path)
+            .and_then(|()| private_files::make_folder(path, access))
+            .and_then(|()| fs::canonicalize(path));
+        let folder = |root| Self::new(root, uri, access);
+        let failed = |error| folder(path.to_owned()).error("use the folder", path, error);
+        let folder = folder(made.map_err(failed)?);
+        folder.check()?;
+        if folder.holds_only_a_registry().map_err(failed)? {
+            private_files::restrict(&folder.root, access).map_err(failed)?;
+        }
+        for path in folder.subfolders() {
+            match private_files::check_folder(&path, access) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                checked => checked.and_then(|()| private_files::restrict(&path, access)),
+            }
+            .map_err(|error| folder.error("use the folder", &path, error))?;
+        }
+        match folder.write(&folder.lock(), false) {
+            Err(error) if private_files::hint(&error).is_some() => {
+                Err(folder.error("open", &folder.lock(), error))
+            }
+            // One that may only be read is no fault before it is to be written.
+            _ => Ok(folder),
+        }
+    }
+
+    /// Checks that nobody else may exchange the folder, or what is in it.
+    pub(super) fn check(&self) -> Result<(), RegistryError> {
+        private_files::check_folder(&self.root, self.access)
+            .and_then(|()| private_files::check_parents(&self.root))
+            .map_err(|error| self.error("use the folder", &self.root, error))
+    }
+
+    /// Whether it may be closed to others without anything else being closed to them.
+    fn holds_only_a_registry(&self) -> io::Result<bool> {
+        for file in fs::read_dir(&self.root)? {
+            let name = file?.file_name();
+            let is_of_registry = |name: &str| {
+                name.starts_with("registry.")
+                    || ["leases", "beats", "signs", "turns"].contains(&name)
+            };
+            if !name.to_str().is_some_and(is_of_registry) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Opens a file of the registry to read it.
+    pub(super) fn read(&self, path: &Path) -> io::Result<File> {
+        private_files::read(path, self.access)
+    }
+
+    /// Opens a file of the registry to write it; makes it if it is missing and `create` is set.
+    pub(super) fn write(&self, path: &Path, create: bool) -> io::Result<File> {
+        private_files::write(path, create, self.access)
+    }
+
+    /// Makes a file of the registry.
+    pub(super) fn create_new(&self, path: &Path) -> io::Result<File> {
+        private_files::create_new(path, self.access)
+    }
+
+    /// Makes one of the subfolders, but not the registry's folder itself: see [`Self::is_gone`].
+    pub(super) fn create_subfolder(&self, path: &Path) -> io::Result<()> {
+        if self.is_gone() {
+            return Err(ErrorKind::NotFound.into());
+        }
+        private_files::create_folder(path, self.access)
+    }
+
+    /// What there is to know of a file of the registry.
+    pub(super) fn metadata(&self, path: &Path) -> io::Result<fs::Metadata> {
+        let metadata = path.symlink_metadata()?;
+        self.check_file(&metadata)?;
+        Ok(metadata)
+    }
+
+    /// Checks what `symlink_metadata` says of a file of the registry.
+    pub(super) fn check_file(&self, metadata: &fs::Metadata) -> io::Result<()> {
+        private_files::check_file(metadata, self.access)
     }
 
     /// The URI as the user gave it, credentials redacted.
@@ -77,11 +166,23 @@ impl Folder {
         self.signs().join(name)
     }
 
-    /// Makes the folders, with what is above them, if they are missing. Their mode is what the umask makes
-    /// of 0777, mostly 0755: others may look up, only this user may register.
+    /// Where those who wait for the registry lock have their tickets.
+    pub(super) fn turns(&self) -> PathBuf {
+        self.root.join("turns")
+    }
+
+    fn subfolders(&self) -> [PathBuf; 4] {
+        [self.leases(), self.beats(), self.signs(), self.turns()]
+    }
+
+    /// Makes the folders, with what is above them, if they are missing.
     pub(super) fn create(&self) -> Result<(), RegistryError> {
-        for path in [self.leases(), self.beats(), self.signs()] {
-            fs::create_dir_all(&path).map_err(|error| self.error("create", &path, error))?;
+        private_files::make_folder(&self.root, self.access)
+            .map_err(|error| self.error("create", &self.root, error))?;
+        self.check()?;
+        for path in self.subfolders() {
+            private_files::create_folder(&path, self.access)
+                .map_err(|error| self.error("create", &path, error))?;
         }
         Ok(())
     }
@@ -89,6 +190,12 @@ impl Folder {
     /// An error about `path` that names it, the registry, the cause and a way out.
     pub(super) fn error(&self, verb: &str, path: &Path, error: io::Error) -> RegistryError {
         let what = format!("cannot {verb} {}: {error}", path.display());
+        if let Some(hint) = private_files::hint(&error).map(str::to_owned) {
+            return RegistryError::permission_denied(what)
+                .with_registry(&self.uri)
+                .with_hint(hint)
+                .with_source(error);
+        }
         let (made, hint): (fn(String) -> RegistryError, _) = match error.kind() {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => (
                 RegistryError::permission_denied,

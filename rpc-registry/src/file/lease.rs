@@ -39,7 +39,7 @@ impl LeaseFile {
         let name = unique_name(id);
         let path = folder.lease(&name);
         let failed = |error| folder.error("create", &path, error);
-        let file = File::create_new(&path).map_err(failed)?;
+        let file = folder.create_new(&path).map_err(failed)?;
         let mut lease = Self { name, path: path.clone(), file: Some(file) };
         if let Some(file) = &mut lease.file {
             file.try_lock().map_err(|error| match error {
@@ -76,7 +76,7 @@ impl Drop for LeaseFile {
 /// Whether a provider holds the lease of this name.
 pub(super) fn is_held(folder: &Folder, name: &str) -> Result<bool, RegistryError> {
     let path = folder.lease(name);
-    let file = match File::open(&path) {
+    let file = match folder.read(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         // Not being able to look, for want of file descriptors for instance, is not being dead.
@@ -123,8 +123,8 @@ pub(super) fn fate(folder: &Folder, name: &str) -> io::Result<Fate> {
 }
 
 /// Whether nobody holds this file.
-pub(super) fn is_free(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| file.try_lock_shared().is_ok())
+pub(super) fn is_free(folder: &Folder, path: &Path) -> bool {
+    folder.read(path).is_ok_and(|file| file.try_lock_shared().is_ok())
 }
 
 /// Whether `name` can be a lease's or a beat's: one plain part of a path.
@@ -143,10 +143,11 @@ pub(super) fn unique_name(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_files::Access;
 
     fn folder() -> (tempfile::TempDir, Folder) {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().to_owned(), "file:test");
+        let folder = Folder::new(dir.path().to_owned(), "file:test", Access::Owner);
         folder.create().unwrap();
         (dir, folder)
     }

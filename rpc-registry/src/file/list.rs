@@ -48,11 +48,11 @@ impl List {
     pub(super) fn read(folder: &Folder, known: Option<&Self>) -> Result<Self, RegistryError> {
         let path = folder.list();
         let failed = |error| folder.error("read", &path, error);
-        // Looked at before it is opened: opening a named pipe would wait for a writer.
+        // A look at what it is makes the better error.
         if stamp(folder)?.is_none() {
             return Ok(Self::new(Vec::new(), None, None));
         }
-        let mut file = match File::open(&path) {
+        let mut file = match folder.read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Ok(Self::new(Vec::new(), None, None));
             }
@@ -134,7 +134,10 @@ impl List {
         let aside = folder.damaged(now);
         // Some file systems have no links.
         if fs::hard_link(&path, &aside).is_err() {
-            fs::copy(&path, &aside).map_err(|error| folder.error("copy", &path, error))?;
+            folder
+                .read(&path)
+                .and_then(|mut list| io::copy(&mut list, &mut folder.create_new(&aside)?))
+                .map_err(|error| folder.error("copy", &path, error))?;
         }
         limited!(
             warn,
@@ -162,7 +165,7 @@ pub(super) fn replace(folder: &Folder, entries: Vec<Arc<Entry>>) -> Result<List,
         .with_registry(folder.uri())
         .with_hint("spread the services over several folders, or use a registry server"));
     }
-    let written = write_durably(&draft, text.as_bytes()).and_then(|file| {
+    let written = write_durably(folder, &draft, text.as_bytes()).and_then(|file| {
         let stamp = Stamp::of(&file.metadata()?);
         fs::rename(&draft, &path)?;
         Ok((file, stamp))
@@ -176,13 +179,13 @@ pub(super) fn replace(folder: &Folder, entries: Vec<Arc<Entry>>) -> Result<List,
     }
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<File> {
+fn write_durably(folder: &Folder, path: &Path, bytes: &[u8]) -> io::Result<File> {
     // What a crash left behind goes first, so that nothing is ever written through a link.
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = File::create_new(path)?;
+    let mut file = folder.create_new(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     Ok(file)
@@ -191,8 +194,11 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<File> {
 /// The stamp of the file that has the name now; `None` if there is none.
 fn stamp(folder: &Folder) -> Result<Option<Stamp>, RegistryError> {
     let path = folder.list();
-    match fs::metadata(&path) {
-        Ok(metadata) if metadata.is_file() => Ok(Some(Stamp::of(&metadata))),
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_file() => match folder.check_file(&metadata) {
+            Ok(()) => Ok(Some(Stamp::of(&metadata))),
+            Err(error) => Err(folder.error("read", &path, error)),
+        },
         Ok(_) => Err(RegistryError::corrupt(format!("{} is not a file", path.display()))
             .with_registry(folder.uri())
             .with_hint("move it away")),

@@ -9,20 +9,19 @@
 //! nobody else can find. In case somebody else removed it, an attempt checks that what it has
 //! locked is what the path names.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::folder::Folder;
 use super::stamp::Stamp;
 use crate::RegistryError;
-use crate::instance::random_bits;
 
 /// The registry lock is held, exclusive or shared, until this is dropped.
 pub(super) struct Locked(#[expect(dead_code, reason = "held for the lock")] File);
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Mode {
     /// Alone: to write.
     Exclusive,
@@ -30,14 +29,15 @@ pub(super) enum Mode {
     Shared,
 }
 
-/// Takes the lock if it is free.
+/// Takes the lock if it is free, whoever waits for it: see [`Turn`](super::turn::Turn).
 pub(super) fn attempt(folder: &Folder, mode: Mode) -> Result<Option<Locked>, RegistryError> {
     let path = folder.lock();
     let failed = |error| folder.error("lock", &path, error);
     // Who may only read the folder can still keep writers out.
-    let writes = mode == Mode::Exclusive;
-    let open =
-        || OpenOptions::new().read(true).write(writes).create(writes).truncate(false).open(&path);
+    let open = || match mode {
+        Mode::Exclusive => folder.write(&path, true),
+        Mode::Shared => folder.read(&path),
+    };
     let mut file = match open() {
         // The folder was removed after the connection was made.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -64,30 +64,10 @@ pub(super) fn attempt(folder: &Folder, mode: Mode) -> Result<Option<Locked>, Reg
     }
 }
 
-/// Takes the lock, blocking the thread for at most `patience`.
-pub(super) fn wait(
-    folder: &Folder,
-    mode: Mode,
-    patience: Duration,
-) -> Result<Locked, RegistryError> {
-    let started = Instant::now();
-    let mut pause = Pause::default();
-    loop {
-        if let Some(locked) = attempt(folder, mode)? {
-            return Ok(locked);
-        }
-        let pause = pause.next();
-        if started.elapsed() + pause > patience {
-            return Err(timed_out(folder, patience));
-        }
-        std::thread::sleep(pause);
-    }
-}
-
 /// The error of someone who waited for `patience` in vain.
 pub(super) fn timed_out(folder: &Folder, patience: Duration) -> RegistryError {
     let path = folder.lock();
-    let holder = match holder(&path) {
+    let holder = match holder(folder, &path) {
         Some(pid) => format!("process {pid} took it last"),
         None => "who holds it is not known".to_owned(),
     };
@@ -102,24 +82,8 @@ pub(super) fn timed_out(folder: &Folder, patience: Duration) -> RegistryError {
     )
 }
 
-/// How long to sleep between attempts: from 1 ms, doubling to 16 ms, each shortened at random by
-/// up to a half so that those who wait don't stay in step.
-#[derive(Default)]
-pub(super) struct Pause {
-    attempts: u32,
-}
-
-impl Pause {
-    pub(super) fn next(&mut self) -> Duration {
-        let longest = Duration::from_millis(1 << self.attempts.min(4));
-        self.attempts += 1;
-        let share = u32::try_from(random_bits() % 512).unwrap_or_default();
-        longest * (512 + share) / 1024
-    }
-}
-
 fn names(path: &Path, file: &File) -> io::Result<bool> {
-    match std::fs::metadata(path) {
+    match path.symlink_metadata() {
         Ok(named) => Ok(Stamp::of(&named).is_same_file(&Stamp::of(&file.metadata()?))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -132,19 +96,20 @@ fn note_holder(file: &mut File) {
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
 }
 
-fn holder(path: &Path) -> Option<u32> {
+fn holder(folder: &Folder, path: &Path) -> Option<u32> {
     let mut text = String::new();
-    File::open(path).ok()?.take(16).read_to_string(&mut text).ok()?;
+    folder.read(path).ok()?.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_files::Access;
 
     fn folder() -> (tempfile::TempDir, Folder) {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().to_owned(), "file:test");
+        let folder = Folder::new(dir.path().to_owned(), "file:test", Access::Owner);
         (dir, folder)
     }
 
@@ -161,19 +126,6 @@ mod tests {
         assert!(attempt(&folder, Mode::Exclusive).unwrap().is_none());
     }
 
-    #[test]
-    fn the_timeout_names_the_file_and_the_holder() {
-        let (_dir, folder) = folder();
-        let _held = attempt(&folder, Mode::Exclusive).unwrap().unwrap();
-        let patience = Duration::from_millis(20);
-        let error = wait(&folder, Mode::Exclusive, patience).err().unwrap();
-        assert!(error.is_timeout());
-        let pid = format!("process {} ", std::process::id());
-        for part in [folder.lock().to_str().unwrap(), &pid, "20ms", "lock_timeout_ms"] {
-            assert!(error.to_string().contains(part), "{error}");
-        }
-    }
-
     #[cfg(unix)]
     #[test]
     fn a_lock_on_a_file_that_was_replaced_does_not_count() {
@@ -185,15 +137,5 @@ mod tests {
         assert!(!names(&path, &file).unwrap());
         File::create(&path).unwrap();
         assert!(!names(&path, &file).unwrap());
-    }
-
-    #[test]
-    fn pauses_grow_and_stay_short() {
-        let mut pause = Pause::default();
-        for longest in [1, 2, 4, 8, 16, 16, 16] {
-            let longest = Duration::from_millis(longest);
-            let slept = pause.next();
-            assert!(slept >= longest / 2 && slept <= longest, "{slept:?} of {longest:?}");
-        }
     }
 }

@@ -1,7 +1,6 @@
 //! One look at who of a list is alive.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::time::{Duration, SystemTime};
 
@@ -60,7 +59,7 @@ impl<'a> Look<'a> {
 
     fn renewed(&self, name: &str) -> Result<Option<SystemTime>, RegistryError> {
         let path = self.folder.beat(name);
-        match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+        match self.folder.metadata(&path).and_then(|metadata| metadata.modified()) {
             Ok(renewed) => Ok(Some(renewed)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.folder.error("read", &path, error)),

@@ -7,6 +7,7 @@
 //! | `leases/*.lock` | each held by one provider for as long as it lives | [`lease`] |
 //! | `beats/*` | each renewed by one process for as long as it runs | [`beat`] |
 //! | `signs/*` | what watchers watch | [`signs`] |
+//! | `turns/*` | each held by one process that waits for the registry lock | [`turn`] |
 //!
 //! `registry.jsonl` is only ever replaced as a whole, so it can be read without a lock. It says
 //! who registered. Who of them is dead is said by the kernel, which releases a provider's lease
@@ -15,7 +16,8 @@
 //!
 //! Writing: [`commit`] changes the list, [`session`] is a registration in it, [`sweep`] cleans up.
 //! Reading: [`store`] looks at a service, [`look`] at who is alive, [`feed`] follows. [`site`] is what
-//! the tasks of a process share.
+//! the tasks of a process share. [`location`] says which folder it is, and [`folder`] opens what is in
+//! it by the rules of [`private_files`](crate::private_files).
 
 mod beat;
 mod clock;
@@ -25,6 +27,7 @@ mod folder;
 mod format;
 mod lease;
 mod list;
+mod location;
 mod lock;
 mod look;
 mod session;
@@ -33,16 +36,16 @@ mod site;
 mod stamp;
 mod store;
 mod sweep;
+mod turn;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::back_end::{Announcement, BackEnd, Claim, Feed};
+use crate::private_files::Access;
 use crate::{BoxFuture, Instance, RegistryError, RegistryUri, Resilient, ResilientSettings};
 use commit::Change;
 use feed::FileFeed;
-use folder::Folder;
 #[cfg(feature = "__fuzz")]
 pub use format::rewritten_list;
 use signs::Lookout;
@@ -62,6 +65,7 @@ pub(crate) async fn connect(uri: &RegistryUri) -> Result<Resilient<FileBackEnd>,
         "lock_timeout_ms",
         "watch_interval_ms",
         "ttl_ms",
+        "shared",
         "protect_percent",
         "protect_ms",
         "protect_max",
@@ -73,7 +77,8 @@ pub(crate) async fn connect(uri: &RegistryUri) -> Result<Resilient<FileBackEnd>,
     let ttl = milliseconds("ttl_ms", TTL_MS, 1_000..=600_000)?;
     // The list is on this machine: there is nothing to remember it for.
     let settings = ResilientSettings { cache: None, ..ResilientSettings::from_uri(uri)? };
-    let store = Store::open(Folder::new(folder_path(uri)?, uri.as_str()), lock_timeout).await?;
+    let (path, access) = (location::folder(uri)?, access(uri)?);
+    let store = Store::open(path, uri.as_str().to_owned(), access, lock_timeout).await?;
     Resilient::new(FileBackEnd { store: Arc::new(store), watch_interval, ttl }, settings).await
 }
 
@@ -135,54 +140,14 @@ impl BackEnd for FileBackEnd {
     }
 }
 
-/// `file:///absolute`, `file:/absolute`, `file:relative`, `file:./relative`. A relative path is
-/// made absolute now, so that a later change of the working directory does not matter.
-fn folder_path(uri: &RegistryUri) -> Result<PathBuf, RegistryError> {
-    if uri.user().is_some() {
-        return Err(uri.wrong("a file: URI has no user"));
-    }
-    if let Some(host) = uri.authority()
-        && host != "localhost"
-    {
-        return Err(uri.wrong(format!("it names the host {host:?}")).with_hint(format!(
-            "write file:///{host}{path} for an absolute path, file:{host}{path} for a relative one",
-            path = uri.path()
-        )));
-    }
-    if uri.path().is_empty() {
-        return Err(uri
-            .wrong("it names no folder")
-            .with_hint("write it like file:///tmp/rpc-demo"));
-    }
-    std::path::absolute(Path::new(uri.path())).map_err(|error| {
-        uri.wrong(format!("its path can't be made absolute: {error}")).with_source(error)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path(uri: &str) -> Result<PathBuf, RegistryError> {
-        folder_path(&RegistryUri::parse(uri).unwrap())
-    }
-
-    #[test]
-    fn absolute_and_relative_folders_are_understood() {
-        let here = std::env::current_dir().unwrap();
-        assert_eq!(path("file:///tmp/a%20b").unwrap(), Path::new("/tmp/a b"));
-        assert_eq!(path("file://localhost/tmp/x").unwrap(), Path::new("/tmp/x"));
-        assert_eq!(path("file:/tmp/x").unwrap(), Path::new("/tmp/x"));
-        assert_eq!(path("file:dir").unwrap(), here.join("dir"));
-        assert_eq!(path("file:./dir").unwrap(), here.join("dir"));
-    }
-
-    #[test]
-    fn a_forgotten_slash_is_explained_instead_of_becoming_a_host() {
-        let error = path("file://tmp/x").unwrap_err();
-        assert!(error.is_invalid_uri());
-        assert!(error.to_string().contains("file:///tmp/x"), "{error}");
-        assert!(path("file:").unwrap_err().to_string().contains("names no folder"));
-        assert!(path("file://me@/x").unwrap_err().is_invalid_uri());
+/// Who may use the folder.
+fn access(uri: &RegistryUri) -> Result<Access, RegistryError> {
+    match uri.param("shared") {
+        None => Ok(Access::Owner),
+        Some("group") if cfg!(unix) => Ok(Access::Group),
+        Some("group") => Err(uri.wrong("groups share folders on Unix only")),
+        Some(other) => Err(uri
+            .wrong(format!("the parameter shared={other:?} is not known"))
+            .with_hint("write shared=group, or leave it out")),
     }
 }

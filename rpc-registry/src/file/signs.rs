@@ -9,7 +9,6 @@
 //! file to read it. Each look of each process would wake all the others, and each attempt at a lock.
 
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -37,12 +36,12 @@ const BACKLOG: usize = 64;
 
 /// Gives the sign of a beat. If that fails, watchers look anyway before long.
 pub(super) fn give(folder: &Folder, beat: &str) {
-    let _ = OpenOptions::new().append(true).open(folder.sign(beat));
+    let _ = folder.write(&folder.sign(beat), false);
 }
 
 /// Says that the list was replaced.
 pub(super) fn give_list(folder: &Folder) {
-    let _ = OpenOptions::new().append(true).create(true).open(folder.sign(LIST));
+    let _ = folder.write(&folder.sign(LIST), true);
 }
 
 /// What watchers are told.
@@ -199,11 +198,7 @@ impl Task {
     /// Begins to watch, unless there is nothing to watch yet.
     fn watch(&mut self) -> Option<RecommendedWatcher> {
         let path = self.folder.signs();
-        // Not the registry's folder itself: see `Folder::is_gone`.
-        let _ = fs::create_dir(&path);
-        if !path.is_dir() {
-            return None;
-        }
+        self.folder.create_subfolder(&path).ok()?;
         let (told, folder) = (self.told.clone(), path.clone());
         let listen = move |event: notify::Result<notify::Event>| {
             let sign = match event {
@@ -280,13 +275,14 @@ fn sign(event: &notify::Event, folder: &std::path::Path) -> Option<Sign> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::io::Read;
 
     use tokio::sync::broadcast::Receiver;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::private_files::Access;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -299,7 +295,7 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let folder = Arc::new(Folder::new(dir.path().to_owned(), "file:test"));
+            let folder = Arc::new(Folder::new(dir.path().to_owned(), "file:test", Access::Owner));
             let site = Site::at(dir.path());
             Self { _dir: dir, folder, site }
         }

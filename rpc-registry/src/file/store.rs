@@ -1,6 +1,6 @@
 use std::collections::HashSet;
-use std::fs;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,15 @@ use super::folder::Folder;
 use super::format::Entry;
 use super::lease;
 use super::list::List;
-use super::lock::{self, Mode, Pause};
+use super::lock::{self, Mode};
 use super::look::{Life, Look};
 use super::site::Site;
+use super::turn::{self, Outcome, Turn};
+use crate::private_files::Access;
 use crate::{Instance, RegistryError};
 
+/// For how long a thread of the blocking pool stays with a turn that is about to come.
+const ATTEMPT: Duration = Duration::from_millis(10);
 /// How often a look that met a concurrent write is repeated before it keeps writers out.
 const FREE_LOOKS: usize = 16;
 
@@ -48,17 +52,17 @@ pub(super) struct Seen {
 }
 
 impl Store {
+    /// Opens the folder with this path, which need not exist.
     pub(super) async fn open(
-        folder: Folder,
+        path: PathBuf,
+        uri: String,
+        access: Access,
         lock_timeout: Duration,
     ) -> Result<Self, RegistryError> {
         let runtime = runtime()?;
         blocking(move || {
-            let root = folder.root();
-            let root = fs::create_dir_all(root)
-                .and_then(|()| fs::canonicalize(root))
-                .map_err(|error| folder.error("create the folder", root, error))?;
-            Ok(Self { site: Site::at(&root), folder: Arc::new(folder), lock_timeout, runtime })
+            let folder = Arc::new(Folder::open(&path, &uri, access)?);
+            Ok(Self { site: Site::at(folder.root()), folder, lock_timeout, runtime })
         })
         .await
     }
@@ -171,22 +175,25 @@ impl Store {
         known(outcome.await)
     }
 
-    /// Takes the registry lock and writes what waits for it.
+    /// Takes the registry lock, in turn with other processes, and writes what waits for it.
     async fn write_waiting(self: &Arc<Self>, deadline: Instant) -> Result<(), RegistryError> {
-        let mut pause = Pause::default();
+        let mut turn = Turn::new(Mode::Exclusive);
         loop {
             let store = Arc::clone(self);
-            let attempt = move || match lock::attempt(&store.folder, Mode::Exclusive)? {
-                Some(_locked) => {
+            let attempt = move || match turn.attempt_for(&store.folder, ATTEMPT)? {
+                Outcome::Taken(_held) => {
                     commit::write_waiting(&store);
                     Ok(ControlFlow::Break(()))
                 }
-                None => Ok(ControlFlow::Continue(())),
+                Outcome::Later(pause) => Ok(ControlFlow::Continue((turn, pause))),
             };
-            if blocking(attempt).await?.is_break() {
-                return Ok(());
-            }
-            let pause = pause.next();
+            let pause = match blocking(attempt).await? {
+                ControlFlow::Break(()) => return Ok(()),
+                ControlFlow::Continue((waiting, pause)) => {
+                    turn = waiting;
+                    pause
+                }
+            };
             if Instant::now() + pause > deadline {
                 return Err(lock::timed_out(&self.folder, self.lock_timeout));
             }
@@ -252,7 +259,7 @@ impl Store {
             }
             looks += 1;
             if looks == FREE_LOOKS {
-                without_writers = Some(lock::wait(&self.folder, Mode::Shared, self.lock_timeout)?);
+                without_writers = Some(turn::wait(&self.folder, Mode::Shared, self.lock_timeout)?);
             }
         }
     }

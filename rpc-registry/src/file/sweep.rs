@@ -65,7 +65,12 @@ fn files(folder: &Folder, entries: &[Arc<Entry>]) {
     let leases: HashSet<_> = entries.iter().map(|entry| entry.lease.as_str()).collect();
     each(&folder.leases(), |path, name| {
         let plain = name.strip_suffix(".lock").or_else(|| name.strip_suffix(".removed"));
-        if plain.is_some_and(|it| is_plain(it) && !leases.contains(it)) && is_free(path) {
+        if plain.is_some_and(|it| is_plain(it) && !leases.contains(it)) && is_free(folder, path) {
+            let _ = fs::remove_file(path);
+        }
+    });
+    each(&folder.turns(), |path, _| {
+        if is_old(path) && is_free(folder, path) {
             let _ = fs::remove_file(path);
         }
     });
@@ -93,7 +98,7 @@ fn each(place: &Path, mut look: impl FnMut(&Path, &str)) {
 }
 
 fn is_old(path: &Path) -> bool {
-    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    let modified = path.symlink_metadata().and_then(|metadata| metadata.modified());
     modified.map_or(true, |modified| {
         SystemTime::now().duration_since(modified).is_ok_and(|age| age > ABANDONED)
     })
@@ -107,10 +112,11 @@ mod tests {
     use crate::Instance;
     use crate::file::lease::LeaseFile;
     use crate::file::list;
+    use crate::private_files::Access;
 
     fn folder() -> (tempfile::TempDir, Folder) {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().to_owned(), "file:test");
+        let folder = Folder::new(dir.path().to_owned(), "file:test", Access::Owner);
         folder.create().unwrap();
         (dir, folder)
     }

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::Instance;
 use crate::instance::{random_bits, unix_ms};
+use crate::private_files::{self, Access};
 
 const FORMAT: u32 = 1;
 /// A larger file is not ours.
@@ -54,7 +55,8 @@ struct Contents {
 }
 
 impl Cache {
-    /// Reads the file, if there is one. A damaged one is as good as none.
+    /// Reads the file, if there is one. A damaged one is as good as none, and so is one that somebody
+    /// else may have written.
     pub(super) async fn open(path: PathBuf, runtime: Handle) -> Self {
         let from = path.clone();
         let read = runtime.spawn_blocking(move || read(&from)).await;
@@ -125,7 +127,10 @@ impl Inner {
 
 fn read(path: &Path) -> io::Result<BTreeMap<String, List>> {
     let mut text = Vec::new();
-    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut text)?;
+    let file = private_files::read(path, Access::Owner)?;
+    private_files::check_single(&file.metadata()?)?;
+    check_place(path)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut text)?;
     check_length(text.len())?;
     parse(&text)
 }
@@ -172,10 +177,12 @@ fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
     let text = serde_json::to_vec(&Contents { format: FORMAT, services })?;
     check_length(text.len())?;
     if let Some(folder) = path.parent() {
-        make_folder(folder)?;
+        private_files::make_folder(folder, Access::Owner)?;
     }
+    check_place(path)?;
     let temporary = path.with_extension(format!("{:016x}.tmp", random_bits()));
-    let written = make_file(&temporary)
+    // Who may read the cache knows where the services are: nobody but the user, in any folder.
+    let written = private_files::create_new(&temporary, Access::Owner)
         .and_then(|mut file| file.write_all(&text))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -184,22 +191,12 @@ fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
     written
 }
 
-/// Who may read the cache knows where the services are: nobody but the user, also in a folder that
-/// was there before.
-fn make_file(path: &Path) -> io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-fn make_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+/// Where others may rename files, they might put another cache of this user in the place of this one.
+fn check_place(path: &Path) -> io::Result<()> {
+    private_files::check_parents(&match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => fs::canonicalize(folder)?.join(name),
+        _ => fs::canonicalize(path)?,
+    })
 }
 
 #[cfg(test)]
@@ -284,6 +281,57 @@ mod tests {
         open(path.clone()).await.note("svc", &[instance("a")]);
         written().await;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[cfg(unix)]
+    async fn believes(path: &Path) -> bool {
+        let opened = tokio::time::timeout(Duration::from_secs(10), open(path.to_owned())).await;
+        opened.expect("it hangs").get("svc").is_some()
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_somebody_else_may_have_written_is_not_believed() {
+        use std::os::unix::fs::{PermissionsExt, chown, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.json");
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        open(path.clone()).await.note("svc", &[instance("a")]);
+        written().await;
+        assert!(believes(&path).await);
+        mode(&path, 0o620);
+        assert!(!believes(&path).await, "a group may write it");
+        mode(&path, 0o600);
+        for open_to_all in [0o777, 0o770] {
+            mode(folder.path(), open_to_all);
+            assert!(!believes(&path).await, "others may exchange it");
+        }
+        mode(folder.path(), 0o1777);
+        assert!(believes(&path).await, "in a sticky folder they may not");
+        let other = folder.path().join("other.json");
+        fs::hard_link(&path, &other).unwrap();
+        assert!(!believes(&path).await, "it is another file, too");
+        fs::remove_file(&path).unwrap();
+        symlink(&other, &path).unwrap();
+        assert!(!believes(&path).await, "it is a link");
+        if nix::unistd::geteuid().is_root() {
+            chown(&other, Some(65_534), None).unwrap();
+            assert!(!believes(&other).await, "it is another user's");
+        } else {
+            println!("left out, since this is not root: a file of another user");
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_named_pipe_in_the_place_of_the_file_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.json");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        assert!(!believes(&path).await);
     }
 
     #[tokio::test]

@@ -321,7 +321,8 @@ impl ServerBuilder {
     /// - `tcp://host:port`, port 0 for any free one.
     /// - `tls://host:port`: the same, encrypted; with the feature `tls` and `ServerBuilder::tls`.
     /// - `unix:///path`: a socket in the file system, for consumers on this machine. Its file is made
-    ///   with the permissions that the process's umask leaves; whoever may write to it may call. It
+    ///   with the permissions that the process's umask leaves; whoever may write to it may call. Put
+    ///   it into a folder in which nobody else may make files: others could take the path first. It
     ///   is removed when the server ends, and that of a server that was killed is replaced. Beside it
     ///   is a lock file, `/path.lock`, which stays.
     /// - `memory:name`: within this process.

@@ -8,12 +8,14 @@
 //! a process ends, and the lock file is never removed: somebody may have opened it already, and would
 //! hold the lock of a file that nobody else can find.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 use tokio::net::UnixStream;
 
 use super::Transport;
@@ -116,15 +118,33 @@ fn lock(uri: &Uri, path: &Path) -> Result<File, RpcError> {
         ))
         .with_source(&error)
     };
-    // Whoever may open it may hold the lock, and keep any server from the path.
+    // Whoever may open it may hold the lock, and keep any server from the path. What somebody else has
+    // put there is neither followed, nor waited for, as a named pipe would be, nor made.
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     let file = options.open(&name).map_err(failed)?;
+    check(&file.metadata().map_err(failed)?).map_err(|why| failed(io::Error::other(why)))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(in_use(uri)),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
+}
+
+/// Checks that nobody else has put the lock file there, and may hold its lock.
+fn check(metadata: &Metadata) -> Result<(), String> {
+    let (owner, user) = (metadata.uid(), geteuid().as_raw());
+    if !metadata.is_file() {
+        return Err("it is not a regular file; remove it".to_owned());
+    }
+    if owner != 0 && owner != user {
+        return Err(format!(
+            "it belongs to the user {owner}, and not to this user, {user}; put the socket into a \
+             folder in which only this user may make files"
+        ));
+    }
+    Ok(())
 }
 
 /// Removes the socket file of a server that is no more. With the lock held.

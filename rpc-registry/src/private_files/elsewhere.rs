@@ -1,0 +1,51 @@
+//! Without users and modes: the permissions are those that new files inherit.
+
+use super::*;
+
+pub(super) fn open(options: &mut OpenOptions, path: &Path, _: Access) -> io::Result<File> {
+    options.open(path)
+}
+
+pub(crate) fn check_file(metadata: &Metadata, _: Access) -> io::Result<()> {
+    if metadata.is_file() { Ok(()) } else { Err(not_regular()) }
+}
+
+pub(crate) fn check_single(_: &Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+pub(super) fn restrict_file(_: &File, _: Access) -> io::Result<()> {
+    Ok(())
+}
+
+pub(super) fn share_file(_: &File, _: &Path, _: Access) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) fn make_folder(path: &Path, _: Access) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+pub(crate) fn restrict(_: &Path, _: Access) -> io::Result<()> {
+    Ok(())
+}
+
+pub(super) fn check_folder(_: &Path, it: &Metadata, _: Access) -> io::Result<()> {
+    if it.is_dir() { Ok(()) } else { Err(ErrorKind::NotADirectory.into()) }
+}
+
+pub(crate) fn is_own(folder: &Path) -> bool {
+    folder.is_dir()
+}
+
+pub(crate) fn user() -> Option<u32> {
+    None
+}
+
+pub(crate) fn check_parents(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+pub(super) fn check_links(_: &Path) -> io::Result<()> {
+    Ok(())
+}
