@@ -60,7 +60,8 @@ impl<'a, 'de> ValueDeserializer<'a, 'de> {
         usize::from(1 + self.input.depth.saturating_sub(self.depth) / LEVELS_PER_COPY)
     }
 
-    /// A sequence of `count` elements, which pay `times` their size.
+    /// A sequence of `count` elements, which pay `times` their size. Without `PAY` nothing is
+    /// allocated for them, so a count that the bytes cannot hold does no harm: they end first.
     #[inline]
     fn elements<V: Visitor<'de>, const PAY: bool>(
         self,
@@ -68,7 +69,7 @@ impl<'a, 'de> ValueDeserializer<'a, 'de> {
         times: usize,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        if count as usize > self.input.rest.len() {
+        if PAY && count as usize > self.input.rest.len() {
             return fail(Cause::Claims(count));
         }
         let Self { input, depth, .. } = self.nested(size_of::<V::Value>())?;
@@ -89,7 +90,7 @@ impl<'a, 'de> ValueDeserializer<'a, 'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        if count as usize > self.input.rest.len() / 2 {
+        if PAY && count as usize > self.input.rest.len() / 2 {
             return fail(Cause::Claims(count));
         }
         let Self { input, depth, .. } = self.nested(size_of::<V::Value>())?;
