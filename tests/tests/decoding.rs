@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rpc_runtime::protocol::{Flags, Header, Kind};
-use rpc_runtime::{MethodDescriptor, Result, RpcError, Server, Streaming, rpc_service};
+use rpc_runtime::{Client, MethodDescriptor, Result, RpcError, Server, Streaming, rpc_service};
 use rpc_tests::process::{self, SAYS};
 use rpc_tests::victim::Victim;
 use rpc_tests::wire::{RawPeer, RawServer, arguments, bare, frame, ok};
@@ -289,6 +289,28 @@ async fn the_largest_body_of_each_kind_that_is_taken_does_not_take_much_memory_e
         let (decoded, peak) = attack(name, &body).await;
         assert!(decoded && peak < MOST_MEMORY, "{name}: {decoded}, {} MiB", peak >> 20);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_of_arguments_results_and_items_can_be_limited_at_each_end() {
+    fn is_refused(error: &RpcError) -> bool {
+        error.is_decode() && error.message().contains("limit of 1000 bytes")
+    }
+    let server = Server::builder().max_decoded(1_000).provide(ValuesServer::new(Provider));
+    let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
+    let values = ValuesClient::connect(server.local_uri()).await.unwrap();
+    assert_eq!(values.numbers(vec![1; 100]).await.unwrap(), 100);
+    assert!(is_refused(&values.numbers(vec![1; 200]).await.unwrap_err()));
+    let chain = |length: usize| (0..length).fold(Expr::Num(1), |expr, _| Expr::Neg(expr.into()));
+    assert_eq!(values.sum(Streaming::from_items([chain(0), chain(20)])).await.unwrap(), 1);
+    let error = values.sum(Streaming::from_items([chain(0), chain(100)])).await.unwrap_err();
+    assert!(is_refused(&error), "{error}");
+
+    let server = serve().await;
+    let client = Client::builder().max_decoded(1_000).connect(server.local_uri()).await.unwrap();
+    let values = ValuesClient::new(client);
+    values.expr(chain(20)).await.unwrap();
+    assert!(is_refused(&values.expr(chain(100)).await.unwrap_err()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
