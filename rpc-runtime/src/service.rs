@@ -44,6 +44,7 @@ pub struct Request<'a> {
     /// What they are a part of, if parts of that may be kept.
     pub(crate) payload: Option<&'a Bytes>,
     pub(crate) form: Form,
+    pub(crate) limits: DecodeLimits,
     /// For an argument that is a stream.
     pub(crate) stream: Option<IncomingStream>,
 }
@@ -184,8 +185,7 @@ where
     F: FnOnce(M::Arguments) -> Fut,
     Fut: Future<Output = M::Outcome> + Send + 'static,
 {
-    let Request { method, arguments, payload, form, stream } = request;
-    let limits = DecodeLimits::new();
+    let Request { method, arguments, payload, form, limits, stream } = request;
     let decode =
         || blob::decoding(payload, || M::Arguments::decode(arguments, method.arguments(), limits));
     let arguments = streaming::offer(stream, decode).map_err(RpcError::unexecuted)?;

@@ -12,8 +12,9 @@ use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use futures_core::Stream;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::channel::{IncomingStream, Source};
 use crate::error::RpcError;
+use crate::protocol;
 use crate::protocol::payload::{self, Form, Wire};
 use crate::shape::STREAM;
 
@@ -85,9 +87,11 @@ impl<T> Inner<T> {
     {
         match self {
             Self::Local(stream) => stream.as_mut().poll_next(cx),
-            Self::Remote(stream, _) => stream
-                .poll_next(cx)
-                .map(|item| item.map(|item| item.and_then(|bytes| payload::decode(&bytes)))),
+            Self::Remote(stream, _) => {
+                let item = ready!(stream.poll_next(cx));
+                let decode = |bytes: Bytes| protocol::decode(&bytes, stream.limits());
+                Poll::Ready(item.map(|item| item.and_then(decode)))
+            }
             Self::Traced(_) => Poll::Ready(None),
         }
     }

@@ -60,7 +60,8 @@ use crate::in_flight::InFlight;
 use crate::observe::{ConnectionMetrics, Observer, Side};
 use crate::pipeline::{Change, Pipeline, Watermarks};
 use crate::protocol::{
-    Agreement, DEFAULT_MAX_PAYLOAD, Frame, FrameCodec, Header, Hello, Kind, Output, error_frame,
+    Agreement, DEFAULT_MAX_PAYLOAD, DecodeLimits, Frame, FrameCodec, Header, Hello, Kind, Output,
+    error_frame,
 };
 use crate::transport::{Transport, Writer};
 
@@ -69,6 +70,8 @@ use crate::transport::{Transport, Writer};
 pub(crate) struct ChannelSettings {
     /// Largest payload that is read or written, in bytes.
     pub(crate) max_payload: usize,
+    /// What decoding a value of the peer may cost.
+    pub(crate) decode: DecodeLimits,
     pub(crate) watermarks: Watermarks,
     /// Calls that may be sent and unanswered; more wait for their turn.
     pub(crate) max_in_flight: usize,
@@ -91,6 +94,7 @@ impl Default for ChannelSettings {
     fn default() -> Self {
         Self {
             max_payload: DEFAULT_MAX_PAYLOAD,
+            decode: DecodeLimits::new(),
             watermarks: Watermarks::default(),
             max_in_flight: 16_384,
             max_concurrent_requests: 1_024,

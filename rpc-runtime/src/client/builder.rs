@@ -161,6 +161,17 @@ impl ClientBuilder {
         self
     }
 
+    /// Memory that one decoded value may take, in bytes: the arguments of a call, a result, or an
+    /// item of a stream. A larger one fails that call only. Default: four times its encoded length,
+    /// and at least 32 MiB.
+    ///
+    /// It is charged before it is taken, as [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory) says. Many small maps need more
+    /// than other values.
+    pub fn max_decoded(mut self, bytes: usize) -> Self {
+        self.settings.decode = self.settings.decode.memory(bytes);
+        self
+    }
+
     /// Calls that may wait for their answers on one connection; more wait for their turn, within
     /// their deadlines. Default 16,384; at least 1.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
@@ -262,6 +273,7 @@ impl ClientBuilder {
             default_timeout: self.timeout,
             wait_for_ready: self.wait_for_ready,
             encoding: self.encoding,
+            decode: self.settings.decode,
             metadata: None,
             methods: Methods::new(observer),
         }

@@ -15,7 +15,7 @@ use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::observe::{self, ClientCall};
 use crate::protocol::payload::{self, Arguments, Form};
-use crate::protocol::{Flags, Header, HelloService, Kind, Output, blob};
+use crate::protocol::{self, DecodeLimits, Flags, Header, HelloService, Kind, Output, blob};
 use crate::service::{Method, Oneway, Outcome, fingerprint};
 use crate::status::Status;
 use crate::streaming::{self, Collected};
@@ -37,7 +37,7 @@ pub fn call<M: Method>(
         let outcome = reply.and_then(|mut reply| {
             let status = Status::from_wire(reply.header.status);
             let stream = reply.stream.take();
-            let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply));
+            let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply, client.decode));
             if let ReplyBody::Pooled(body) = reply.body {
                 buffer::give(body);
             }
@@ -106,14 +106,14 @@ impl<A: Arguments> Unsent for Option<A> {
 }
 
 /// The contract's value or error; an `RpcError` is the framework's own.
-fn decode<O: Outcome>(reply: &Reply) -> Result<O, RpcError> {
+fn decode<O: Outcome>(reply: &Reply, limits: DecodeLimits) -> Result<O, RpcError> {
     let whole = match &reply.body {
         ReplyBody::Whole(bytes) => Some(bytes),
         ReplyBody::Pooled(_) => None,
     };
     let result = blob::decoding(whole, || match Status::from_wire(reply.header.status) {
-        Status::Ok => payload::decode(&reply.body).map(Ok),
-        _ => payload::decode(&reply.body).map(Err),
+        Status::Ok => protocol::decode(&reply.body, limits).map(Ok),
+        _ => protocol::decode(&reply.body, limits).map(Err),
     });
     result.map(O::from_result).map_err(|error| {
         RpcError::new(Status::Decode, format!("the answer does not decode: {}", error.message()))

@@ -28,6 +28,7 @@ use crate::channel::{Channel, ChannelHandle};
 use crate::context::Metadata;
 use crate::error::RpcError;
 use crate::observe::Methods;
+use crate::protocol::DecodeLimits;
 
 /// How long a call may take when neither the caller nor the contract says: 10 s.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ pub struct Client {
     default_timeout: Duration,
     wait_for_ready: bool,
     encoding: Encoding,
+    /// Of results.
+    decode: DecodeLimits,
     metadata: Option<Arc<Metadata>>,
     /// If metrics are on.
     methods: Option<Arc<Methods>>,

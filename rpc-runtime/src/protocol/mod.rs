@@ -5,6 +5,7 @@
 mod agreement;
 pub(crate) mod blob;
 mod codec;
+mod defaulted;
 mod frame;
 mod header;
 mod hello;

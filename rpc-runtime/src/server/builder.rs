@@ -194,6 +194,17 @@ impl ServerBuilder {
         self
     }
 
+    /// Memory that one decoded value may take, in bytes: the arguments of a call, a result, or an
+    /// item of a stream. A larger one fails that call only. Default: four times its encoded length,
+    /// and at least 32 MiB.
+    ///
+    /// It is charged before it is taken, as [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory) says. Many small maps need more
+    /// than other values.
+    pub fn max_decoded(mut self, bytes: usize) -> Self {
+        self.settings.decode = self.settings.decode.memory(bytes);
+        self
+    }
+
     /// Requests of one connection that may be in work in tasks of their own. Clients are told, and
     /// let further calls wait; from a client that sends more all the same, nothing is read until
     /// half are done. Default 1,024; at least 1.

@@ -63,6 +63,7 @@ impl LargeRequest {
             arguments: payload.get(arguments..).unwrap_or_default(),
             payload: Some(&payload),
             form,
+            limits: channel.settings().decode,
             stream,
         };
         let call = caught(method, channel, || context.enter(|| service.dispatch(request)));

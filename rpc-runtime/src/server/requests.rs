@@ -119,9 +119,10 @@ impl Requests {
             _ => None,
         };
         let form = Form::of(header.flags);
+        let limits = channel.settings().decode;
         Ok(Accepted {
             route,
-            request: Request { method: route.method, arguments, payload, form, stream },
+            request: Request { method: route.method, arguments, payload, form, limits, stream },
             context: Context {
                 deadline,
                 metadata: metadata.map(Arc::new),

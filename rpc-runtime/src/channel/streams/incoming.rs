@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::super::Channel;
 use super::{WINDOW, cost, locked};
 use crate::error::RpcError;
-use crate::protocol::{Body, Flags, Frame, Header, Kind};
+use crate::protocol::{Body, DecodeLimits, Flags, Frame, Header, Kind};
 use crate::status::Status;
 
 /// The receiving end, filled by the driver.
@@ -78,6 +78,11 @@ pub(crate) struct IncomingStream {
 }
 
 impl IncomingStream {
+    /// What decoding an item may cost.
+    pub(crate) fn limits(&self) -> DecodeLimits {
+        self.channel.settings().decode
+    }
+
     /// The next item, still encoded; `None` at the end.
     pub(crate) fn poll_next(
         &mut self,

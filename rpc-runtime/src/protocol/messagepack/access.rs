@@ -8,10 +8,10 @@ use serde::de::{
     Visitor,
 };
 
-use super::deserializer::ValueDeserializer;
 use super::error::Error;
 use super::input::Input;
 use super::marker as m;
+use super::value::ValueDeserializer;
 
 /// Most elements that a collection is told to reserve at once. It grows as they arrive.
 const MOST_RESERVED: u32 = 1024;

@@ -15,6 +15,10 @@ const MEMORY_PER_BYTE: usize = 4;
 ///
 /// The number of elements has no limit of its own: an array or a map that claims more elements than
 /// the bytes behind it can hold is refused before anything is allocated.
+///
+/// Two kinds of types are beyond any limit, since serde reads them again after they were decoded: an
+/// untagged enum whose variants contain it in the same place takes time that doubles with each level
+/// of nesting, and one that contains itself through options and newtypes alone recurses without end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct DecodeLimits {

@@ -13,12 +13,13 @@ mod limits;
 mod marker;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use serde::de::DeserializeOwned;
 
-use self::deserializer::ValueDeserializer;
 use self::error::Error;
 use self::input::Input;
+use self::value::ValueDeserializer;
 use crate::error::RpcError;
 use crate::status::Status;
 

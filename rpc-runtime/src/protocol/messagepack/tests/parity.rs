@@ -43,7 +43,7 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn values_of_all_shapes_are_read_as_rmp_serde_reads_them(seed: u64, named: bool) {
