@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 pub use crate::protocol::payload::{Arguments, Defaulted, Form};
 
 use crate::error::RpcError;
-use crate::protocol::{Agreement, Flags, Header, Hello, payload};
+use crate::protocol::{Agreement, DecodeLimits, Flags, Header, Hello, payload};
 use crate::transport::{ConnectSettings, ListenSettings, Listener, Transport, connect, listen};
 use crate::uri::Uri;
 use crate::{channel, protocol};
@@ -26,13 +26,19 @@ pub fn encode<T: Serialize>(value: &T, form: Form) -> Result<(Vec<u8>, Form), Rp
     payload::encode(value, form, &mut out).map(|form| (out, form))
 }
 
-/// Reads a value in either form.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RpcError> {
-    payload::decode(bytes)
+/// Reads an array of arguments.
+pub fn decode_arguments<A: Arguments>(bytes: &[u8]) -> Result<A, RpcError> {
+    A::decode(bytes, &[], DecodeLimits::new()).map(|counted| counted.value)
 }
 
 /// Metadata.
 pub type Metadata = BTreeMap<String, String>;
+
+/// Whether values of the type may be written compact, as far as their shape tells. What is found
+/// out is not kept.
+pub fn has_shape<T: Serialize + DeserializeOwned>() -> bool {
+    crate::shape::of::<T>().is_some()
+}
 
 /// Writes a metadata section.
 pub fn encode_metadata(metadata: &Metadata) -> Result<Vec<u8>, RpcError> {
