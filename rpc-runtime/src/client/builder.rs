@@ -222,7 +222,7 @@ impl ClientBuilder {
     /// The URI or a setting is invalid, nobody answers there, or there is no tokio runtime. If it is
     /// [lazy](Self::lazy), it does not show here whether anybody answers.
     pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
-        let settings = self.endpoint_settings()?;
+        let settings = self.endpoint_settings(None)?;
         let uri = Uri::parse(uri.as_ref())?;
         transport::check(&uri, &settings.transport)?;
         let endpoint = Endpoint::new(uri, &settings);
@@ -232,9 +232,14 @@ impl ClientBuilder {
         Ok(self.client(Arc::new(SinglePeer { endpoint, settings })))
     }
 
+    /// `service` is the one whose providers are to be found; `None` if the address is known.
+    ///
     /// # Errors
     /// A setting is invalid, or there is no tokio runtime.
-    pub(crate) fn endpoint_settings(&self) -> Result<Arc<EndpointSettings>, RpcError> {
+    pub(crate) fn endpoint_settings(
+        &self,
+        service: Option<&str>,
+    ) -> Result<Arc<EndpointSettings>, RpcError> {
         self.back_off.check()?;
         self.settings.heartbeat.check()?;
         Ok(Arc::new(EndpointSettings {
@@ -244,13 +249,21 @@ impl ClientBuilder {
             back_off: self.back_off,
             drain_timeout: self.drain_timeout,
             connections: self.connections,
-            transport: ConnectSettings {
-                #[cfg(feature = "tls")]
-                tls: self.tls.as_ref().map(Connector::new).transpose()?,
-            },
+            transport: self.connect_settings(service)?,
             all: Connections::new(),
             runtime: current_runtime()?,
         }))
+    }
+
+    #[cfg(feature = "tls")]
+    fn connect_settings(&self, service: Option<&str>) -> Result<ConnectSettings, RpcError> {
+        let tls = self.tls.as_ref().map(|tls| Connector::new(tls, service)).transpose()?;
+        Ok(ConnectSettings { tls })
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn connect_settings(&self, _service: Option<&str>) -> Result<ConnectSettings, RpcError> {
+        Ok(ConnectSettings::default())
     }
 
     pub(crate) fn client(&self, invoker: Arc<dyn Invoker>) -> Client {

@@ -30,7 +30,7 @@ impl ClientBuilder {
         registry: Arc<dyn Registry>,
         service: &'static ServiceDescriptor,
     ) -> Result<Client, RpcError> {
-        let settings = self.endpoint_settings()?;
+        let settings = self.endpoint_settings(Some(service.key().name()))?;
         let directory = Directory::watch(registry, service.key(), settings).await?;
         Ok(self.client(Arc::new(Cluster { directory, balancer: Box::new(RoundRobin::default()) })))
     }

@@ -12,7 +12,9 @@ mod unix;
 
 #[cfg(not(feature = "tls"))]
 use std::convert::Infallible;
+use std::future::Future;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -81,12 +83,18 @@ pub(crate) struct Transport {
     pub(crate) peer: String,
     /// What it has proved to be, where the transport asks for that.
     pub(crate) certificate: Option<Arc<PeerCertificate>>,
+    /// Where the peer has proved something that may end.
+    pub(crate) distrust: Option<Distrust>,
 }
+
+/// Ready when what the peer has proved does not hold any more, with the reason. To be polled by a
+/// task of its own while the connection is open.
+pub(crate) type Distrust = Pin<Box<dyn Future<Output = RpcError> + Send>>;
 
 impl Transport {
     pub(crate) fn new(reader: impl Reader, writer: impl Writer, peer: String) -> Self {
         let (reader, writer) = (Box::new(reader), Box::new(writer));
-        Self { reader, writer, peer, certificate: None }
+        Self { reader, writer, peer, certificate: None, distrust: None }
     }
 }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use self::attempt::{Attempt, UnderWay};
 use self::state::{Look, Moment, Progress};
-use super::back_off::random_fraction;
 use super::{ConnectionInfo, EndpointSettings};
 use crate::channel::{Channel, clock};
 use crate::error::RpcError;
+use crate::random::random_fraction;
 use crate::uri::Uri;
 
 /// One connection to an address. It is made when a call needs it. After a failed attempt it is left
@@ -249,7 +249,7 @@ mod tests {
     /// A link whose connection has ended, and which has not heard yet that it takes no calls: another
     /// thread closed it, and wakes those who wait for its end one after the other.
     async fn ended_unheard() -> (Arc<Link>, Arc<Channel>) {
-        let settings = ClientBuilder::default().endpoint_settings().unwrap();
+        let settings = ClientBuilder::default().endpoint_settings(None).unwrap();
         let link = Link::new(Uri::parse("memory:nobody").unwrap(), settings);
         let (transport, _raw) = pair().await;
         let opened = Channel::new(transport, ChannelSettings::default(), &Hello::default(), None);
