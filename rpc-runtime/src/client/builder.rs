@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
+use super::discovery::DiscoverySettings;
 use super::endpoint::SinglePeer;
 use super::{
     BackOff, Client, Connections, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker,
@@ -18,6 +21,10 @@ use crate::transport::{self, ConnectSettings};
 #[cfg(feature = "tls")]
 use crate::transport::{ClientTls, Connector};
 use crate::uri::Uri;
+
+/// Connections that a client makes at a time; further attempts wait for their turn. A long list of
+/// addresses at which nobody answers must not take all the sockets of the process.
+const MAX_CONNECTING: usize = 128;
 
 /// Most connections to one address.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -36,6 +43,7 @@ pub struct ClientBuilder {
     encoding: Encoding,
     settings: ChannelSettings,
     initializer: Option<Initializer>,
+    pub(crate) discovery: DiscoverySettings,
     #[cfg(feature = "tls")]
     tls: Option<ClientTls>,
 }
@@ -57,6 +65,7 @@ impl Default for ClientBuilder {
                 ..ChannelSettings::default()
             },
             initializer: None,
+            discovery: DiscoverySettings::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -75,6 +84,7 @@ impl fmt::Debug for ClientBuilder {
             .field("connections", &self.connections)
             .field("encoding", &self.encoding)
             .field("settings", &self.settings)
+            .field("discovery", &self.discovery)
             .finish_non_exhaustive()
     }
 }
@@ -251,6 +261,7 @@ impl ClientBuilder {
             connections: self.connections,
             transport: self.connect_settings(service)?,
             all: Connections::new(),
+            connecting: Semaphore::new(MAX_CONNECTING),
             runtime: current_runtime()?,
         }))
     }

@@ -80,6 +80,8 @@ impl Link {
     /// Connects, and waits for the provider's hello: an operating system takes connections for a
     /// process that may never look at them, and nobody could say whether a call sent there was run.
     async fn connect(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
+        // It is never closed.
+        let _permit = self.settings.connecting.acquire().await.ok();
         let timeout = self.settings.connect_timeout;
         let mut missing = "cannot connect: no answer";
         let attempt = async {
