@@ -90,7 +90,68 @@ fn jittered(age: Duration, fraction: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::channel::ChannelSettings;
+    use crate::protocol::{Hello, Kind};
+    use crate::transport::raw::{RawEnd, pair};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn open() -> (Arc<Channel>, RawEnd) {
+        let (transport, raw) = pair().await;
+        let opened = Channel::new(transport, ChannelSettings::default(), &Hello::default(), None);
+        (opened.unwrap().0, raw)
+    }
+
+    fn revoked_after(time: Duration) -> Distrust {
+        Box::pin(async move {
+            tokio::time::sleep(time).await;
+            RpcError::unavailable("it is revoked")
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_no_longer_believed_is_told_to_go_and_then_cut_off() {
+        let (channel, mut raw) = open().await;
+        let lifetime = Lifetime { max_age: None, drain_timeout: SECOND * 10 };
+        let _limited = lifetime.limit(&channel, Some(revoked_after(SECOND * 100)));
+        let started = Instant::now();
+        raw.frame(Kind::GoAway).await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), 100);
+        assert!(!channel.is_closed());
+        let (_, body) = raw.frame(Kind::Error).await.unwrap();
+        assert!(String::from_utf8_lossy(&body).contains("it is revoked"));
+        assert_eq!(started.elapsed().as_secs(), 110);
+        assert!(channel.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_connection_is_told_to_go_and_not_cut_off() {
+        let (channel, mut raw) = open().await;
+        let lifetime = Lifetime { max_age: Some(SECOND * 100), drain_timeout: SECOND };
+        let _limited = lifetime.limit(&channel, Some(revoked_after(SECOND * 9_000)));
+        let started = Instant::now();
+        raw.frame(Kind::GoAway).await.unwrap();
+        assert!((89..=111).contains(&started.elapsed().as_secs()));
+        tokio::time::sleep(SECOND * 8_000).await;
+        assert!(!channel.is_closed());
+        tokio::time::sleep(SECOND * 1_000).await;
+        assert!(channel.is_closed(), "it is old, and then not believed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_waits_for_a_connection_that_has_ended() {
+        let (channel, _raw) = open().await;
+        let lifetime = Lifetime { max_age: Some(SECOND * 100), drain_timeout: SECOND };
+        assert!(Lifetime { max_age: None, ..lifetime }.limit(&channel, None).is_none());
+        let limited = lifetime.limit(&channel, None).unwrap();
+        let task = limited.0.clone();
+        drop(limited);
+        tokio::time::sleep(SECOND).await;
+        assert!(task.is_finished());
+    }
 
     #[test]
     fn the_age_of_connections_varies_by_a_tenth() {
