@@ -4,6 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
+use metrics::set_default_local_recorder;
+use metrics_util::debugging::DebuggingRecorder;
 use rcgen::SerialNumber;
 use rpc_runtime::{Client, ClientTls, RpcError, Server, ServerTls};
 use rpc_tests::authority::{Authority, DAY, Pem, from_now, params};
@@ -26,6 +28,14 @@ fn numbered(authority: &Authority, serial: u64) -> Pem {
     let mut params = params("numbered", &["127.0.0.1"]);
     params.serial_number = Some(SerialNumber::from(serial));
     authority.issue(&params)
+}
+
+/// Whether a connection was counted that ends in order for this reason.
+fn retired(recorder: &DebuggingRecorder, name: &str, reason: &str) -> bool {
+    recorder.snapshotter().snapshot().into_vec().iter().any(|(key, ..)| {
+        let is_reason = |label: &metrics::Label| (label.key(), label.value()) == ("reason", reason);
+        key.key().name() == name && key.key().labels().any(is_reason)
+    })
 }
 
 #[track_caller]
@@ -92,6 +102,8 @@ async fn a_client_of_an_issuer_that_is_no_longer_trusted_does_not_stay_connected
 
 #[tokio::test]
 async fn a_server_that_is_no_longer_trusted_gets_no_more_calls() {
+    let recorder = DebuggingRecorder::new();
+    let _recorded = set_default_local_recorder(&recorder);
     let folder = tempfile::tempdir().unwrap();
     let (roots, crl) = (folder.path().join("roots.pem"), folder.path().join("servers.crl"));
     let authority = Authority::new("root");
@@ -108,6 +120,7 @@ async fn a_server_that_is_no_longer_trusted_gets_no_more_calls() {
     fs::write(&crl, authority.crl(&[5], DAY)).unwrap();
     tls.reload().unwrap();
     until("it is given up", || probe.as_ref().channels().is_empty()).await;
+    assert!(retired(&recorder, "rpc_client_connections_retired_total", "distrust"));
     assert_says(&soon("a call", probe.add(3, 4)).await.unwrap_err(), "is revoked");
     assert_eq!(soon("the call", long).await.unwrap(), Ok(100), "it was under way");
 
@@ -165,6 +178,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_replaced_at_its_age_without_losing_a_call() {
+    let recorder = DebuggingRecorder::new();
+    let _recorded = set_default_local_recorder(&recorder);
     let server = Server::builder().provide(ProbeServer::new(Provider::new("aged")));
     let server = server.max_connection_age(HOUR).bind("memory://aged").await.unwrap();
     let probe = ProbeClient::connect("memory://aged").await.unwrap().with_timeout(HOUR * 10);
@@ -180,6 +195,7 @@ async fn a_connection_is_replaced_at_its_age_without_losing_a_call() {
     tokio::time::sleep(HOUR * 4 / 10).await;
     assert_eq!(probe.add(3, 4).await, Ok(7));
     assert_eq!(probe.as_ref().connections()[0].reconnects, 1);
+    assert!(retired(&recorder, "rpc_server_connections_retired_total", "age"));
     assert_eq!(server.channels().len(), 2, "the long call is still under way on the old one");
     assert_eq!(long.await.unwrap(), Ok(3 * 3_600_000));
     tokio::time::sleep(Duration::from_secs(1)).await;
