@@ -81,6 +81,7 @@ mod in_flight;
 mod observe;
 pub mod pipeline;
 pub mod protocol;
+mod random;
 mod server;
 mod service;
 mod shape;

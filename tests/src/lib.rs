@@ -7,6 +7,7 @@
     reason = "test code: a failure is to end the test"
 )]
 
+pub mod authority;
 pub mod bystander;
 pub mod complexity;
 pub mod pace;

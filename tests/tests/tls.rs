@@ -7,72 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
-    date_time_ymd,
-};
+use rcgen::{DnType, SanType, date_time_ymd};
 use rpc_runtime::{
     Blob, Client, ClientTls, Context, Result, RpcError, Server, ServerTls, rpc_service,
 };
+use rpc_tests::authority::{Authority, params};
 use rpc_tests::probe::{PROBE_DESCRIPTOR, Probe, ProbeClient, ProbeServer, Provider};
 use rpc_tests::random::Random;
 use rpc_tests::waiting::{soon, until};
 use rpc_tests::wire::RawServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-
-/// Issues certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-/// A certificate and its key, in PEM.
-struct Pem {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = params(name, &[]);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn roots(&self) -> String {
-        self.0.pem()
-    }
-
-    fn issue(&self, params: &CertificateParams) -> Pem {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap().pem();
-        Pem { certificate, key: key.serialize_pem() }
-    }
-
-    /// For a server at `localhost` and `127.0.0.1`.
-    fn server(&self) -> ServerTls {
-        self.issue(&params("server", &["localhost", "127.0.0.1"])).server()
-    }
-
-    fn client(&self) -> ClientTls {
-        ClientTls::roots_pem(self.roots().as_bytes()).unwrap()
-    }
-}
-
-fn params(name: &str, names: &[&str]) -> CertificateParams {
-    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut params = CertificateParams::new(names).unwrap();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params
-}
-
-impl Pem {
-    fn server(&self) -> ServerTls {
-        ServerTls::from_pem(self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
-    }
-
-    fn of(&self, client: ClientTls) -> ClientTls {
-        client.identity_pem(self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
-    }
-}
 
 async fn serve(tls: ServerTls) -> Server {
     let builder = Server::builder().provide(ProbeServer::new(Provider::new("tls"))).tls(tls);
@@ -574,7 +519,9 @@ async fn providers_on_tls_are_found_through_a_registry() {
     let server = Server::builder().provide(ProbeServer::new(Provider::new("tls")));
     let server = server.tls(authority.server()).registry(registry.clone());
     let server = server.bind("tls://127.0.0.1:0").await.unwrap();
-    let client = Client::builder().tls(authority.client()).discover(registry, &PROBE_DESCRIPTOR);
+    // A registry does not say who its providers must be.
+    let tls = authority.client().server_name("localhost").unwrap();
+    let client = Client::builder().tls(tls).discover(registry, &PROBE_DESCRIPTOR);
     let probe = ProbeClient::new(soon("discovering", client).await.unwrap());
     assert_eq!(soon("a call", probe.add(3, 4)).await, Ok(7));
     soon("shutting down", server.shutdown()).await.unwrap();

@@ -162,7 +162,7 @@ impl Channel {
     ) -> Result<(Arc<Self>, Box<dyn crate::transport::Reader>), RpcError> {
         let now = clock();
         let settings = settings.into();
-        let Transport { reader, writer, peer, certificate } = transport;
+        let Transport { reader, writer, peer, certificate, .. } = transport;
         let mut core = Core {
             pipeline: Pipeline::new(
                 FrameCodec::new(settings.max_payload).with_max_control(MAX_CONTROL),

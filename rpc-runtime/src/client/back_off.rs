@@ -124,13 +124,6 @@ impl BackOff {
     }
 }
 
-/// A number in 0..1. The standard library's hasher keys are random, which is enough for this.
-pub(super) fn random_fraction() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    let bits = RandomState::new().hash_one(0_u8) >> 11;
-    bits as f64 / (1_u64 << 53) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
+use super::discovery::DiscoverySettings;
 use super::endpoint::SinglePeer;
 use super::{
     BackOff, Client, Connections, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker,
@@ -18,6 +21,10 @@ use crate::transport::{self, ConnectSettings};
 #[cfg(feature = "tls")]
 use crate::transport::{ClientTls, Connector};
 use crate::uri::Uri;
+
+/// Connections that a client makes at a time; further attempts wait for their turn. A long list of
+/// addresses at which nobody answers must not take all the sockets of the process.
+const MAX_CONNECTING: usize = 128;
 
 /// Most connections to one address.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -36,6 +43,7 @@ pub struct ClientBuilder {
     encoding: Encoding,
     settings: ChannelSettings,
     initializer: Option<Initializer>,
+    pub(crate) discovery: DiscoverySettings,
     #[cfg(feature = "tls")]
     tls: Option<ClientTls>,
 }
@@ -57,6 +65,7 @@ impl Default for ClientBuilder {
                 ..ChannelSettings::default()
             },
             initializer: None,
+            discovery: DiscoverySettings::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -75,6 +84,7 @@ impl fmt::Debug for ClientBuilder {
             .field("connections", &self.connections)
             .field("encoding", &self.encoding)
             .field("settings", &self.settings)
+            .field("discovery", &self.discovery)
             .finish_non_exhaustive()
     }
 }
@@ -233,7 +243,7 @@ impl ClientBuilder {
     /// The URI or a setting is invalid, nobody answers there, or there is no tokio runtime. If it is
     /// [lazy](Self::lazy), it does not show here whether anybody answers.
     pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
-        let settings = self.endpoint_settings()?;
+        let settings = self.endpoint_settings(None)?;
         let uri = Uri::parse(uri.as_ref())?;
         transport::check(&uri, &settings.transport)?;
         let endpoint = Endpoint::new(uri, &settings);
@@ -243,9 +253,14 @@ impl ClientBuilder {
         Ok(self.client(Arc::new(SinglePeer { endpoint, settings })))
     }
 
+    /// `service` is the one whose providers are to be found; `None` if the address is known.
+    ///
     /// # Errors
     /// A setting is invalid, or there is no tokio runtime.
-    pub(crate) fn endpoint_settings(&self) -> Result<Arc<EndpointSettings>, RpcError> {
+    pub(crate) fn endpoint_settings(
+        &self,
+        service: Option<&str>,
+    ) -> Result<Arc<EndpointSettings>, RpcError> {
         self.back_off.check()?;
         self.settings.heartbeat.check()?;
         Ok(Arc::new(EndpointSettings {
@@ -255,13 +270,22 @@ impl ClientBuilder {
             back_off: self.back_off,
             drain_timeout: self.drain_timeout,
             connections: self.connections,
-            transport: ConnectSettings {
-                #[cfg(feature = "tls")]
-                tls: self.tls.as_ref().map(Connector::new).transpose()?,
-            },
+            transport: self.connect_settings(service)?,
             all: Connections::new(),
+            connecting: Semaphore::new(MAX_CONNECTING),
             runtime: current_runtime()?,
         }))
+    }
+
+    #[cfg(feature = "tls")]
+    fn connect_settings(&self, service: Option<&str>) -> Result<ConnectSettings, RpcError> {
+        let tls = self.tls.as_ref().map(|tls| Connector::new(tls, service)).transpose()?;
+        Ok(ConnectSettings { tls })
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn connect_settings(&self, _service: Option<&str>) -> Result<ConnectSettings, RpcError> {
+        Ok(ConnectSettings::default())
     }
 
     pub(crate) fn client(&self, invoker: Arc<dyn Invoker>) -> Client {

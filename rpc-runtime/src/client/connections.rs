@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::link::Link;
+use super::ready_links::ReadyLinks;
 use crate::channel::Channel;
 use crate::error::RpcError;
 use crate::observe::{DrainOutcome, Observer};
@@ -97,6 +98,7 @@ impl fmt::Debug for StateChanges {
 /// All links of a client, also those that are draining at addresses that are no longer in use.
 pub(crate) struct Connections {
     links: Mutex<Links>,
+    ready: ReadyLinks,
     /// Changes whenever a link or the list of providers does.
     version: watch::Sender<()>,
 }
@@ -105,12 +107,18 @@ pub(crate) struct Connections {
 struct Links {
     /// In the order in which they were made.
     known: Vec<Weak<Link>>,
+    /// How many there are when those are next removed that are no more.
+    sweep_at: usize,
     closed: bool,
 }
 
+/// Fewer links are not worth a sweep.
+const MIN_SWEEP: usize = 64;
+
 impl Connections {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { links: Mutex::default(), version: watch::Sender::new(()) })
+        let (links, ready) = (Mutex::default(), ReadyLinks::default());
+        Arc::new(Self { links, ready, version: watch::Sender::new(()) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Links> {
@@ -121,9 +129,24 @@ impl Connections {
     /// The client was closed, and so is the link to be.
     pub(super) fn add(&self, link: &Arc<Link>) -> Result<(), RpcError> {
         let mut links = self.lock();
-        links.known.retain(|known| known.strong_count() > 0);
+        if links.known.len() >= links.sweep_at.max(MIN_SWEEP) {
+            links.known.retain(|known| known.strong_count() > 0);
+            // As many are added before the next sweep as there are now, so that each costs a
+            // constant time however many there are.
+            links.sweep_at = links.known.len().saturating_mul(2);
+        }
         links.known.push(Arc::downgrade(link));
         if links.closed { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Those with a connection.
+    pub(super) fn ready(&self) -> &ReadyLinks {
+        &self.ready
+    }
+
+    /// Any connection of the client that takes calls, another one each time.
+    pub(crate) fn any_ready(&self) -> Option<Arc<Channel>> {
+        self.ready.pick()
     }
 
     fn all(&self) -> Vec<Arc<Link>> {

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use super::link::{Availability, Link};
 use super::{BackOff, Connections, Invoker};
@@ -28,6 +29,8 @@ pub(crate) struct EndpointSettings {
     /// Links of each endpoint, at least 1.
     pub(crate) connections: usize,
     pub(crate) all: Arc<Connections>,
+    /// Held by attempts to connect.
+    pub(crate) connecting: Semaphore,
     /// Where connections live, whoever makes the call that needs one.
     pub(crate) runtime: Handle,
 }

@@ -3,11 +3,13 @@
 mod back_off;
 mod builder;
 mod connections;
+mod discovery;
 mod encoding;
 mod endpoint;
 mod invoke;
 mod link;
 mod no_services;
+mod ready_links;
 
 use std::fmt;
 use std::future::Future;
@@ -19,6 +21,7 @@ pub use back_off::BackOff;
 pub use builder::ClientBuilder;
 pub(crate) use connections::Connections;
 pub use connections::{ConnectionInfo, ConnectionState, StateChanges};
+pub(crate) use discovery::DiscoverySettings;
 pub use encoding::Encoding;
 pub(crate) use endpoint::{Endpoint, EndpointSettings};
 pub use invoke::{call, notify};

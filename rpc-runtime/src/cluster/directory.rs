@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rpc_registry::{Instance, Registry, Watch, limited};
+use rpc_registry::{Instance, LogLimit, Registry, Watch, limited};
 use tokio::task::JoinHandle;
 
-use crate::client::{Endpoint, EndpointSettings};
+use super::providers::{Providers, Taken, give_way};
+use super::rejected::Rejected;
+use crate::channel::clock;
+use crate::client::{DiscoverySettings, Endpoint, EndpointSettings};
 use crate::descriptor::ServiceKey;
 use crate::error::RpcError;
 use crate::status::Status;
-use crate::uri::Uri;
 
 /// How long to wait before asking a registry again whose watch broke.
 const WATCH_AGAIN: Duration = Duration::from_secs(1);
@@ -18,51 +20,23 @@ const WATCH_AGAIN: Duration = Duration::from_secs(1);
 /// The providers of a service, kept up to date by a task.
 pub(super) struct Directory {
     shared: Arc<Shared>,
+    settings: Arc<EndpointSettings>,
     following: JoinHandle<()>,
 }
 
 struct Shared {
     registry: Arc<dyn Registry>,
     service: ServiceKey,
-    settings: Arc<EndpointSettings>,
+    discovery: DiscoverySettings,
+    /// Replaced as a whole. Calls take this lock: it is held for no longer than that takes.
     listing: Mutex<Listing>,
+    skipped: LogLimit,
 }
 
 #[derive(Default)]
 struct Listing {
     endpoints: Arc<[Arc<Endpoint>]>,
-    /// The same, with what is registered there.
-    providers: Vec<Provider>,
-    /// What is registered under the name but does not fit, for messages.
-    misfits: Vec<String>,
-}
-
-/// An address, with all that is registered for it.
-struct Provider {
-    endpoint: Arc<Endpoint>,
-    registrations: Vec<Registration>,
-}
-
-impl Provider {
-    /// There is a registration that was not there before.
-    fn is_announced_since(&self, old: &Self) -> bool {
-        self.registrations.iter().any(|new| !old.registrations.contains(new))
-    }
-}
-
-/// Tells a registration from another of the same address.
-#[derive(PartialEq, Eq)]
-struct Registration {
-    id: String,
-    epoch: u64,
-    started_ms: u64,
-}
-
-impl Registration {
-    fn of(instance: &Instance) -> Self {
-        let id = instance.id().to_owned();
-        Self { id, epoch: instance.epoch(), started_ms: instance.started_ms() }
-    }
+    rejected: Rejected,
 }
 
 impl Directory {
@@ -70,12 +44,18 @@ impl Directory {
     pub(super) async fn watch(
         registry: Arc<dyn Registry>,
         service: ServiceKey,
+        discovery: DiscoverySettings,
+        schemes: Vec<&'static str>,
         settings: Arc<EndpointSettings>,
     ) -> Result<Self, RpcError> {
-        let shared = Arc::new(Shared { registry, service, settings, listing: Mutex::default() });
-        let watch = shared.start().await?;
-        let following = tokio::spawn(Arc::clone(&shared).follow(watch));
-        Ok(Self { shared, following })
+        let max_instances = discovery.max_providers;
+        let providers = Providers::new(service, schemes, max_instances, Arc::clone(&settings));
+        let (listing, skipped) = (Mutex::default(), LogLimit::new());
+        let shared = Arc::new(Shared { registry, service, discovery, listing, skipped });
+        let mut follow = Follow { shared: Arc::clone(&shared), providers };
+        let watch = follow.start().await?;
+        let following = tokio::spawn(follow.run(watch));
+        Ok(Self { shared, settings, following })
     }
 
     pub(super) fn endpoints(&self) -> Arc<[Arc<Endpoint>]> {
@@ -83,7 +63,7 @@ impl Directory {
     }
 
     pub(super) fn settings(&self) -> &EndpointSettings {
-        &self.shared.settings
+        &self.settings
     }
 
     /// The list stays as it is from now on.
@@ -92,21 +72,34 @@ impl Directory {
     }
 
     pub(super) fn describe(&self) -> String {
-        format!("{} in {}", self.shared.service, self.shared.registry.uri())
+        self.shared.describe()
     }
 
     /// Why there is no provider.
     pub(super) fn nobody(&self) -> RpcError {
-        let misfits = self.shared.listing().misfits.join(", ");
-        if misfits.is_empty() {
-            let message = format!("no provider of {} is registered", self.describe());
-            return RpcError::unavailable(message);
+        let described = self.describe();
+        let listing = self.shared.listing();
+        let Rejected { versions, schemes, unusable, .. } = &listing.rejected;
+        if !schemes.is_empty() {
+            let why = self.shared.discovery.why_not();
+            return RpcError::unavailable(format!(
+                "no provider of {described} is followed: {} at addresses of {schemes} are skipped, \
+                 since {why}",
+                schemes.count()
+            ));
         }
-        let message = format!(
-            "version mismatch: no provider of {} is registered, only {misfits}",
-            self.describe()
-        );
-        RpcError::new(Status::NotFound, message)
+        if !versions.is_empty() {
+            let message = format!(
+                "version mismatch: no provider of {described} is registered, only {versions}"
+            );
+            return RpcError::new(Status::NotFound, message);
+        }
+        if !unusable.is_empty() {
+            return RpcError::unavailable(format!(
+                "no provider of {described} has a usable address: {unusable}"
+            ));
+        }
+        RpcError::unavailable(format!("no provider of {described} is registered"))
     }
 }
 
@@ -121,30 +114,65 @@ impl Shared {
         self.listing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn describe(&self) -> String {
+        format!("{} in {}", self.service, self.registry.uri())
+    }
+
+    /// What is registered and not followed, in the log.
+    fn log_skipped(&self, rejected: &Rejected) {
+        let Rejected { schemes, unusable, over_limit, .. } = rejected;
+        if schemes.is_empty() && unusable.is_empty() && *over_limit == 0 {
+            return;
+        }
+        let Some(held_back) = self.skipped.pass(clock()) else { return };
+        let service = &self.service;
+        if !schemes.is_empty() {
+            let (skipped, why) = (schemes.count(), self.discovery.why_not());
+            tracing::warn!(%service, skipped, held_back, "instances at addresses of {schemes} are skipped: {why}");
+        }
+        if !unusable.is_empty() {
+            let skipped = unusable.count();
+            tracing::warn!(%service, skipped, held_back, "registered addresses are not usable: {unusable}");
+        }
+        if *over_limit > 0 {
+            let limit = self.discovery.max_providers;
+            tracing::warn!(%service, skipped = over_limit, limit, held_back, "instances beyond `max_providers` are skipped");
+        }
+    }
+}
+
+/// The task that keeps a directory up to date.
+struct Follow {
+    shared: Arc<Shared>,
+    providers: Providers,
+}
+
+impl Follow {
     /// A watch whose first state is taken over already.
-    async fn start(&self) -> Result<Watch, RpcError> {
+    async fn start(&mut self) -> Result<Watch, RpcError> {
+        let service = self.shared.service;
         let failed = |error: rpc_registry::RegistryError| {
-            RpcError::unavailable(format!("cannot look up {}: {error}", self.service))
-                .with_source(&error)
+            RpcError::unavailable(format!("cannot look up {service}: {error}")).with_source(&error)
         };
-        let mut watch = self.registry.watch(self.service.name()).await.map_err(failed)?;
+        let mut watch = self.shared.registry.watch(service.name()).await.map_err(failed)?;
         let snapshot = watch.changed().await.map_err(failed)?;
-        self.take_over(&snapshot.instances);
+        self.take_over(&snapshot.instances).await;
         Ok(watch)
     }
 
-    async fn follow(self: Arc<Self>, mut watch: Watch) {
+    async fn run(mut self, mut watch: Watch) {
+        let service = self.shared.service;
         loop {
             match watch.changed().await {
-                Ok(snapshot) => self.take_over(&snapshot.instances),
+                Ok(snapshot) => self.take_over(&snapshot.instances).await,
                 Err(error) => {
-                    limited!(warn, service = %self.service, %error, "the watch of the registry broke; the last list stays in use");
+                    limited!(warn, %service, %error, "the watch of the registry broke; the last list stays in use");
                     watch = loop {
                         tokio::time::sleep(WATCH_AGAIN).await;
                         match self.start().await {
                             Ok(watch) => break watch,
                             Err(error) => {
-                                limited!(warn, service = %self.service, %error, "the registry is still away")
+                                limited!(warn, %service, %error, "the registry is still away")
                             }
                         }
                     };
@@ -154,55 +182,21 @@ impl Shared {
     }
 
     /// Takes over a complete list. Links to addresses that stay are kept, others are retired.
-    fn take_over(&self, instances: &[Instance]) {
-        let mut listing = self.listing();
-        let mut providers: Vec<Provider> = Vec::with_capacity(instances.len());
-        listing.misfits.clear();
-        for instance in instances {
-            if !self.service.accepts(instance.version(), instance.group()) {
-                let group = Some(instance.group()).filter(|group| !group.is_empty());
-                listing.misfits.push(match group {
-                    None => format!("version {}", instance.version()),
-                    Some(group) => format!("version {} in group {group}", instance.version()),
-                });
-                continue;
-            }
-            let registration = Registration::of(instance);
-            let is_there = |provider: &Provider| provider.endpoint.uri().as_str() == instance.uri();
-            if let Some(provider) = providers.iter_mut().find(|provider| is_there(provider)) {
-                provider.registrations.push(registration);
-                continue;
-            }
-            let known = listing.providers.iter().find(|provider| is_there(provider));
-            let endpoint = match (known, Uri::parse(instance.uri())) {
-                (Some(provider), _) => Arc::clone(&provider.endpoint),
-                (None, Ok(uri)) => Arc::new(Endpoint::new(uri, &self.settings)),
-                (None, Err(error)) => {
-                    limited!(warn, service = %self.service, %error, "a registered address is not usable");
-                    continue;
-                }
-            };
-            providers.push(Provider { endpoint, registrations: vec![registration] });
-        }
-        let mut announced = Vec::new();
-        let mut gone = Vec::new();
-        for old in &listing.providers {
-            match providers.iter().find(|new| Arc::ptr_eq(&old.endpoint, &new.endpoint)) {
-                Some(new) if new.is_announced_since(old) => {
-                    announced.push(Arc::clone(&new.endpoint))
-                }
-                Some(_) => {}
-                None => gone.push(Arc::clone(&old.endpoint)),
-            }
-        }
-        listing.endpoints = providers.iter().map(|new| Arc::clone(&new.endpoint)).collect();
-        let before = std::mem::replace(&mut listing.providers, providers);
-        drop(listing);
+    async fn take_over(&mut self, instances: &[Instance]) {
+        let Taken { endpoints, announced, gone, rejected } =
+            self.providers.take_over(instances).await;
+        let providers = endpoints.len();
+        self.shared.log_skipped(&rejected);
+        let before =
+            std::mem::replace(&mut *self.shared.listing(), Listing { endpoints, rejected });
         drop(before);
-        tracing::debug!(service = %self.service, providers = self.listing().endpoints.len(), "providers changed");
+        tracing::debug!(service = %self.shared.service, providers, "providers changed");
         announced.iter().for_each(|endpoint| endpoint.announce());
-        gone.iter()
-            .for_each(|endpoint| endpoint.retire("the address was withdrawn from the registry"));
-        self.settings.all.changed();
+        for (number, endpoint) in gone.into_iter().enumerate() {
+            endpoint.retire("the address was withdrawn from the registry");
+            drop(endpoint);
+            give_way(number).await;
+        }
+        self.providers.settings().all.changed();
     }
 }

@@ -2,6 +2,8 @@
 
 mod directory;
 mod load_balancer;
+mod providers;
+mod rejected;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,19 +25,32 @@ impl ClientBuilder {
     /// It does not wait for a provider: until there is one, calls fail at once as unavailable, and a
     /// retry is safe; or they [wait](Self::wait_for_ready) for one.
     ///
+    /// A registry says where providers are, not how far they are to be trusted. A client with TLS
+    /// settings follows encrypted addresses only, see [`allow_plaintext`](Self::allow_plaintext), and
+    /// believes only providers whose certificates are for the identity that those settings expect.
+    ///
     /// # Errors
-    /// A setting is invalid, the registry cannot be asked, or there is no tokio runtime.
+    /// A setting is invalid, the TLS settings expect no identity of the providers, the registry
+    /// cannot be asked, or there is no tokio runtime.
     pub async fn discover(
         self,
         registry: Arc<dyn Registry>,
         service: &'static ServiceDescriptor,
     ) -> Result<Client, RpcError> {
-        let settings = self.endpoint_settings()?;
-        let directory = Directory::watch(registry, service.key(), settings).await?;
+        let settings = self.endpoint_settings(Some(service.key().name()))?;
+        let schemes = self.discovery.schemes(settings.transport.has_tls())?;
+        let discovery = self.discovery.clone();
+        let watch = Directory::watch(registry, service.key(), discovery, schemes, settings);
+        let directory = watch.await?;
         Ok(self.client(Arc::new(Cluster { directory, balancer: Box::new(RoundRobin::default()) })))
     }
 }
 
+/// How many providers a call looks at for a connection that is there. In a longer list it then takes
+/// any that there is.
+const LOOKED_AT: usize = 64;
+/// How many providers a call tries to connect to at most.
+const TRIED: usize = 1_024;
 /// How long a call waits for a connection to one provider before it tries the next as well.
 const NEXT_AFTER: Duration = Duration::from_millis(200);
 
@@ -65,6 +80,7 @@ impl Cluster {
         // need to connect, and they would get no calls while others have one.
         let (missing, others): (Vec<_>, Vec<_>) = self
             .in_order(&endpoints)
+            .take(TRIED)
             .partition(|endpoint| matches!(endpoint.availability(), Availability::Connectable));
         loop {
             let mut failed = None;
@@ -83,22 +99,39 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Its turn passes to one that has a connection; the next one may be its own. Not while many
+    /// attempts are under way: of a long list of addresses at which nobody answers, each call would
+    /// leave one behind.
+    fn begin(&self, endpoint: &Endpoint) {
+        if self.settings().connecting.available_permits() > 0 {
+            endpoint.begin();
+        }
+    }
+}
+
 impl Invoker for Cluster {
     fn ready(&self) -> Option<Arc<Channel>> {
         let endpoints = self.directory.endpoints();
         let mut missing = None;
-        for endpoint in self.in_order(&endpoints) {
+        let mut found = None;
+        for endpoint in self.in_order(&endpoints).take(LOOKED_AT) {
             match endpoint.availability() {
                 Availability::Ready(channel) => {
-                    // Its turn passes to one that has a connection; the next one may be its own.
-                    missing.inspect(|missing: &&Arc<Endpoint>| missing.begin());
-                    return Some(channel);
+                    found = Some(channel);
+                    break;
                 }
                 Availability::Connectable => missing = missing.or(Some(endpoint)),
                 Availability::BackingOff => {}
             }
         }
-        None
+        if found.is_none() && endpoints.len() > LOOKED_AT {
+            found = self.settings().all.any_ready();
+        }
+        if let (Some(_), Some(missing)) = (&found, missing) {
+            self.begin(missing);
+        }
+        found
     }
 
     fn acquire(&self) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {

@@ -68,6 +68,24 @@ impl RefusedConnection {
     }
 }
 
+/// Why an open connection is ended in order while its process goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetiredConnection {
+    /// It is as old as the server lets connections become.
+    Age,
+    /// What its peer has proved does not hold any more.
+    Distrust,
+}
+
+impl RetiredConnection {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Distrust => "distrust",
+        }
+    }
+}
+
 /// How an ending came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DrainOutcome {
@@ -86,6 +104,11 @@ impl Observer {
     /// A connection was accepted and closed without being served.
     pub(crate) fn connection_refused(self, reason: RefusedConnection) {
         self.count(&names::CONNECTIONS_REFUSED, Some((names::REASON, reason.label())));
+    }
+
+    /// A connection is to end in order.
+    pub(crate) fn connection_retired(self, reason: RetiredConnection) {
+        self.count(&names::CONNECTIONS_RETIRED, Some((names::REASON, reason.label())));
     }
 
     /// A ping was written.

@@ -18,7 +18,7 @@ mod work;
 
 pub(crate) use calls::{CallMetrics, ClientCall, Methods, OwnedCall};
 pub(crate) use connection::ConnectionMetrics;
-pub(crate) use events::{DrainOutcome, RefusedConnection, RefusedRequest};
+pub(crate) use events::{DrainOutcome, RefusedConnection, RefusedRequest, RetiredConnection};
 pub(crate) use spans::{connection, ended, sent, server_call};
 pub(crate) use work::{PoolMetrics, WorkMetrics};
 

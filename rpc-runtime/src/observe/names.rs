@@ -56,6 +56,7 @@ metrics! {
     CONNECTIONS_OPENED: Counter(Count) both "connections_opened_total", "Connections that were opened";
     CONNECTIONS_CLOSED: Counter(Count) both "connections_closed_total", "Connections that have ended";
     CONNECTIONS_REFUSED: Counter(Count) server "connections_refused_total", "Connections that were not served";
+    CONNECTIONS_RETIRED: Counter(Count) both "connections_retired_total", "Connections that are ended in order by their age or their peer's certificate";
     RECEIVED: Counter(Bytes) both "received_bytes_total", "Bytes read from connections";
     SENT: Counter(Bytes) both "sent_bytes_total", "Bytes written to connections";
     REQUESTS_REFUSED: Counter(Count) server "requests_refused_total", "Requests that reached no method";

@@ -75,6 +75,7 @@ fn everything(observer: Observer) {
     pool.ended();
     observer.request_refused(RefusedRequest::NotFound);
     observer.connection_refused(RefusedConnection::Handshake);
+    observer.connection_retired(RetiredConnection::Age);
     observer.heartbeat_sent();
     observer.heartbeat_missed();
     observer.heartbeat_answered(Duration::from_millis(1));

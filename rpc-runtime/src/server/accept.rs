@@ -11,6 +11,7 @@ use tracing::Instrument;
 use super::connections::{Connections, Place};
 use super::dispatcher::Dispatcher;
 use super::executor::Workers;
+use super::lifetime::Lifetime;
 use super::requests::Requests;
 use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refuse};
 use crate::error::RpcError;
@@ -25,6 +26,7 @@ pub(super) struct Acceptor {
     pub(super) hello: Hello,
     pub(super) initializer: Option<Initializer>,
     pub(super) connections: Arc<Connections>,
+    pub(super) lifetime: Lifetime,
     /// Held by everything that must be done before the server is.
     pub(super) workers: Arc<Workers>,
     pub(super) refusals: Refusals,
@@ -116,7 +118,8 @@ impl Acceptor {
 
     /// Serves a connection in a task of its own, which has no room for what it took to open it: that
     /// may be more than the connection takes from then on.
-    fn serve(&self, transport: Transport, place: Place) {
+    fn serve(&self, mut transport: Transport, mut place: Place) {
+        let distrust = transport.distrust.take();
         let settings = Arc::clone(&self.settings);
         let opened = Channel::new(transport, settings, &self.hello, self.initializer.as_ref());
         let (channel, reader) = match opened {
@@ -127,7 +130,7 @@ impl Acceptor {
             }
         };
         tracing::debug!(peer = %channel.peer(), "connection accepted");
-        place.take(&channel);
+        place.take(&channel, self.lifetime.limit(&channel, distrust));
         let span = observe::connection(Side::Server, channel.peer());
         let requests =
             Requests::new(Arc::clone(&self.dispatcher), place, Arc::clone(&self.workers));

@@ -15,6 +15,7 @@ use super::connections::{ConnectionLimits, Connections};
 use super::dispatcher::Dispatcher;
 use super::event_loops::EventLoops;
 use super::executor::{WorkLimits, Workers};
+use super::lifetime::Lifetime;
 use super::{Accepting, Server};
 use crate::channel::{ChannelSettings, Initializer, MAX_CONTROL, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
@@ -36,6 +37,9 @@ const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A shorter one would refuse clients that are merely far away.
 const MIN_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// Clients would hardly do anything but connect.
+const MIN_CONNECTION_AGE: Duration = Duration::from_secs(1);
+
 /// Most event loops; more than machines have cores.
 const MAX_EVENT_LOOPS: usize = 1_024;
 
@@ -49,6 +53,7 @@ pub struct ServerBuilder {
     metadata: Vec<(String, String)>,
     dispatch: Dispatch,
     drain_timeout: Duration,
+    max_connection_age: Option<Duration>,
     event_loops: Option<usize>,
     connections: ConnectionLimits,
     work: WorkLimits,
@@ -68,6 +73,7 @@ impl Default for ServerBuilder {
             metadata: Vec::new(),
             dispatch: Dispatch::Inline,
             drain_timeout: Duration::from_secs(10),
+            max_connection_age: None,
             event_loops: None,
             connections: ConnectionLimits { total: 16_384, per_address: None },
             work: WorkLimits::default(),
@@ -143,6 +149,18 @@ impl ServerBuilder {
     /// a day counts as a day.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout.min(MAX_DRAIN_TIMEOUT);
+        self
+    }
+
+    /// How old a connection may become, ±10 %. Then its client is told to go (goaway): it connects
+    /// again for its next call, and ends the old connection when it has the answers to what is under
+    /// way there. No call is lost. By default there is no limit; at least 1 s.
+    ///
+    /// Behind a load balancer it spreads long-lived clients over new servers. A connection with TLS
+    /// ends in time without it: when its client's certificate expires, and when a
+    /// [reload](crate::ServerTls::reload) of roots or revocation lists refuses it.
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.max_connection_age = Some(age.max(MIN_CONNECTION_AGE));
         self
     }
 
@@ -389,6 +407,10 @@ impl ServerBuilder {
             initializer: self.initializer,
             connections: Arc::clone(&connections),
             workers: Arc::new(Workers::new(self.work, observer, done)),
+            lifetime: Lifetime {
+                max_age: self.max_connection_age,
+                drain_timeout: self.drain_timeout,
+            },
             refusals: Refusals::default(),
         });
         let mut server = Server {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::lifetime::Limited;
 use crate::channel::Channel;
 use crate::error::RpcError;
 use crate::observe::RefusedConnection;
@@ -117,7 +118,7 @@ impl Connections {
         let number = state.next;
         state.next += 1;
         let address = address.map(|(_, address)| address);
-        Ok(Place { connections: Arc::clone(self), number, address })
+        Ok(Place { connections: Arc::clone(self), number, address, limited: None })
     }
 
     /// Tells all clients, present and future, to send no more.
@@ -143,6 +144,8 @@ pub(super) struct Place {
     connections: Arc<Connections>,
     number: u64,
     address: Option<IpAddr>,
+    /// Ends with the connection.
+    limited: Option<Limited>,
 }
 
 impl Place {
@@ -152,7 +155,8 @@ impl Place {
     }
 
     /// The channel is open. It hears what became of the server in the meantime.
-    pub(super) fn take(&self, channel: &Arc<Channel>) {
+    pub(super) fn take(&mut self, channel: &Arc<Channel>, limited: Option<Limited>) {
+        self.limited = limited;
         let mut state = self.connections.lock();
         state.open.insert(self.number, OpenChannel(Arc::clone(channel)));
         let phase = state.phase.clone();

@@ -13,6 +13,7 @@ mod executor;
 mod fair_queue;
 mod large;
 mod late;
+mod lifetime;
 mod requests;
 mod signals;
 mod slow_methods;

@@ -12,7 +12,9 @@ mod unix;
 
 #[cfg(not(feature = "tls"))]
 use std::convert::Infallible;
+use std::future::Future;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -81,12 +83,18 @@ pub(crate) struct Transport {
     pub(crate) peer: String,
     /// What it has proved to be, where the transport asks for that.
     pub(crate) certificate: Option<Arc<PeerCertificate>>,
+    /// Where the peer has proved something that may end.
+    pub(crate) distrust: Option<Distrust>,
 }
+
+/// Ready when what the peer has proved does not hold any more, with the reason. To be polled by a
+/// task of its own while the connection is open.
+pub(crate) type Distrust = Pin<Box<dyn Future<Output = RpcError> + Send>>;
 
 impl Transport {
     pub(crate) fn new(reader: impl Reader, writer: impl Writer, peer: String) -> Self {
         let (reader, writer) = (Box::new(reader), Box::new(writer));
-        Self { reader, writer, peer, certificate: None }
+        Self { reader, writer, peer, certificate: None, distrust: None }
     }
 }
 
@@ -148,7 +156,24 @@ pub(crate) enum Listener {
     Memory(memory::MemoryListener),
 }
 
-const SCHEMES: &str = if cfg!(unix) {
+/// What a transport says of the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// The other end has proved who it is, or is this process.
+    Identity,
+    /// Nothing.
+    Plaintext,
+}
+
+/// The transports. A unix socket is in plain text too: whoever may make a file may listen there.
+pub(crate) const SCHEMES: [(&str, Protection); 4] = [
+    ("tcp", Protection::Plaintext),
+    ("tls", Protection::Identity),
+    ("unix", Protection::Plaintext),
+    ("memory", Protection::Identity),
+];
+
+const FORMS: &str = if cfg!(unix) {
     "tcp://host:port, tls://host:port, unix:///path, memory:name"
 } else {
     "tcp://host:port, tls://host:port, memory:name"
@@ -158,7 +183,7 @@ fn unknown_scheme(uri: &Uri) -> RpcError {
     let registry = rpc_registry::supported_schemes().iter().any(|scheme| scheme == uri.scheme());
     let hint = if registry { "; that is a registry, whose providers `discover` finds" } else { "" };
     RpcError::invalid(format!(
-        "there is no transport `{}` for {uri}; known are {SCHEMES}{hint}",
+        "there is no transport `{}` for {uri}; known are {FORMS}{hint}",
         uri.scheme()
     ))
 }
@@ -235,6 +260,14 @@ pub(crate) fn check(uri: &Uri, settings: &ConnectSettings) -> Result<(), RpcErro
 }
 
 impl ConnectSettings {
+    /// Whether there are settings for TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     #[cfg(feature = "tls")]
     fn connector(&self, uri: &Uri) -> Result<&Connector, RpcError> {
         self.tls.as_ref().ok_or_else(|| tls::no_roots(uri))

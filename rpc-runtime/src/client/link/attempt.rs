@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use rpc_registry::{Printable, limited};
 use tokio::sync::{oneshot, watch};
+use tokio::task::AbortHandle;
 use tracing::Instrument;
 
 use super::Link;
 use crate::channel::{Channel, driver};
 use crate::client::no_services::NoServices;
 use crate::error::RpcError;
-use crate::observe::{self, Side};
+use crate::observe::{self, RetiredConnection, Side};
 use crate::protocol::Hello;
-use crate::transport::{self, Transport};
+use crate::transport::{self, Distrust, Transport};
 
 /// What came of an attempt, once it is over.
 pub(super) type Outcome = watch::Receiver<Option<Result<Arc<Channel>, RpcError>>>;
@@ -78,6 +80,8 @@ impl Link {
     /// Connects, and waits for the provider's hello: an operating system takes connections for a
     /// process that may never look at them, and nobody could say whether a call sent there was run.
     async fn connect(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
+        // It is never closed.
+        let _permit = self.settings.connecting.acquire().await.ok();
         let timeout = self.settings.connect_timeout;
         let mut missing = "cannot connect: no answer";
         let attempt = async {
@@ -93,16 +97,18 @@ impl Link {
     }
 
     /// Starts a channel over an open connection.
-    fn open(self: &Arc<Self>, transport: Transport) -> Result<Arc<Channel>, RpcError> {
+    fn open(self: &Arc<Self>, mut transport: Transport) -> Result<Arc<Channel>, RpcError> {
         let hello = Hello {
             max_payload: u32::try_from(self.settings.channel.max_payload).unwrap_or(u32::MAX),
             heartbeat_ms: self.settings.channel.heartbeat.hello_ms(),
             ..Hello::default()
         };
+        let distrust = transport.distrust.take();
         let initializer = self.settings.initializer.as_ref();
         let (channel, reader) =
             Channel::new(transport, Arc::clone(&self.settings.channel), &hello, initializer)?;
-        let driven = Driven { link: Arc::clone(self), channel: Arc::clone(&channel) };
+        let limited = distrust.map(|distrust| self.limit(&channel, distrust));
+        let driven = Driven { link: Arc::clone(self), channel: Arc::clone(&channel), limited };
         let driver = driver::run(Arc::clone(&channel), reader, NoServices::new(driven));
         match observe::connection(Side::Client, channel.peer()) {
             None => drop(tokio::spawn(driver)),
@@ -112,14 +118,38 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Uses `channel` no more once its provider is no longer believed. What is under way there may
+    /// take as long as when the client is closed.
+    fn limit(&self, channel: &Arc<Channel>, distrust: Distrust) -> AbortHandle {
+        let drain_timeout = self.settings.drain_timeout;
+        let channel = Arc::downgrade(channel);
+        let limit = async move {
+            let why = distrust.await;
+            let Some(open) = channel.upgrade() else { return };
+            limited!(warn, peer = %Printable(open.peer()), "connection is ended: {why}");
+            open.settings().observer.connection_retired(RetiredConnection::Distrust);
+            open.leave();
+            drop(open);
+            tokio::time::sleep(drain_timeout).await;
+            if let Some(open) = channel.upgrade() {
+                open.close(RpcError::unavailable(format!("the connection was ended: {why}")));
+            }
+        };
+        tokio::spawn(limit).abort_handle()
+    }
+}
+
 /// A channel's task, which keeps the link; if it is dropped, the link is told all the same.
 struct Driven {
     link: Arc<Link>,
     channel: Arc<Channel>,
+    limited: Option<AbortHandle>,
 }
 
 impl Drop for Driven {
     fn drop(&mut self) {
+        self.limited.iter().for_each(AbortHandle::abort);
         // A task that was dropped before its end has closed it already, or does so now.
         self.channel.close(RpcError::unavailable("the connection's task was ended"));
         self.link.ended(&self.channel);

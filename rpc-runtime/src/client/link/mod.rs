@@ -3,16 +3,17 @@
 mod attempt;
 mod state;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use self::attempt::{Attempt, UnderWay};
 use self::state::{Look, Moment, Progress};
-use super::back_off::random_fraction;
 use super::{ConnectionInfo, EndpointSettings};
 use crate::channel::{Channel, clock};
 use crate::error::RpcError;
+use crate::random::random_fraction;
 use crate::uri::Uri;
 
 /// One connection to an address. It is made when a call needs it. After a failed attempt it is left
@@ -23,6 +24,8 @@ pub(super) struct Link {
     uri: Uri,
     settings: Arc<EndpointSettings>,
     progress: Mutex<Progress<Channel, UnderWay>>,
+    /// It is among the [`ReadyLinks`](super::ready_links::ReadyLinks).
+    noted_ready: AtomicBool,
 }
 
 /// What can be had at once.
@@ -41,7 +44,8 @@ enum Found {
 
 impl Link {
     pub(super) fn new(uri: Uri, settings: Arc<EndpointSettings>) -> Arc<Self> {
-        let link = Arc::new(Self { uri, settings, progress: Mutex::new(Progress::new()) });
+        let progress = Mutex::new(Progress::new());
+        let link = Arc::new(Self { uri, settings, progress, noted_ready: AtomicBool::new(false) });
         if let Err(closed) = link.settings.all.add(&link) {
             link.close(closed, Channel::retire);
         }
@@ -63,6 +67,15 @@ impl Link {
             Look::Connecting(_) | Look::Due => Availability::Connectable,
             Look::BackingOff { .. } | Look::Closed(_) => Availability::BackingOff,
         }
+    }
+
+    /// It is to be taken out of the [`ReadyLinks`](super::ready_links::ReadyLinks), since it was seen
+    /// without a connection. Says whether that is still so: a connection that was made in the
+    /// meantime is noted there only if the mark was gone by then.
+    pub(super) fn forget_ready(&self) -> bool {
+        self.noted_ready.store(false, Ordering::Relaxed);
+        let is_ready = matches!(self.availability(), Availability::Ready(_));
+        !is_ready || self.noted_ready.swap(true, Ordering::Relaxed)
     }
 
     /// A channel, after waiting for an attempt if need be. Dropping the future leaves the attempt
@@ -131,6 +144,9 @@ impl Link {
             Err(error) => tracing::debug!(uri = %self.uri, %error, "connection attempt failed"),
         }
         self.settings.all.changed();
+        if told.is_ok() && !self.noted_ready.swap(true, Ordering::Relaxed) {
+            self.settings.all.ready().add(self);
+        }
         if let Some(channel) = made {
             if told.is_err() {
                 channel.retire();
@@ -249,7 +265,7 @@ mod tests {
     /// A link whose connection has ended, and which has not heard yet that it takes no calls: another
     /// thread closed it, and wakes those who wait for its end one after the other.
     async fn ended_unheard() -> (Arc<Link>, Arc<Channel>) {
-        let settings = ClientBuilder::default().endpoint_settings().unwrap();
+        let settings = ClientBuilder::default().endpoint_settings(None).unwrap();
         let link = Link::new(Uri::parse("memory:nobody").unwrap(), settings);
         let (transport, _raw) = pair().await;
         let opened = Channel::new(transport, ChannelSettings::default(), &Hello::default(), None);

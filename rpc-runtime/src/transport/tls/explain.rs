@@ -29,7 +29,7 @@ pub(super) fn truncated() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, why)
 }
 
-fn explain(error: &Error) -> String {
+pub(super) fn explain(error: &Error) -> String {
     match error {
         Error::AlertReceived(alert) => refused(*alert),
         Error::InvalidCertificate(error) => format!("the peer's certificate {}", untrusted(error)),
@@ -89,6 +89,16 @@ fn untrusted(error: &CertificateError) -> String {
             expected.to_str(),
             if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") }
         ),
+        CertificateError::Revoked => "is revoked".into(),
+        CertificateError::UnknownRevocationStatus => {
+            "was refused: there are revocation lists, and none of its issuer or of one above".into()
+        }
+        CertificateError::ExpiredRevocationList
+        | CertificateError::ExpiredRevocationListContext { .. } => {
+            "was refused: the revocation list of its issuer is past its time and must be renewed"
+                .into()
+        }
+        CertificateError::Other(error) => error.to_string(),
         _ => format!("was refused: {error}"),
     }
 }

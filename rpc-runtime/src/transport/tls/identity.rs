@@ -12,15 +12,15 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys, RootCertStore, SignatureScheme};
+use rustls::{Error, InconsistentKeys, SignatureScheme};
 
 use crate::error::RpcError;
 
 /// A PEM file larger than this is not one of certificates that anybody would send.
-const MAX_PEM: u64 = 4 << 20;
+pub(super) const MAX_PEM: u64 = 4 << 20;
 
 /// A certificate with its chain, and its key. Handshakes that begin after a
-/// [`reload`](Self::reload) use the new ones.
+/// [replacement](Self::replace) use the new ones.
 pub(super) struct Identity {
     files: Option<Files>,
     current: RwLock<Arc<CertifiedKey>>,
@@ -46,15 +46,17 @@ impl Identity {
         Ok(Arc::new(Self { files: None, current: RwLock::new(current) }))
     }
 
-    /// Reads the files again. What was there before stays in use if that fails.
-    pub(super) fn reload(&self) -> Result<(), RpcError> {
-        let Some(files) = &self.files else {
-            let why = "there is nothing to reload: the certificate was not given as files";
-            return Err(RpcError::invalid(why));
-        };
-        let new = files.load()?;
+    pub(super) fn has_files(&self) -> bool {
+        self.files.is_some()
+    }
+
+    /// What its files have now; what is in use, if it came from memory.
+    pub(super) fn load(&self) -> Result<Arc<CertifiedKey>, RpcError> {
+        self.files.as_ref().map_or_else(|| Ok(self.current()), Files::load)
+    }
+
+    pub(super) fn replace(&self, new: Arc<CertifiedKey>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(())
     }
 
     fn current(&self) -> Arc<CertifiedKey> {
@@ -64,7 +66,7 @@ impl Identity {
 
 impl Files {
     fn load(&self) -> Result<Arc<CertifiedKey>, RpcError> {
-        let (certificates, key) = (read(&self.certificates)?, read(&self.key)?);
+        let (certificates, key) = (read(&self.certificates, MAX_PEM)?, read(&self.key, MAX_PEM)?);
         certified(
             (&certificates, &self.certificates.display().to_string()),
             (&key, &self.key.display().to_string()),
@@ -100,17 +102,17 @@ impl ResolvesClientCert for Identity {
     }
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, RpcError> {
+pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, RpcError> {
     let failed = |error: std::io::Error| {
         RpcError::invalid(format!("cannot read {}: {error}", path.display())).with_source(&error)
     };
     let mut bytes = Vec::new();
     // What the system says of a file's length does not hold for all that can be opened.
-    let mut file = File::open(path).map_err(failed)?.take(MAX_PEM + 1);
+    let mut file = File::open(path).map_err(failed)?.take(max.saturating_add(1));
     file.read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_PEM {
+    if bytes.len() as u64 > max {
         return Err(RpcError::invalid(format!(
-            "{} has more than {MAX_PEM} bytes, the most for certificates",
+            "{} has more than {max} bytes, the most for such a file",
             path.display()
         )));
     }
@@ -142,25 +144,14 @@ fn certified(
     })
 }
 
-fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, RpcError> {
+pub(super) fn certificates(
+    pem: &[u8],
+    name: &str,
+) -> Result<Vec<CertificateDer<'static>>, RpcError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|_| RpcError::invalid(format!("{name}: the PEM is damaged")))?;
     if all.is_empty() {
         return Err(RpcError::invalid(format!("{name}: there is no certificate in PEM")));
     }
     Ok(all)
-}
-
-/// Those whose signature is trusted.
-pub(super) fn roots(pem: &[u8], name: &str) -> Result<RootCertStore, RpcError> {
-    let mut roots = RootCertStore::empty();
-    for (number, certificate) in certificates(pem, name)?.into_iter().enumerate() {
-        roots.add(certificate).map_err(|error| {
-            RpcError::invalid(format!(
-                "{name}: certificate {} cannot be a root: {error}",
-                number + 1
-            ))
-        })?;
-    }
-    Ok(roots)
 }

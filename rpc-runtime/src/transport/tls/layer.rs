@@ -435,8 +435,9 @@ mod tests {
         let server = ServerTls::from_pem(pem.as_bytes(), key.as_bytes()).unwrap();
         let client = ClientTls::roots_pem(pem.as_bytes()).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let client = ClientConnection::new(Arc::new(client.config().unwrap()), name).unwrap();
-        let server = ServerConnection::new(Arc::new(server.config().unwrap())).unwrap();
+        let client = client.config(client.verifier(None).unwrap()).unwrap();
+        let client = ClientConnection::new(Arc::new(client), name).unwrap();
+        let server = ServerConnection::new(Arc::new(server.config(None).unwrap())).unwrap();
         let (there, back) = (End::with_room(room), End::with_room(room));
         let mut client =
             Handshake::new(client.into(), Box::new(back.clone()), Box::new(there.clone()));
@@ -542,7 +543,7 @@ mod tests {
         let certificate = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let key = certificate.signing_key.serialize_pem();
         let server = ServerTls::from_pem(certificate.cert.pem().as_bytes(), key.as_bytes());
-        let config = Arc::new(server.unwrap().config().unwrap());
+        let config = Arc::new(server.unwrap().config(None).unwrap());
         let (there, back) = (End::with_room(100), End::with_room(100));
         let tls = ServerConnection::new(config).unwrap();
         let mut handshake = Handshake::new(tls.into(), Box::new(there.clone()), Box::new(back));

@@ -1,26 +1,50 @@
 //! `tls://host:port`: TLS 1.3 over `tcp`.
 
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `server_settings`, `client_settings` | [`ServerTls`], [`ClientTls`] |
+//! | `identity` | the certificate of this end and its key |
+//! | `trust` | roots and revocation lists for peers |
+//! | `expected` | which identity a server must have |
+//! | `verifier` | the checks of a handshake, made of the two above |
+//! | `standing` | how long the peer of an open connection is believed |
+//! | `layer` | handshake, encryption, decryption |
+//! | `certificate`, `explain` | names of a peer's certificate; errors in words |
+
 mod certificate;
+mod client_settings;
+mod expected;
 mod explain;
 mod identity;
 mod layer;
-mod settings;
+mod server_settings;
+mod standing;
+mod trust;
+mod verifier;
 
+use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 #[cfg(feature = "__fuzz")]
 pub(crate) use self::certificate::{certificate_name, peer_certificate};
+pub use self::client_settings::ClientTls;
 use self::layer::Handshake;
-pub use self::settings::{ClientTls, ServerTls};
-use super::{Transport, tcp};
+pub use self::server_settings::ServerTls;
+use self::standing::{Check, Standing};
+use self::verifier::{ClientVerifier, ServerVerifier};
+use super::{Distrust, Transport, tcp};
 use crate::error::RpcError;
 use crate::uri::Uri;
+
+/// The name of this protocol within TLS (ALPN). A peer that names only others is refused.
+const PROTOCOL: &[u8] = b"rpc/1";
 
 /// How long a client that was refused may take to read why.
 const LINGER: Duration = Duration::from_millis(500);
@@ -28,25 +52,33 @@ const LINGER: Duration = Duration::from_millis(500);
 /// Connects to servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    settings: ClientTls,
+    verifier: Arc<ServerVerifier>,
     config: Arc<ClientConfig>,
 }
 
 impl Connector {
-    pub(crate) fn new(settings: &ClientTls) -> Result<Self, RpcError> {
-        Ok(Self { settings: settings.clone(), config: Arc::new(settings.config()?) })
+    /// `service` is the one whose providers it is for; `None` for addresses that a user has given.
+    ///
+    /// # Errors
+    /// The settings do not say who the providers of the service are expected to be.
+    pub(crate) fn new(settings: &ClientTls, service: Option<&str>) -> Result<Self, RpcError> {
+        let verifier = settings.verifier(service)?;
+        let config = Arc::new(settings.config(Arc::clone(&verifier))?);
+        Ok(Self { verifier, config })
     }
 
     pub(super) async fn connect(&self, uri: &Uri) -> Result<Transport, RpcError> {
         let address = tcp::host_and_port(uri)?;
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let name = self.settings.name_of(host)?;
+        let name = self.verifier.expected.server_name(host)?;
+        let check = Check::Server(Arc::clone(&self.verifier), name.clone());
+        let changes = check.changes();
         let session = ClientConnection::new(Arc::clone(&self.config), name)
             .map_err(|error| cannot_begin(&error))?;
         let transport = tcp::connect(uri).await?;
         let (peer, mut handshake) = begin(session.into(), transport);
         match handshake.run(None).await {
-            Ok(()) => Ok(secured(handshake, peer)),
+            Ok(()) => Ok(secured(handshake, peer, Some((check, changes)))),
             Err(error) => {
                 Err(RpcError::unavailable(format!("cannot connect: {error}")).with_source(&error))
             }
@@ -77,22 +109,31 @@ pub(crate) struct Acceptor {
     /// Handshakes compute in turn, as many at a time as there are processors. Hundreds that may run
     /// at once would all run before a call that comes after them.
     turns: Arc<Semaphore>,
+    /// If clients must have a certificate.
+    clients: Option<Arc<ClientVerifier>>,
 }
 
 impl Acceptor {
     pub(crate) fn new(settings: &ServerTls) -> Result<Self, RpcError> {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let turns = Arc::new(Semaphore::new(processors));
-        settings.config().map(|config| Self { config: Arc::new(config), turns })
+        let clients = settings.verifier();
+        let config = Arc::new(settings.config(clients.clone())?);
+        Ok(Self { config, turns, clients })
     }
 
     /// Dropping the future ends the connection.
     pub(super) async fn accept(&self, transport: Transport) -> Result<Transport, RpcError> {
+        let check = self.clients.clone().map(|clients| {
+            let check = Check::Client(clients);
+            let changes = check.changes();
+            (check, changes)
+        });
         let session = ServerConnection::new(Arc::clone(&self.config))
             .map_err(|error| cannot_begin(&error))?;
         let (peer, mut handshake) = begin(session.into(), transport);
         match handshake.run(Some(&self.turns)).await {
-            Ok(()) => Ok(secured(handshake, peer)),
+            Ok(()) => Ok(secured(handshake, peer, check)),
             Err(error) => {
                 let _ = tokio::time::timeout(LINGER, handshake.linger()).await;
                 Err(RpcError::unavailable(error.to_string()).with_source(&error))
@@ -105,16 +146,33 @@ fn cannot_begin(error: &rustls::Error) -> RpcError {
     RpcError::internal(format!("TLS cannot begin: {error}"))
 }
 
+fn cannot_set_up(error: &dyn fmt::Display) -> RpcError {
+    RpcError::invalid(format!("TLS cannot be set up like this: {error}"))
+}
+
+fn nothing_to_reload() -> RpcError {
+    RpcError::invalid("there is nothing to reload: nothing was given as a file")
+}
+
 fn begin(session: Connection, transport: Transport) -> (String, Handshake) {
-    let Transport { reader, writer, peer, certificate: _ } = transport;
+    let Transport { reader, writer, peer, .. } = transport;
     (peer, Handshake::new(session, reader, writer))
 }
 
-fn secured(handshake: Handshake, peer: String) -> Transport {
-    let certificates = handshake.session().peer_certificates();
-    let certificate = certificates.and_then(|chain| chain.first()).and_then(certificate::read);
+fn secured(
+    handshake: Handshake,
+    peer: String,
+    check: Option<(Check, watch::Receiver<()>)>,
+) -> Transport {
+    let chain = handshake.session().peer_certificates().unwrap_or_default();
+    let certificate = chain.first().and_then(certificate::read);
+    let standing = check.map(|(check, changes)| {
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Standing::new(check, chain, changes)
+    });
     let (reader, writer) = handshake.done();
     let mut transport = Transport::new(reader, writer, peer);
     transport.certificate = certificate.map(Arc::new);
+    transport.distrust = standing.map(|standing| Box::pin(standing.lost()) as Distrust);
     transport
 }

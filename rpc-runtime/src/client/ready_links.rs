@@ -1,0 +1,51 @@
+//! [`ReadyLinks`].
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::link::{Availability, Link};
+use crate::channel::Channel;
+
+/// The links of a client that have a connection, for when there are so many addresses that a call
+/// cannot look at each of them.
+///
+/// One that has lost its connection stays until it is picked, which takes it out.
+#[derive(Default)]
+pub(super) struct ReadyLinks(Mutex<Ready>);
+
+#[derive(Default)]
+struct Ready {
+    links: Vec<Weak<Link>>,
+    next: usize,
+}
+
+impl ReadyLinks {
+    /// `link` has a connection. It must not be in here yet.
+    pub(super) fn add(&self, link: &Arc<Link>) {
+        let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ready.links.len() == ready.links.capacity() {
+            // When it would grow, so that each link costs a constant time.
+            ready.links.retain(|link| link.strong_count() > 0);
+        }
+        ready.links.push(Arc::downgrade(link));
+    }
+
+    /// A connection that takes calls, another one each time.
+    pub(super) fn pick(&self) -> Option<Arc<Channel>> {
+        let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while !ready.links.is_empty() {
+            let turn = ready.next.checked_rem(ready.links.len()).unwrap_or(0);
+            ready.next = turn.wrapping_add(1);
+            let link = ready.links.get(turn).and_then(Weak::upgrade);
+            if let Some(link) = link {
+                if let Availability::Ready(channel) = link.availability() {
+                    return Some(channel);
+                }
+                if !link.forget_ready() {
+                    continue;
+                }
+            }
+            ready.links.swap_remove(turn);
+        }
+        None
+    }
+}

@@ -1,0 +1,81 @@
+//! [`Rejected`]: the instances of a list that are not followed, for messages.
+
+use std::fmt;
+
+use rpc_registry::Printable;
+
+/// Different texts that are kept of one kind. Others are counted.
+const MAX_TEXTS: usize = 8;
+
+/// What is registered under a service's name and is not followed, and why.
+#[derive(Default)]
+pub(super) struct Rejected {
+    /// Versions and groups that the contract does not accept.
+    pub(super) versions: Tally,
+    /// Schemes that the client does not follow.
+    pub(super) schemes: Tally,
+    /// Addresses that are none.
+    pub(super) unusable: Tally,
+    /// Beyond the number of instances that the client takes.
+    pub(super) over_limit: usize,
+}
+
+/// Different texts, in the order in which they came; a bounded number.
+#[derive(Default)]
+pub(super) struct Tally {
+    texts: Vec<String>,
+    /// How often there was any text.
+    count: usize,
+    has_more: bool,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, text: &str) {
+        self.count = self.count.saturating_add(1);
+        if self.texts.iter().any(|known| known == text) {
+            return;
+        }
+        if self.texts.len() < MAX_TEXTS {
+            self.texts.push(Printable(text).to_string());
+        } else {
+            self.has_more = true;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, text) in self.texts.iter().enumerate() {
+            let separator = if number == 0 { "" } else { ", " };
+            write!(f, "{separator}{text}")?;
+        }
+        if self.has_more { f.write_str(", …") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_makes_a_short_message() {
+        let mut tally = Tally::default();
+        for n in 0..60_000 {
+            tally.add(&format!("version {}", n / 2));
+        }
+        assert_eq!(tally.count(), 60_000);
+        let text = tally.to_string();
+        assert!(
+            text.starts_with("version 0, version 1, ") && text.ends_with("version 7, …"),
+            "{text}"
+        );
+    }
+}

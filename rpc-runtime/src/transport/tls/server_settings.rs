@@ -1,0 +1,166 @@
+//! [`ServerTls`].
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+
+use super::identity::Identity;
+use super::trust::Trust;
+use super::verifier::ClientVerifier;
+use super::{PROTOCOL, cannot_set_up, nothing_to_reload};
+use crate::error::RpcError;
+
+/// How a server proves who it is on `tls:`, and whether it asks its clients to do so.
+///
+/// TLS 1.3 only. Sessions are not resumed: each connection checks the certificates that are in force
+/// when it is made.
+///
+/// ```no_run
+/// # async fn example() -> rpc_runtime::Result<()> {
+/// use rpc_runtime::{Server, ServerTls};
+///
+/// let tls = ServerTls::from_pem_files("server.pem", "server.key")?;
+/// let server = Server::builder().tls(tls.clone()).bind("tls://0.0.0.0:9443").await?;
+///
+/// // After the files were renewed.
+/// tls.reload()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    identity: Arc<Identity>,
+    /// Who issues the certificates of clients, if they must have one.
+    clients: Option<Arc<Trust>>,
+}
+
+impl ServerTls {
+    /// The server's certificate, followed by those of its issuers as far as clients do not know them,
+    /// and its private key, both in PEM files.
+    ///
+    /// Reads them at once, and blocks for that.
+    ///
+    /// # Errors
+    /// A file cannot be read or has not what it should have, or the two do not belong together. The
+    /// error names the file.
+    pub fn from_pem_files(
+        certificates: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, RpcError> {
+        let identity = Identity::from_files(certificates.as_ref(), key.as_ref())?;
+        Ok(Self { identity, clients: None })
+    }
+
+    /// The same from memory. There is nothing to [`reload`](Self::reload) then.
+    ///
+    /// # Errors
+    /// As for [`from_pem_files`](Self::from_pem_files).
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, RpcError> {
+        Ok(Self { identity: Identity::from_pem(certificates, key)?, clients: None })
+    }
+
+    /// Requires a certificate of each client, issued by one of these (mutual TLS). Methods find it
+    /// in [`Context::peer_certificate`](crate::Context::peer_certificate). By default clients are
+    /// not asked for one.
+    ///
+    /// # Errors
+    /// There is no certificate in it, or one that cannot be a root.
+    pub fn client_roots_pem(mut self, pem: &[u8]) -> Result<Self, RpcError> {
+        self.clients = Some(Trust::of_pem(pem, "the roots for clients")?);
+        Ok(self)
+    }
+
+    /// The same from a file, which [`reload`](Self::reload) reads again.
+    ///
+    /// # Errors
+    /// The file cannot be read, or as for [`client_roots_pem`](Self::client_roots_pem).
+    pub fn client_roots_pem_file(mut self, path: impl AsRef<Path>) -> Result<Self, RpcError> {
+        self.clients = Some(Trust::of_file(path.as_ref())?);
+        Ok(self)
+    }
+
+    /// Refuses clients whose certificate, or that of one of its issuers, is on one of these
+    /// revocation lists (CRLs in PEM), in addition to those that were given before.
+    ///
+    /// Once there is any list, each certificate of a chain needs one of its issuer: a client is
+    /// refused if there is none, or if that is past its `nextUpdate`. Renew the lists in time, and
+    /// [`reload`](Self::reload).
+    ///
+    /// # Errors
+    /// There is no revocation list in it, or one that cannot be read; or there are no roots for
+    /// clients yet.
+    pub fn client_crls_pem(mut self, pem: &[u8]) -> Result<Self, RpcError> {
+        self.clients = Some(self.roots_first()?.with_crls_pem(pem)?);
+        Ok(self)
+    }
+
+    /// The same from a file of at most 32 MiB, which [`reload`](Self::reload) reads again.
+    ///
+    /// # Errors
+    /// The file cannot be read, or as for [`client_crls_pem`](Self::client_crls_pem).
+    pub fn client_crls_pem_file(mut self, path: impl AsRef<Path>) -> Result<Self, RpcError> {
+        self.clients = Some(self.roots_first()?.with_crls_file(path.as_ref())?);
+        Ok(self)
+    }
+
+    fn roots_first(&self) -> Result<&Arc<Trust>, RpcError> {
+        self.clients.as_ref().ok_or_else(|| {
+            RpcError::invalid(
+                "revocation lists for clients need roots for clients: set these first",
+            )
+        })
+    }
+
+    /// Reads all files again, for this and all clones of it: those of certificate and key, of the
+    /// roots for clients and of the revocation lists. Connections that are made from now on get and
+    /// need what they have. Replace certificate and key both before; a mismatch is an error.
+    ///
+    /// Of those that are open, the ones whose client would now be refused are ended: the client is
+    /// told to go (goaway), and what is under way gets the server's
+    /// [`drain_timeout`](crate::ServerBuilder::drain_timeout). The others go on.
+    ///
+    /// Blocks while it reads. In place of a signal: call it from a task that watches the files, or
+    /// once an hour.
+    ///
+    /// # Errors
+    /// As for the methods that the files were given to; or all came from memory. What was in use
+    /// stays in use, all of it.
+    pub fn reload(&self) -> Result<(), RpcError> {
+        let clients = self.clients.as_ref().filter(|clients| clients.has_files());
+        if !self.identity.has_files() && clients.is_none() {
+            return Err(nothing_to_reload());
+        }
+        let identity = self.identity.load()?;
+        let anchors =
+            clients.map(|clients| Ok::<_, RpcError>((clients, clients.load()?))).transpose()?;
+        self.identity.replace(identity);
+        if let Some((clients, anchors)) = anchors {
+            clients.replace(anchors);
+        }
+        Ok(())
+    }
+
+    /// The check of clients, if they must have a certificate.
+    pub(super) fn verifier(&self) -> Option<Arc<ClientVerifier>> {
+        self.clients.as_ref().map(|trust| Arc::new(ClientVerifier(Arc::clone(trust))))
+    }
+
+    pub(super) fn config(
+        &self,
+        verifier: Option<Arc<ClientVerifier>>,
+    ) -> Result<ServerConfig, RpcError> {
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| cannot_set_up(&error))?;
+        let config = match verifier {
+            None => config.with_no_client_auth(),
+            Some(verifier) => config.with_client_cert_verifier(verifier),
+        };
+        let mut config = config.with_cert_resolver(Arc::clone(&self.identity) as _);
+        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+}
