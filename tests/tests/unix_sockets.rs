@@ -177,7 +177,7 @@ async fn a_lock_file_of_somebody_else_is_neither_followed_nor_waited_for() {
         assert!(error.message().contains("belongs to the user 65534"), "{error}");
         fs::remove_file(&lock).unwrap();
     }
-    bind(&place.uri()).await.unwrap();
+    drop(bind(&place.uri()).await.unwrap());
 }
 
 #[tokio::test]
