@@ -1,6 +1,7 @@
 //! Addresses of providers.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::error::RpcError;
 
@@ -58,6 +59,17 @@ impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// What a peer's connections are counted by; `None` where peers have no address. An IPv6 host has a
+/// whole /64 to connect from, so that counts as one.
+pub(crate) fn host(peer: &str) -> Option<IpAddr> {
+    let (_, address) = peer.split_once("://")?;
+    let address = address.parse::<SocketAddr>().ok()?;
+    Some(match address.ip().to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
+        v4 => v4,
+    })
 }
 
 #[cfg(test)]

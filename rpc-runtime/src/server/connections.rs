@@ -1,7 +1,7 @@
 //! [`Connections`]: who is connected to a server, and how many may be.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lifetime::Limited;
@@ -9,6 +9,7 @@ use crate::channel::Channel;
 use crate::error::RpcError;
 use crate::observe::RefusedConnection;
 use crate::status::Status;
+use crate::uri::host;
 
 /// How many connections a server takes.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +100,7 @@ impl Connections {
             );
             return Err((RefusedConnection::ServerFull, RpcError::new(Status::Overloaded, why)));
         }
-        let address = per_address.and_then(|limit| Some((limit, address(peer)?)));
+        let address = per_address.and_then(|limit| Some((limit, host(peer)?)));
         if let Some((limit, address)) = address {
             let taken = state.by_address.entry(address).or_default();
             if *taken >= limit {
@@ -183,17 +184,6 @@ impl Drop for Place {
             }
         }
     }
-}
-
-/// What a peer's connections are counted by; `None` where peers have no address. An IPv6 host has a
-/// whole /64 to connect from, so that counts as one.
-fn address(peer: &str) -> Option<IpAddr> {
-    let (_, address) = peer.split_once("://")?;
-    let address = address.parse::<SocketAddr>().ok()?;
-    Some(match address.ip().to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64))),
-        v4 => v4,
-    })
 }
 
 #[cfg(test)]
