@@ -78,6 +78,8 @@ pub(crate) struct InFlight {
     admitted: usize,
     admitted_bytes: usize,
     sent: usize,
+    /// Bytes of answers that nobody has taken.
+    held: usize,
     /// There was an answer.
     answered: bool,
     /// How many may be sent at a time as far as this end goes,
@@ -101,6 +103,7 @@ impl InFlight {
             admitted: 0,
             admitted_bytes: 0,
             sent: 0,
+            held: 0,
             answered: false,
             max,
             limit: max,
@@ -131,6 +134,12 @@ impl InFlight {
     /// Calls that are sent and unanswered.
     pub(crate) fn sent(&self) -> usize {
         self.sent
+    }
+
+    /// Bytes of answers that nobody has taken.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        self.held
     }
 
     /// No call waits, neither for its turn nor for its answer.
@@ -220,10 +229,15 @@ impl InFlight {
         if !matches!(slot.state, State::Sent { .. }) {
             return None;
         }
-        if whole.is_none() {
-            slot.body.clear();
-            slot.body.extend_from_slice(body);
-        }
+        let bytes = match &whole {
+            Some(whole) => whole.len(),
+            None => {
+                slot.body.clear();
+                slot.body.extend_from_slice(body);
+                body.len()
+            }
+        };
+        self.held += bytes;
         self.answered = true;
         self.end(header.id, |_| Completion::Answered(header, whole))
     }
@@ -271,15 +285,20 @@ impl InFlight {
         buffer: &mut Vec<u8>,
     ) -> Option<Completion> {
         let slot = self.slot(id)?;
-        match &mut slot.state {
+        let taken = match &mut slot.state {
             State::Sent { waker: known } | State::Queued { waker: known, .. } => {
                 known.clone_from(waker);
                 return None;
             }
             State::Free { .. } | State::Admitted { .. } => return None,
-            State::Ended(Completion::Answered(_, None)) => std::mem::swap(&mut slot.body, buffer),
-            State::Ended(_) => {}
-        }
+            State::Ended(Completion::Answered(_, None)) => {
+                std::mem::swap(&mut slot.body, buffer);
+                buffer.len()
+            }
+            State::Ended(Completion::Answered(_, Some(whole))) => whole.len(),
+            State::Ended(_) => 0,
+        };
+        self.held = self.held.saturating_sub(taken);
         match self.release(id) {
             Some(State::Ended(completion)) => Some(completion),
             _ => None,
@@ -288,6 +307,12 @@ impl InFlight {
 
     /// The caller is gone.
     pub(crate) fn remove(&mut self, id: u64) -> Removed {
+        if let Some(slot) = self.slot(id)
+            && let State::Ended(Completion::Answered(_, whole)) = &slot.state
+        {
+            let bytes = whole.as_ref().map_or(slot.body.len(), Bytes::len);
+            self.held = self.held.saturating_sub(bytes);
+        }
         let Some(state) = self.release(id) else { return Removed::Other };
         self.uncount(&state);
         if self.queued == 0 {

@@ -68,6 +68,7 @@ pub mod __bench;
 pub mod __fuzz;
 #[doc(hidden)]
 pub mod __private;
+mod budget;
 mod buffer;
 mod certificate;
 mod channel;
@@ -95,6 +96,7 @@ mod uri;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+pub use budget::MemoryLimits;
 pub use certificate::PeerCertificate;
 pub use channel::ChannelHandle;
 pub use client::{

@@ -71,7 +71,11 @@ pub type Dispatched = Result<BoxCall, RpcError>;
 
 /// A running call. Like a future, but its result is encoded straight into the buffer that it is
 /// polled with.
-pub struct BoxCall(Pin<Box<dyn RunningCall>>);
+pub struct BoxCall {
+    call: Pin<Box<dyn RunningCall>>,
+    /// Memory of the arguments, in bytes.
+    memory: usize,
+}
 
 /// How a call ended: the value (`Status::Ok`) or the contract's error (`Status::Application`) has
 /// been appended to the buffer; the items of a stream are to follow.
@@ -89,7 +93,18 @@ impl BoxCall {
         cx: &mut Context<'_>,
         out: &mut Output,
     ) -> Poll<Result<Finished, RpcError>> {
-        self.0.as_mut().poll_into(cx, out)
+        self.call.as_mut().poll_into(cx, out)
+    }
+
+    /// Memory of the arguments, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Runs the method and keeps what it returns; [`poll_into`](Self::poll_into) is ready then. For
+    /// calls that have to wait until there is memory for their answers.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.call.as_mut().poll_ready(cx)
     }
 }
 
@@ -99,20 +114,33 @@ trait RunningCall: Send {
         cx: &mut Context<'_>,
         out: &mut Output,
     ) -> Poll<Result<Finished, RpcError>>;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 pin_project! {
-    struct Unary<F> {
+    struct Unary<F, T, E> {
         form: Form,
         #[pin]
-        future: F,
+        stage: Stage<F, T, E>,
     }
 }
 
-impl<F> RunningCall for Unary<F>
+pin_project! {
+    #[project = StageProjected]
+    enum Stage<F, T, E> {
+        Running { #[pin] future: F },
+        // `None` once it is encoded.
+        Returned { result: Option<Result<T, E>> },
+    }
+}
+
+impl<F, T, E> RunningCall for Unary<F, T, E>
 where
     F: Future + Send,
-    F::Output: Outcome,
+    F::Output: Outcome<Ok = T, Err = E>,
+    T: Wire,
+    E: Wire,
 {
     #[inline]
     fn poll_into(
@@ -121,17 +149,39 @@ where
         out: &mut Output,
     ) -> Poll<Result<Finished, RpcError>> {
         let this = self.project();
-        let outcome = ready!(this.future.poll(cx)).into_result();
-        let mut collected = Collected::default();
-        let encoded = streaming::collect(&mut collected, || match outcome {
-            Ok(value) => payload::encode(&value, *this.form, out).map(|form| (Status::Ok, form)),
-            Err(error) => {
-                payload::encode(&error, *this.form, out).map(|form| (Status::Application, form))
-            }
-        });
-        let stream = collected.source;
-        Poll::Ready(encoded.map(|(status, form)| Finished { status, form, stream }))
+        let result = match this.stage.project() {
+            StageProjected::Running { future } => ready!(future.poll(cx)).into_result(),
+            StageProjected::Returned { result } => match result.take() {
+                Some(result) => result,
+                None => return Poll::Pending,
+            },
+        };
+        Poll::Ready(encode(result, *this.form, out))
     }
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut stage = self.project().stage;
+        if let StageProjected::Running { future } = stage.as_mut().project() {
+            let result = Some(ready!(future.poll(cx)).into_result());
+            stage.set(Stage::Returned { result });
+        }
+        Poll::Ready(())
+    }
+}
+
+#[inline]
+fn encode<T: Wire, E: Wire>(
+    result: Result<T, E>,
+    form: Form,
+    out: &mut Output,
+) -> Result<Finished, RpcError> {
+    let mut collected = Collected::default();
+    let encoded = streaming::collect(&mut collected, || match result {
+        Ok(value) => payload::encode(&value, form, out).map(|form| (Status::Ok, form)),
+        Err(error) => payload::encode(&error, form, out).map(|form| (Status::Application, form)),
+    });
+    let stream = collected.source;
+    encoded.map(|(status, form)| Finished { status, form, stream })
 }
 
 /// A remote method as a type: what goes in and what comes out.
@@ -189,7 +239,8 @@ where
     let decode =
         || blob::decoding(payload, || M::Arguments::decode(arguments, method.arguments(), limits));
     let arguments = streaming::offer(stream, decode).map_err(RpcError::unexecuted)?;
-    Ok(BoxCall(Box::pin(Unary { form, future: handler(arguments.value) })))
+    let stage = Stage::Running { future: handler(arguments.value) };
+    Ok(BoxCall { call: Box::pin(Unary { form, stage }), memory: arguments.charged })
 }
 
 /// The answer to a method that the service does not have.

@@ -321,6 +321,7 @@ fn golden_payloads_are_what_the_types_of_the_runtime_encode_to() {
     let mut consumer = Hello::default();
     consumer.max_payload = LIMIT as u32;
     consumer.heartbeat_ms = 60_000;
+    consumer.stream_window = 16 << 20;
     let mut provider = consumer.clone();
     let mut service = HelloService::default();
     service.name = "HelloService".to_owned();

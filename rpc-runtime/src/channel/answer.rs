@@ -6,7 +6,8 @@ use std::time::Instant;
 use rpc_registry::limited;
 use tokio::task::AbortHandle;
 
-use super::{Channel, Core, FlushDuty, State, Ticket, clock};
+use super::{Channel, Core, FlushDuty, State, Ticket, clock, wake_all};
+use crate::budget::FREE;
 use crate::protocol::{Body, Flags, Frame, error_answer};
 
 impl Channel {
@@ -17,30 +18,38 @@ impl Channel {
         answers: impl Iterator<Item = Frame<'b>>,
         now: Instant,
     ) {
+        let mut wakers = Vec::new();
         let mut core = self.lock();
         for answer in answers {
             core.answer(answer, now);
         }
+        if core.pipeline.pending_bytes() > FREE {
+            core.settle(&mut wakers);
+        }
+        drop(core);
+        wake_all(wakers);
     }
 
     /// Sends the answer of a request that was in work, unless the caller has cancelled it. With the
     /// flag for a stream it stays in work.
     pub(crate) async fn answer(&self, ticket: Ticket, answer: Frame<'_>) {
         let now = clock();
-        let (duty, wait, kick) = {
+        let mut wakers = Vec::new();
+        let (duty, wait) = {
             let mut core = self.lock();
-            let (wanted, kick) = match answer.header.flags.contains(Flags::STREAM) {
-                true => (core.work.is_wanted(ticket), None),
-                false => core.finish(ticket),
+            let wanted = match answer.header.flags.contains(Flags::STREAM) {
+                true => core.work.is_wanted(ticket),
+                false => core.finish(ticket, &mut wakers),
             };
             if wanted {
                 core.answer(answer, now);
+                core.settle(&mut wakers);
             }
             let others = core.work.len();
             let enough = core.has_gathered(self.settings.flush_after(others, core.split));
-            (wanted && (core.claim_duty() || enough), others > 0 && !enough, kick)
+            (wanted && (core.claim_duty() || enough), others > 0 && !enough)
         };
-        kick.into_iter().for_each(Waker::wake);
+        wake_all(wakers);
         if duty {
             let duty = FlushDuty(self, now);
             if wait {
@@ -52,13 +61,18 @@ impl Channel {
     }
 
     /// A request goes on in a task of its own. `None` once the channel is closed: nobody would hear
-    /// the answer. Requests that want none are never refused.
-    pub(crate) fn start_work(&self, id: u64, oneway: bool) -> Option<Ticket> {
+    /// the answer. Requests that want none are never refused. `bytes`: memory of the arguments.
+    pub(crate) fn start_work(&self, id: u64, oneway: bool, bytes: usize) -> Option<Ticket> {
+        let mut wakers = Vec::new();
         let mut core = self.lock();
         if !oneway && matches!(core.state, State::Closed(_)) {
             return None;
         }
-        Some(core.work.start(id, oneway))
+        let ticket = core.work.start(id, oneway, bytes);
+        core.settle(&mut wakers);
+        drop(core);
+        wake_all(wakers);
+        Some(ticket)
     }
 
     /// Requests in work whose callers wait for the answer.
@@ -74,8 +88,9 @@ impl Channel {
 
     /// A request is no longer in work and gets no answer.
     pub(crate) fn finish_work(&self, ticket: Ticket) {
-        let (_, kick) = self.lock().finish(ticket);
-        kick.into_iter().for_each(Waker::wake);
+        let mut wakers = Vec::new();
+        self.lock().finish(ticket, &mut wakers);
+        wake_all(wakers);
     }
 }
 
@@ -94,13 +109,16 @@ impl Core {
         }
     }
 
-    /// Whether the answer is still wanted, and the driver if it waited for room.
-    fn finish(&mut self, ticket: Ticket) -> (bool, Option<Waker>) {
+    /// Whether the answer is still wanted. The driver is woken if it waited for room.
+    fn finish(&mut self, ticket: Ticket, wakers: &mut Vec<Waker>) -> bool {
         let was_full = self.work.len() >= self.work.resume_below();
-        let Some(wanted) = self.work.finish(ticket) else { return (false, None) };
+        let Some(wanted) = self.work.finish(ticket) else { return false };
+        self.settle(wakers);
         let resumes = was_full && self.work.len() < self.work.resume_below();
-        let kick = if resumes || self.work.is_empty() { self.driver.take() } else { None };
-        (wanted, kick)
+        if resumes || self.work.is_empty() {
+            wakers.extend(self.driver.take());
+        }
+        wanted
     }
 }
 

@@ -271,7 +271,14 @@ impl Call<'_> {
         waker: &Waker,
     ) -> Poll<Result<Reply, CallError>> {
         let completion = core.in_flight.poll(self.id, waker, self.request.body.small_mut());
-        drop(core);
+        if core.account.is_charged() {
+            let mut wakers = Vec::new();
+            core.settle(&mut wakers);
+            drop(core);
+            wake_all(wakers);
+        } else {
+            drop(core);
+        }
         match completion {
             None => Poll::Pending,
             Some(Completion::Answered(header, whole)) => {
@@ -305,6 +312,7 @@ impl Core {
     fn give_up(&mut self, id: u64) -> (Removed, Vec<Waker>) {
         let mut wakers = Vec::new();
         let removed = self.in_flight.remove(id);
+        self.settle(&mut wakers);
         self.admit(&mut wakers);
         (removed, wakers)
     }

@@ -11,11 +11,13 @@ use super::streams::Streams;
 use super::tail::ChannelTail;
 use super::waiters::Waiters;
 use super::work::Work;
+use crate::budget::Account;
 use crate::error::RpcError;
 use crate::handlers::SHORTEST_GRANTED;
 use crate::in_flight::InFlight;
+use crate::observe::Observer;
 use crate::pipeline::Pipeline;
-use crate::protocol::{Frame, Hello, Kind, Output};
+use crate::protocol::{Frame, Header, Hello, Kind, Output};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -26,6 +28,10 @@ pub(super) enum State {
 }
 
 pub(super) struct Core {
+    pub(super) account: Arc<Account>,
+    pub(super) observer: Observer,
+    /// Bytes of buffers that the driver keeps for the next large frame.
+    pub(super) kept: usize,
     pub(super) pipeline: Pipeline,
     pub(super) in_flight: InFlight,
     pub(super) work: Work,
@@ -106,6 +112,17 @@ impl Core {
         self.why_not_open().filter(|_| self.leaving.is_none()).unwrap_or_else(own)
     }
 
+    /// The frame that grants the peer more for all streams, if it knows of that and there is enough.
+    pub(super) fn take_grant(&self) -> Option<(Header, [u8; 4])> {
+        let knows = self.peer_hello.as_ref().is_some_and(|hello| hello.stream_window > 0);
+        if knows { self.streams.take_grant() } else { None }
+    }
+
+    /// Tells the sender of a stream that no more items are wanted.
+    pub(super) fn stop_sender(&mut self, id: u64, now: Instant) -> Result<(), RpcError> {
+        self.write(Frame::bare(Header { id, ..Header::new(Kind::Cancel) }), now)
+    }
+
     pub(super) fn is_writable(&self) -> bool {
         self.pipeline.is_writable()
     }
@@ -120,7 +137,21 @@ impl Core {
             wakers.extend(self.driver.take());
             self.await_room.next_few(wakers);
         }
+        if self.account.is_charged() {
+            self.settle(wakers);
+        }
         self.admit(wakers);
+    }
+
+    /// Drops what is still to be written: nothing leaves any more.
+    pub(super) fn drop_output(&mut self) {
+        while self.pipeline.has_output() {
+            let mut dropped = self.pipeline.take_output(Output::default());
+            dropped.truncate(0);
+        }
+        self.pipeline.forget_pending();
+        self.rest = Rest::default();
+        self.spare = Output::default();
     }
 
     /// Wakes the next few of those that wait for room while there is room. Says whether more wait:

@@ -18,9 +18,11 @@ use super::core::State;
 use super::flush::Rest;
 use super::input::{self, Input, Taken};
 use super::last_words::linger;
+use super::memory::ReadGate;
+use super::pace::{Pace, least};
 use super::tail::Arrived;
 use super::timers::Timers;
-use super::{Channel, DUTY_GRACE, clock, connection_lost, guard, wake_all};
+use super::{Channel, DUTY_GRACE, FRAME_WINDOW, clock, connection_lost, guard, wake_all};
 use crate::error::RpcError;
 use crate::pipeline::Tail;
 use crate::protocol::Frame;
@@ -81,8 +83,10 @@ pub(crate) fn run(
         handler,
         now: clock(),
         input: Input::default(),
+        gate: ReadGate::default(),
+        pace: Pace::default(),
         unread: false,
-        pace: FIRST_REQUESTS,
+        at_once: FIRST_REQUESTS,
         busy: Busy::default(),
         rest: Rest::default(),
     };
@@ -118,8 +122,11 @@ struct Driver<H> {
     /// The time, read once for all that one wake-up does before a user's code runs.
     now: Instant,
     input: Input,
+    gate: ReadGate,
+    /// Of the frame that is being read.
+    pace: Pace,
     /// Requests to be handled before another look at the room for answers.
-    pace: usize,
+    at_once: usize,
     busy: Busy,
     /// Reading has stopped since all was read.
     unread: bool,
@@ -172,6 +179,11 @@ impl<H: RequestHandler> Driver<H> {
                     // All that has arrived was read.
                     Poll::Pending if self.timers.handshake_is_over(self.now) => {
                         self.channel.fail_handshake(self.now);
+                        continue;
+                    }
+                    Poll::Pending if self.pace.is_slow(FRAME_WINDOW, self.now) => {
+                        self.channel.slow_sender();
+                        self.pace.end();
                         continue;
                     }
                     Poll::Pending => {}
@@ -252,8 +264,19 @@ impl<H: RequestHandler> Driver<H> {
             // Another turn, behind the tasks that are woken now.
             cx.waker().wake_by_ref();
         }
+        if let Some((header, credit)) = core.take_grant() {
+            // Nothing but a handler can refuse it, and it has a reason.
+            let _ = core.write(Frame::new(header, &credit), now);
+        }
         let may_read = core
             .may_read(self.channel.settings.max_concurrent_requests, self.handler.limits_reading());
+        let streams = !core.streams.is_empty();
+        let forced = streams || !self.handler.limits_reading();
+        self.gate.settle(&mut core, &mut self.input, &mut wakers);
+        let open =
+            may_read && self.gate.is_open(&mut core, &mut self.input, forced, cx, &mut wakers);
+        let streams = streams && self.handler.limits_reading();
+        let starved = self.gate.is_starved(may_read, streams, now);
         let turn = match core.pipeline.closing().cloned() {
             Some(cause) => {
                 if core.has_calls() || core.why_not_open().is_none() {
@@ -270,14 +293,19 @@ impl<H: RequestHandler> Driver<H> {
             {
                 Turn::End(core.announced_end())
             }
-            None if may_read => Turn::Read,
+            None if open => Turn::Read,
             None => Turn::Wait,
         };
         self.unread |= matches!(turn, Turn::Wait);
         if !core.is_writable() {
-            self.pace = 1;
+            self.at_once = 1;
         }
         let reads = !matches!(turn, Turn::Wait);
+        if reads && self.input.is_begun() && self.channel.settings.min_rate > 0 {
+            self.pace.begin(now);
+        } else {
+            self.pace.end();
+        }
         if self.timers.checks_closed(now, reads) && self.reader.is_closed(cx) {
             // Nobody waits for answers. What was sent before is read when there is room for it, and
             // then the end.
@@ -302,6 +330,8 @@ impl<H: RequestHandler> Driver<H> {
             core.duty_due,
             core.leaves_at(),
             self.rest.stalls_at(self.channel.settings.slow_reader_timeout),
+            self.pace.due(FRAME_WINDOW),
+            self.gate.starves_at(),
             self.timers.handshake().filter(|_| reads),
         ];
         core.armed = self.timers.arm(now, others);
@@ -310,6 +340,9 @@ impl<H: RequestHandler> Driver<H> {
         let flush = core.pipeline.has_output() && !core.writing && (!core.duty || broken_promise);
         drop(core);
         wake_all(wakers);
+        if let Some(level) = starved {
+            self.gate.end_greediest(level);
+        }
         let look_again = flush || !inbox.is_empty();
         if !inbox.is_empty() {
             self.deliver(inbox, cx);
@@ -327,6 +360,8 @@ impl<H: RequestHandler> Driver<H> {
     /// were requests.
     fn batch(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.input.is_enough() {
+            let least = least(self.channel.settings.min_rate, FRAME_WINDOW);
+            self.pace.add(self.input.fresh(), least, self.now);
             self.channel.lock().partly_read(self.now);
             return false;
         }
@@ -348,9 +383,9 @@ impl<H: RequestHandler> Driver<H> {
         // As many as are done in a turn: what is left over of it gets tasks, which costs more.
         let took = self.now.saturating_duration_since(begun);
         if took > TURN {
-            self.pace = (self.pace / 2).max(1);
+            self.at_once = (self.at_once / 2).max(1);
         } else if took < TURN / 2 {
-            self.pace = self.pace.saturating_mul(2).min(MAX_REQUESTS);
+            self.at_once = self.at_once.saturating_mul(2).min(MAX_REQUESTS);
         }
         true
     }
@@ -365,7 +400,7 @@ impl<H: RequestHandler> Driver<H> {
         core.split = split;
         let overloaded = core.is_overloaded(self.channel.settings.max_concurrent_requests);
         let in_work = core.work.len();
-        let room = core.room(self.channel.settings.max_concurrent_requests).min(self.pace);
+        let room = core.room(self.channel.settings.max_concurrent_requests).min(self.at_once);
         let had_output = core.pipeline.pending_bytes();
         let arrived = Arrived { room, shared: input.shared(), requests: &mut requests };
         let consumed = core.reading(now, &mut wakers, arrived, |pipeline, tail| {
@@ -375,6 +410,8 @@ impl<H: RequestHandler> Driver<H> {
         });
         if consumed > 0 {
             self.timers.greeted();
+            self.gate.consumed();
+            self.pace.end();
         }
         let has_frames = requests.len() >= room && consumed < input.len();
         let left = input.get(consumed..).unwrap_or_default();

@@ -1,14 +1,18 @@
 //! How bytes leave; the rules are in the documentation of [`channel`](super).
 
 use std::io::{self, IoSlice};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rpc_registry::LogLimit;
 
+use super::core::State;
+use super::pace::{Pace, least};
 use super::{Channel, ChannelSettings, clock, connection_lost, wake_all};
+use crate::budget::FREE;
 use crate::buffer;
 use crate::error::RpcError;
+use crate::observe::EndedConnection;
 use crate::protocol::Output;
 
 /// So many frames leave without waiting for more in any case; Netty's flush consolidation has the
@@ -16,9 +20,6 @@ use crate::protocol::Output;
 const MAX_GATHERED: usize = 256;
 /// Pieces of one vectored write.
 const MAX_SLICES: usize = 16;
-
-/// How long a peer that seems not to read is still given.
-const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// The promise to flush a channel, given at that time; kept when it is dropped.
 pub(super) struct FlushDuty<'c>(pub(super) &'c Channel, pub(super) Instant);
@@ -35,10 +36,7 @@ pub(super) struct Rest {
     output: Output,
     /// Where it begins.
     at: usize,
-    /// Since when the operating system has taken nothing.
-    since: Option<Instant>,
-    /// When that is looked at for the last time, once it has been too long.
-    last_look: Option<Instant>,
+    pace: Pace,
 }
 
 impl Rest {
@@ -47,25 +45,21 @@ impl Rest {
     }
 
     fn new(output: Output, at: usize, now: Instant) -> Self {
-        Self { output, at, since: Some(now), last_look: None }
+        let mut pace = Pace::default();
+        pace.begin(now);
+        Self { output, at, pace }
     }
 
-    /// When the operating system will have taken nothing for so long, if there is something to take.
+    /// When the operating system will have taken too little, if there is something to take.
     pub(super) fn stalls_at(&self, limit: Duration) -> Option<Instant> {
-        let due = self.since.filter(|_| !self.is_empty())?.checked_add(limit)?;
-        Some(self.last_look.unwrap_or(due))
+        self.pace.due(limit).filter(|_| !self.is_empty())
     }
 
-    /// Whether the operating system has taken nothing for so long. When that first seems so, another
-    /// look is due: a method may have held up the thread that hears of sockets, and the peer has
-    /// read all the while. The timer that fires next does so after the news of the sockets.
+    /// Whether the operating system has taken too little. When that first seems so, another look is
+    /// due: a method may have held up the thread that hears of sockets, and the peer has read all the
+    /// while. The timer that fires next does so after the news of the sockets.
     pub(super) fn has_stalled(&mut self, limit: Duration, now: Instant) -> bool {
-        if self.stalls_at(limit).is_none_or(|due| due > now) {
-            return false;
-        }
-        let looked = self.last_look.is_some();
-        self.last_look = now.checked_add(LAST_LOOK);
-        looked
+        !self.is_empty() && self.pace.is_slow(limit, now)
     }
 }
 
@@ -91,21 +85,24 @@ impl Channel {
     ///
     /// The time need not be more exact than handlers that measure silence want it: a little early.
     pub(crate) fn flush(&self, mut now: Instant) {
+        let mut wakers = Vec::new();
         let mut output = {
             let mut core = self.lock();
             core.duty = false;
+            if core.pipeline.pending_bytes() > FREE {
+                core.settle(&mut wakers);
+            }
             if core.writing || !core.pipeline.has_output() {
                 // The driver may be waiting for the last promise to be kept before it closes.
-                let kick = core.driver_if_needed();
+                wakers.extend(core.driver_if_needed());
                 drop(core);
-                kick.into_iter().for_each(Waker::wake);
+                wake_all(wakers);
                 return;
             }
             core.writing = true;
             let spare = std::mem::take(&mut core.spare);
             core.take_output(spare)
         };
-        let mut wakers = Vec::new();
         loop {
             let (written, result) = self.write_some(&output, 0);
             self.metrics.sent(written);
@@ -113,6 +110,8 @@ impl Channel {
             core.written(written, now, &mut wakers);
             match result {
                 Ok(true) => {}
+                // Nobody writes the rest of it.
+                Ok(false) if matches!(core.state, State::Closed(_)) => break,
                 Ok(false) => {
                     // Exact: a promise may be kept long after it was given, and the peer is judged by
                     // this.
@@ -170,10 +169,11 @@ impl Channel {
     /// Why a connection is closed whose peer does not read.
     pub(super) fn slow_reader(&self, now: Instant) -> RpcError {
         let cause = RpcError::unavailable(format!(
-            "the peer did not read: of the bytes that wait for it, none were taken within {:?} \
-             (`slow_reader_timeout`)",
+            "the peer did not read: of the bytes that wait for it, too few were taken within {:?} \
+             (`slow_reader_timeout`, `min_rate`)",
             self.settings.slow_reader_timeout
         ));
+        self.settings.observer.connection_ended(EndedConnection::SlowReader);
         if let Some(held_back) = SLOW_READERS.pass(now) {
             tracing::warn!(peer = %self.peer, %cause, held_back, "connection closed");
         }
@@ -199,15 +199,18 @@ impl Channel {
         let now = clock();
         if written > 0 {
             rest.at += written;
-            (rest.since, rest.last_look) = (Some(now), None);
+            let least = least(self.settings.min_rate, self.settings.slow_reader_timeout);
+            rest.pace.add(written, least, now);
         }
         let mut wakers = Vec::new();
         let mut core = self.lock();
         core.written(written, now, &mut wakers);
         if rest.is_empty() {
-            let empty = std::mem::take(rest).output.cleared(buffer::MAX_KEPT);
+            let Rest { output, pace, .. } = std::mem::take(rest);
+            let empty = output.cleared(buffer::MAX_KEPT);
             if core.pipeline.has_output() {
-                *rest = Rest::new(core.take_output(empty), 0, now);
+                // What waits has been waiting: a portion that was taken does not begin it anew.
+                *rest = Rest { output: core.take_output(empty), at: 0, pace };
             } else {
                 core.writing = false;
                 core.spare = empty;

@@ -53,6 +53,8 @@ pub(super) struct Input {
     /// the peer no more than it has cost before.
     largest: usize,
     spares: Spares,
+    /// Bytes that were read last.
+    fresh: usize,
 }
 
 /// Input while it is looked at.
@@ -93,6 +95,26 @@ impl Input {
         self.bytes.len() >= self.needed
     }
 
+    /// A frame has begun and is not whole.
+    pub(super) fn is_begun(&self) -> bool {
+        !self.bytes.is_empty() && !self.has_frames
+    }
+
+    /// The size of the frame that is read next, or being read, if it is a large one.
+    pub(super) fn large_frame(&self) -> Option<usize> {
+        self.is_large().then_some(self.needed)
+    }
+
+    /// Bytes that were read last.
+    pub(super) fn fresh(&self) -> usize {
+        self.fresh
+    }
+
+    /// Bytes of buffers that are kept for the next large frame, or are still in use.
+    pub(super) fn kept(&self) -> usize {
+        self.spares.bytes()
+    }
+
     /// More input, if there is: `Ok(false)` at its end.
     pub(super) fn poll_fill(
         &mut self,
@@ -100,6 +122,7 @@ impl Input {
         metrics: &ConnectionMetrics,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<bool>> {
+        self.fresh = 0;
         if self.has_frames {
             return Poll::Ready(Ok(true));
         }
@@ -113,6 +136,7 @@ impl Input {
         }
         read.map_ok(|bytes| {
             metrics.received(bytes);
+            self.fresh = bytes;
             bytes > 0
         })
     }

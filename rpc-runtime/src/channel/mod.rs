@@ -25,6 +25,8 @@ mod guard;
 mod handle;
 mod input;
 mod last_words;
+mod memory;
+mod pace;
 mod pump;
 mod spares;
 mod streams;
@@ -34,7 +36,7 @@ mod waiters;
 mod work;
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -53,6 +55,7 @@ use self::streams::Streams;
 use self::tail::ChannelTail;
 use self::waiters::Waiters;
 use self::work::Work;
+use crate::budget::{Account, Budget, MemoryLimits};
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::handlers::{Heartbeat, HeartbeatHandler, HeartbeatStats, RefuseUnknown};
@@ -66,7 +69,7 @@ use crate::protocol::{
 use crate::transport::{Transport, Writer};
 
 /// Settings of one connection. Both ends have the same kind; the default is a server's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ChannelSettings {
     /// Largest payload that is read or written, in bytes.
     pub(crate) max_payload: usize,
@@ -79,8 +82,13 @@ pub(crate) struct ChannelSettings {
     pub(crate) max_concurrent_requests: usize,
     /// Gathered frames that leave without waiting for more. `None`: as many as seem best.
     pub(crate) flush_after: Option<usize>,
-    /// How long bytes may wait to be written of which the operating system takes none.
+    /// How long bytes may wait to be written of which the peer takes none, or too few.
     pub(crate) slow_reader_timeout: Duration,
+    /// What the peer is to send of a frame that it has begun, and to take of what waits for it, in
+    /// bytes a second.
+    pub(crate) min_rate: u32,
+    /// Shared by all connections of a server, or of a client.
+    pub(crate) budget: Arc<Budget>,
     /// How long the peer may take for its first frame. `None`: somebody else sees to that.
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) heartbeat: Heartbeat,
@@ -100,6 +108,8 @@ impl Default for ChannelSettings {
             max_concurrent_requests: 1_024,
             flush_after: None,
             slow_reader_timeout: Duration::from_secs(30),
+            min_rate: DEFAULT_MIN_RATE,
+            budget: Budget::new(MemoryLimits::default(), Observer::new(Side::Client, false)),
             handshake_timeout: None,
             heartbeat: Heartbeat::default(),
             expose_internal_errors: false,
@@ -112,6 +122,10 @@ impl Default for ChannelSettings {
 /// Limit of the payload of frames that carry no user's data, whatever the limit of those is: a
 /// hello of about a thousand services.
 pub(crate) const MAX_CONTROL: usize = 64 << 10;
+/// A fraction of what the slowest links have that are still of use.
+const DEFAULT_MIN_RATE: u32 = 4 << 10;
+/// Over so long a time the rate of a frame that is being read is measured.
+const FRAME_WINDOW: Duration = Duration::from_secs(15);
 /// A shorter one would close connections that are merely busy.
 pub(crate) const MIN_SLOW_READER_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a peer that has never greeted may be silent once it was told of the end.
@@ -142,6 +156,7 @@ pub(crate) struct Channel {
     certificate: Option<Arc<PeerCertificate>>,
     /// Shared by all connections of a server, or to an endpoint.
     settings: Arc<ChannelSettings>,
+    account: Arc<Account>,
     agreement: OnceLock<Agreement>,
     heartbeat: HeartbeatStats,
     metrics: ConnectionMetrics,
@@ -163,14 +178,18 @@ impl Channel {
         let now = clock();
         let settings = settings.into();
         let Transport { reader, writer, peer, certificate, .. } = transport;
+        let account = settings.budget.open(&peer);
         let mut core = Core {
+            account: Arc::clone(&account),
+            observer: settings.observer,
+            kept: 0,
             pipeline: Pipeline::new(
                 FrameCodec::new(settings.max_payload).with_max_control(MAX_CONTROL),
                 settings.watermarks,
             ),
             in_flight: InFlight::new(settings.max_in_flight),
             work: Work::default(),
-            streams: Streams::default(),
+            streams: Streams::new(settings.budget.stream_window() as usize),
             await_room: Waiters::default(),
             state: State::Open,
             gathered: 0,
@@ -209,9 +228,20 @@ impl Channel {
         let (core, agreement) = (Apart(Mutex::new(core)), OnceLock::new());
         let metrics = ConnectionMetrics::opened(settings.observer);
         let peer = peer.into();
-        let channel =
-            Self { core, writer, peer, certificate, settings, agreement, heartbeat, metrics };
-        Ok((Arc::new(channel), reader))
+        let channel = Arc::new(Self {
+            core,
+            writer,
+            peer,
+            certificate,
+            settings,
+            account,
+            agreement,
+            heartbeat,
+            metrics,
+        });
+        let holder: Weak<Self> = Arc::downgrade(&channel);
+        channel.account.belongs_to(holder);
+        Ok((channel, reader))
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -389,12 +419,16 @@ impl Channel {
             pipeline.channel_inactive(&cause, clock(), &mut ChannelTail::aside(inbox));
             core.state = State::Closed(cause);
             wakers.extend(core.driver.take());
-            std::mem::take(&mut core.work)
+            core.drop_output();
+            core.kept = 0;
+            let aborted = core.work.end();
+            core.settle(&mut wakers);
+            aborted
         };
         tracing::debug!(peer = %self.peer, "connection closed");
         self.metrics.closed(self.settings.observer);
         wake_all(wakers);
-        work.abort_all();
+        work.into_iter().for_each(|task| task.abort());
         self.writer.shutdown();
     }
 

@@ -23,11 +23,16 @@ impl Spares {
     /// Keeps the buffer of a frame of so many bytes, which `bytes` is a part of.
     pub(super) fn keep(&mut self, frame: usize, bytes: Bytes) {
         self.kept.push((frame, bytes));
-        let mut total: usize = self.kept.iter().map(|(frame, _)| frame).sum();
+        let mut total = self.bytes();
         while self.kept.len() > MAX_KEPT || total > MAX_BYTES {
             let (frame, _) = self.kept.remove(0);
             total -= frame;
         }
+    }
+
+    /// Bytes of the buffers that are kept, as far as their frames filled them.
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.iter().map(|(frame, _)| frame).sum()
     }
 
     /// An empty buffer with room for `capacity` bytes.

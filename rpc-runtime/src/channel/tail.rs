@@ -168,7 +168,8 @@ impl<'a> Reading<'_, 'a> {
                 self.streams.cancel_outgoing(header.id, self.wakers);
             }
             Kind::StreamData | Kind::StreamCredit | Kind::StreamEnd => {
-                let read = self.streams.read(frame, self.wakers);
+                let whole = self.arrived.keep(&frame.body);
+                let read = self.streams.read(frame, whole, self.wakers);
                 read.unwrap_or_else(|Unwanted| self.stop_sender(header.id));
             }
             Kind::GoAway if *self.state == State::Open => {
@@ -184,6 +185,7 @@ impl<'a> Reading<'_, 'a> {
                 Ok(hello) => {
                     let requests = (hello.max_requests > 0).then_some(hello.max_requests as usize);
                     self.in_flight.greeted(requests);
+                    self.streams.greeted(hello.stream_window);
                     let told = hello.heartbeat_ms;
                     *self.peer_hello = Some(Arc::new(hello));
                     if told > 0 {

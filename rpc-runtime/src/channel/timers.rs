@@ -308,15 +308,83 @@ mod tests {
         assert!(driver.is_finished());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_reads_a_little_now_and_then_keeps_its_connection() {
+    /// Reads so much each second, for a while. Says whether the connection lasts.
+    async fn lasts_while_read(bytes: usize) -> bool {
         let (channel, mut raw, driver) = open(ChannelSettings::default()).await;
+        let call = call(&channel);
+        for _ in 0..70 {
+            tokio::time::sleep(SECOND).await;
+            if driver.is_finished() {
+                assert!(call.await.unwrap().message().contains("min_rate"));
+                return false;
+            }
+            assert!(raw.read_some(bytes).await > 0);
+        }
+        channel.close(RpcError::unavailable("the test is over"));
+        true
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_less_than_the_minimum_rate_loses_its_connection_whatever_it_reads() {
+        assert!(!lasts_while_read(1_000).await);
+        assert!(lasts_while_read(5_000).await, "a slow link");
+        let (channel, mut raw, driver) =
+            open(ChannelSettings { min_rate: 0, ..ChannelSettings::default() }).await;
         let call = call(&channel);
         for _ in 0..20 {
             tokio::time::sleep(SECOND * 29).await;
             assert!(raw.read_some(1_000).await > 0);
         }
         assert!(!driver.is_finished() && !call.is_finished());
+        channel.close(RpcError::unavailable("the test is over"));
+    }
+
+    /// Sends the front of a request of 8 MiB, and then so much each second. Says after how many
+    /// seconds the connection is ended, if it is, and checks that the peer is told why.
+    async fn ends_while_sent(front: usize, each_second: usize) -> Option<u64> {
+        let settings = ChannelSettings { min_rate: 4 << 10, ..ChannelSettings::default() };
+        let (channel, mut raw, driver) = open(settings).await;
+        let frame = Header { length: 8 << 20, ..Header::new(Kind::Request) }.encode();
+        raw.send(&frame[..front.min(frame.len())]);
+        for sent in (0..front.saturating_sub(frame.len())).step_by(1 << 10) {
+            raw.send(&vec![0; (front - frame.len() - sent).min(1 << 10)]);
+            tokio::task::yield_now().await;
+        }
+        for second in 1..=100 {
+            tokio::time::sleep(SECOND).await;
+            if driver.is_finished() {
+                let (_, body) = raw.frame(Kind::Error).await.unwrap();
+                let error: RpcError = payload::decode(&body).unwrap();
+                assert!(error.is_timeout() && error.message().contains("min_rate"), "{error}");
+                return Some(second);
+            }
+            if each_second > 0 {
+                raw.send(&vec![0; each_second]);
+            }
+        }
+        channel.close(RpcError::unavailable("the test is over"));
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_was_begun_has_to_come_at_the_minimum_rate() {
+        for front in [1, 20, 32, 10_000, 200_000] {
+            let ended = ends_while_sent(front, 0).await;
+            assert!(ended.is_some_and(|seconds| seconds <= 31), "{front} bytes: {ended:?}");
+        }
+        let ended = ends_while_sent(100, 1_000).await;
+        assert!(ended.is_some_and(|seconds| seconds <= 31), "{ended:?}");
+        assert_eq!(ends_while_sent(100, 16 << 10).await, None, "a slow link");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_between_two_frames_may_rest_for_ever() {
+        let heartbeat = Heartbeat::default().mode(HeartbeatMode::Off);
+        let settings = ChannelSettings { heartbeat, ..ChannelSettings::default() };
+        let (channel, raw, driver) = open(settings).await;
+        raw.send_frame(Header::new(Kind::Request), &vec![7; 100_000]);
+        tokio::time::sleep(SECOND * 300).await;
+        assert!(!driver.is_finished());
         channel.close(RpcError::unavailable("the test is over"));
     }
 

@@ -18,6 +18,8 @@ struct Running {
     abort: Option<AbortHandle>,
     /// Somebody waits for the answer.
     wanted: bool,
+    /// Memory of its arguments.
+    bytes: usize,
 }
 
 /// Counts what runs, until it has ended: a request that was cancelled still counts, or cancelling
@@ -29,11 +31,27 @@ pub(super) struct Work {
     /// Requests that can be cancelled, by id.
     by_id: HashMap<u64, u64>,
     resume_below: usize,
+    /// Memory of the arguments of all.
+    bytes: usize,
 }
 
 impl Work {
     pub(super) fn len(&self) -> usize {
         self.running.len()
+    }
+
+    /// Memory of the arguments of what is in work.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The arguments of a request take so much memory now.
+    pub(super) fn set_bytes(&mut self, ticket: Ticket, bytes: usize) {
+        if let Some(running) = self.running.get_mut(&ticket.serial) {
+            let before = std::mem::replace(&mut running.bytes, bytes);
+            self.bytes = self.bytes.saturating_add(bytes).saturating_sub(before);
+        }
     }
 
     /// Those whose answers somebody waits for.
@@ -54,11 +72,13 @@ impl Work {
         self.resume_below = count;
     }
 
-    pub(super) fn start(&mut self, id: u64, oneway: bool) -> Ticket {
+    /// `bytes`: memory of the arguments.
+    pub(super) fn start(&mut self, id: u64, oneway: bool, bytes: usize) -> Ticket {
         let serial = self.next_serial;
         self.next_serial += 1;
         let id = (!oneway).then_some(id);
-        self.running.insert(serial, Running { id, abort: None, wanted: !oneway });
+        self.running.insert(serial, Running { id, abort: None, wanted: !oneway, bytes });
+        self.bytes = self.bytes.saturating_add(bytes);
         if let Some(id) = id {
             self.by_id.insert(id, serial);
         }
@@ -88,7 +108,9 @@ impl Work {
         {
             self.by_id.remove(&id);
         }
-        self.running.remove(&ticket.serial).map(|running| running.wanted)
+        let running = self.running.remove(&ticket.serial)?;
+        self.bytes = self.bytes.saturating_sub(running.bytes);
+        Some(running.wanted)
     }
 
     /// Nobody hears the answers of what is in work now.
@@ -111,10 +133,20 @@ impl Work {
         }
     }
 
-    /// Nobody hears the answers any more. Requests that want none go on.
-    pub(super) fn abort_all(self) {
-        for running in self.running.into_values().filter(|running| running.id.is_some()) {
-            running.abort.into_iter().for_each(|abort| abort.abort());
-        }
+    /// Nobody hears the answers any more. Requests that want none go on, and stay here. Returns what
+    /// is to be aborted.
+    pub(super) fn end(&mut self) -> Vec<AbortHandle> {
+        self.by_id.clear();
+        let mut aborted = Vec::new();
+        let Self { running, bytes, .. } = self;
+        running.retain(|_, running| {
+            let oneway = running.id.is_none();
+            if !oneway {
+                *bytes = bytes.saturating_sub(running.bytes);
+                aborted.extend(running.abort.take());
+            }
+            oneway
+        });
+        aborted
     }
 }

@@ -11,6 +11,7 @@ use super::endpoint::SinglePeer;
 use super::{
     BackOff, Client, Connections, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker,
 };
+use crate::budget::{Budget, MemoryLimits};
 use crate::channel::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
 use crate::error::RpcError;
@@ -42,6 +43,7 @@ pub struct ClientBuilder {
     connections: usize,
     encoding: Encoding,
     settings: ChannelSettings,
+    memory: MemoryLimits,
     initializer: Option<Initializer>,
     pub(crate) discovery: DiscoverySettings,
     #[cfg(feature = "tls")]
@@ -64,6 +66,7 @@ impl Default for ClientBuilder {
                 observer: Observer::new(Side::Client, true),
                 ..ChannelSettings::default()
             },
+            memory: MemoryLimits::default(),
             initializer: None,
             discovery: DiscoverySettings::default(),
             #[cfg(feature = "tls")]
@@ -85,6 +88,7 @@ impl fmt::Debug for ClientBuilder {
             .field("encoding", &self.encoding)
             .field("settings", &self.settings)
             .field("discovery", &self.discovery)
+            .field("memory", &self.memory)
             .finish_non_exhaustive()
     }
 }
@@ -182,6 +186,22 @@ impl ClientBuilder {
         self
     }
 
+    /// How much memory the client holds for its providers: for one connection, for one address, and
+    /// for all. Default 32 MiB, 128 MiB, and a quarter of the machine's memory. See [`MemoryLimits`].
+    pub fn memory_limits(mut self, limits: MemoryLimits) -> Self {
+        self.memory = limits;
+        self
+    }
+
+    /// The rate at which a provider has to send a frame that it has begun, over 15 s at a time, and to
+    /// take requests that wait for it, over [`slow_reader_timeout`](Self::slow_reader_timeout); in
+    /// bytes a second. Default 4,096. One that is slower loses its connection. With 0, any byte will
+    /// do for requests, and a frame may take for ever.
+    pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
+        self.settings.min_rate = bytes_per_second;
+        self
+    }
+
     /// Calls that may wait for their answers on one connection; more wait for their turn, within
     /// their deadlines. Default 16,384; at least 1.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
@@ -195,9 +215,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Closes a connection when requests wait to be written and the operating system has taken no byte
-    /// of them for so long, since its provider does not read. Default 30 s; at least 100 ms;
-    /// [`Duration::MAX`] for never. A provider that reads, however slowly, is not concerned.
+    /// Closes a connection when requests wait to be written and the operating system has taken none of
+    /// them for so long, or fewer than [`min_rate`](Self::min_rate) asks, since its provider does not
+    /// read. Default 30 s; at least 100 ms; [`Duration::MAX`] for never.
     ///
     /// Without it, one that stops reading and does not go away would keep the memory of what waits
     /// for it for ever.
@@ -264,7 +284,10 @@ impl ClientBuilder {
         self.back_off.check()?;
         self.settings.heartbeat.check()?;
         Ok(Arc::new(EndpointSettings {
-            channel: Arc::new(self.settings),
+            channel: Arc::new(ChannelSettings {
+                budget: Budget::new(self.memory, self.settings.observer),
+                ..self.settings.clone()
+            }),
             initializer: self.initializer.clone(),
             connect_timeout: self.connect_timeout,
             back_off: self.back_off,

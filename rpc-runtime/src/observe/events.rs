@@ -86,6 +86,48 @@ impl RetiredConnection {
     }
 }
 
+/// Why an open connection was ended by this end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndedConnection {
+    /// The peer took too little of what waited for it.
+    SlowReader,
+    /// The peer sent too little of a frame that it had begun.
+    SlowSender,
+    /// It held the most of the memory that others waited for.
+    Memory,
+}
+
+impl EndedConnection {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::SlowReader => "slow_reader",
+            Self::SlowSender => "slow_sender",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// What was dropped since there was no memory to keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusedMemory {
+    /// The answer of a method; the caller is told.
+    Answer,
+    /// A request that was not begun; the caller is told.
+    Request,
+    /// Items that nobody had taken; their stream has ended.
+    Stream,
+}
+
+impl RefusedMemory {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Request => "request",
+            Self::Stream => "stream",
+        }
+    }
+}
+
 /// How an ending came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DrainOutcome {
@@ -109,6 +151,21 @@ impl Observer {
     /// A connection is to end in order.
     pub(crate) fn connection_retired(self, reason: RetiredConnection) {
         self.count(&names::CONNECTIONS_RETIRED, Some((names::REASON, reason.label())));
+    }
+
+    /// An open connection is ended by this end.
+    pub(crate) fn connection_ended(self, reason: EndedConnection) {
+        self.count(&names::CONNECTIONS_ENDED, Some((names::REASON, reason.label())));
+    }
+
+    /// A connection has to wait for memory.
+    pub(crate) fn waited_for_memory(self) {
+        self.count(&names::MEMORY_WAITS, None);
+    }
+
+    /// Something was dropped for want of memory.
+    pub(crate) fn memory_refused(self, what: RefusedMemory) {
+        self.count(&names::MEMORY_REFUSED, Some((names::WHAT, what.label())));
     }
 
     /// A ping was written.

@@ -10,6 +10,7 @@
 mod calls;
 mod connection;
 mod events;
+mod memory;
 mod names;
 mod spans;
 #[cfg(test)]
@@ -18,7 +19,11 @@ mod work;
 
 pub(crate) use calls::{CallMetrics, ClientCall, Methods, OwnedCall};
 pub(crate) use connection::ConnectionMetrics;
-pub(crate) use events::{DrainOutcome, RefusedConnection, RefusedRequest, RetiredConnection};
+pub(crate) use events::{
+    DrainOutcome, EndedConnection, RefusedConnection, RefusedMemory, RefusedRequest,
+    RetiredConnection,
+};
+pub(crate) use memory::MemoryMetrics;
 pub(crate) use spans::{connection, ended, sent, server_call};
 pub(crate) use work::{PoolMetrics, WorkMetrics};
 

@@ -15,6 +15,7 @@ pub(super) const STATUS: &str = "rpc_response_status_code";
 pub(super) const REASON: &str = "reason";
 pub(super) const OUTCOME: &str = "outcome";
 pub(super) const POOL: &str = "pool";
+pub(super) const WHAT: &str = "what";
 
 enum Kind {
     Counter,
@@ -63,6 +64,10 @@ metrics! {
     REQUESTS_IN_WORK: Gauge(Count) server "requests_in_work", "Requests that go on outside of their connection's task";
     POOL_JOBS_QUEUED: Gauge(Count) server "pool_jobs_queued", "Jobs that wait for a thread";
     POOL_THREADS_BUSY: Gauge(Count) server "pool_threads_busy", "Threads that run a job";
+    CONNECTIONS_ENDED: Counter(Count) both "connections_ended_total", "Connections that this end has ended for what their peers did";
+    MEMORY_USED: Gauge(Bytes) both "memory_used_bytes", "Memory that connections hold beyond what is free for each";
+    MEMORY_WAITS: Counter(Count) both "memory_waits_total", "Waits of connections for memory";
+    MEMORY_REFUSED: Counter(Count) both "memory_refused_total", "What was dropped for want of memory";
     HEARTBEATS_SENT: Counter(Count) both "heartbeats_sent_total", "Pings that were sent";
     HEARTBEATS_MISSED: Counter(Count) both "heartbeats_missed_total", "Pings that were not answered in time";
     HEARTBEAT_RTT: Histogram(Seconds) both "heartbeat_rtt_seconds", "From a ping to its pong";

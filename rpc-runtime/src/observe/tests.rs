@@ -76,6 +76,10 @@ fn everything(observer: Observer) {
     observer.request_refused(RefusedRequest::NotFound);
     observer.connection_refused(RefusedConnection::Handshake);
     observer.connection_retired(RetiredConnection::Age);
+    observer.connection_ended(EndedConnection::SlowReader);
+    observer.waited_for_memory();
+    observer.memory_refused(RefusedMemory::Stream);
+    MemoryMetrics::new(observer).changed(0, 1);
     observer.heartbeat_sent();
     observer.heartbeat_missed();
     observer.heartbeat_answered(Duration::from_millis(1));

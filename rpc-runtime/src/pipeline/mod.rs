@@ -302,6 +302,11 @@ impl Pipeline {
         }
     }
 
+    /// Nothing that was encoded will be written.
+    pub(crate) fn forget_pending(&mut self) {
+        self.pending_bytes = 0;
+    }
+
     /// Bytes of heartbeats that wait to be written.
     pub fn heartbeat_bytes(&self) -> usize {
         self.out.heartbeat_bytes()

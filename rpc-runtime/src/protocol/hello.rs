@@ -28,6 +28,9 @@ pub struct Hello {
     pub max_requests: u32,
     /// The sender's heartbeat interval in milliseconds; 0: none.
     pub heartbeat_ms: u32,
+    /// How many bytes of the items of all streams of this connection may be under way to the sender;
+    /// 0: not said, and no limit.
+    pub stream_window: u32,
     /// Names of optional abilities.
     pub features: Vec<String>,
     /// The services that the sender provides.

@@ -17,6 +17,7 @@ use super::event_loops::EventLoops;
 use super::executor::{WorkLimits, Workers};
 use super::lifetime::Lifetime;
 use super::{Accepting, Server};
+use crate::budget::{Budget, MemoryLimits};
 use crate::channel::{ChannelSettings, Initializer, MAX_CONTROL, MIN_SLOW_READER_TIMEOUT};
 use crate::context::current_runtime;
 use crate::descriptor::Dispatch;
@@ -58,6 +59,7 @@ pub struct ServerBuilder {
     connections: ConnectionLimits,
     work: WorkLimits,
     settings: ChannelSettings,
+    memory: MemoryLimits,
     initializer: Option<Initializer>,
     #[cfg(feature = "tls")]
     tls: Option<ServerTls>,
@@ -82,6 +84,7 @@ impl Default for ServerBuilder {
                 observer: Observer::new(Side::Server, true),
                 ..ChannelSettings::default()
             },
+            memory: MemoryLimits::default(),
             initializer: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -98,6 +101,7 @@ impl fmt::Debug for ServerBuilder {
             .field("connections", &self.connections)
             .field("work", &self.work)
             .field("settings", &self.settings)
+            .field("memory", &self.memory)
             .finish_non_exhaustive()
     }
 }
@@ -204,9 +208,8 @@ impl ServerBuilder {
     /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
     /// 8 MiB; at most 4 GiB.
     ///
-    /// It holds for each connection. Memory is taken as bytes arrive, so strangers who send all of
-    /// it on each of [`max_connections`](Self::max_connections) take the product of the two: set
-    /// both to what the machine has where anybody can connect.
+    /// How many payloads of that size are held at a time is bounded by
+    /// [`memory_limits`](Self::memory_limits).
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.settings.max_payload = bytes;
         self
@@ -220,6 +223,22 @@ impl ServerBuilder {
     /// than other values.
     pub fn max_decoded(mut self, bytes: usize) -> Self {
         self.settings.decode = self.settings.decode.memory(bytes);
+        self
+    }
+
+    /// How much memory the server holds for its clients: for one connection, for one address, and for
+    /// all. Default 32 MiB, 128 MiB, and a quarter of the machine's memory. See [`MemoryLimits`].
+    pub fn memory_limits(mut self, limits: MemoryLimits) -> Self {
+        self.memory = limits;
+        self
+    }
+
+    /// The rate at which a client has to send a frame that it has begun, over 15 s at a time, and to
+    /// take answers that wait for it, over [`slow_reader_timeout`](Self::slow_reader_timeout); in
+    /// bytes a second. Default 4,096. One that is slower loses its connection. With 0, any byte will
+    /// do for answers, and a frame may take for ever.
+    pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
+        self.settings.min_rate = bytes_per_second;
         self
     }
 
@@ -292,9 +311,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Closes a connection when answers wait to be written and the operating system has taken no byte
-    /// of them for so long, since its client does not read. Default 30 s; at least 100 ms;
-    /// [`Duration::MAX`] for never. A client that reads, however slowly, is not concerned.
+    /// Closes a connection when answers wait to be written and the operating system has taken none of
+    /// them for so long, or fewer than [`min_rate`](Self::min_rate) asks, since its client does not
+    /// read. Default 30 s; at least 100 ms; [`Duration::MAX`] for never.
     ///
     /// Without it, one that stops reading and does not go away would keep the memory of what waits
     /// for it for ever.
@@ -362,10 +381,11 @@ impl ServerBuilder {
     /// The URI or the heartbeat is invalid, the port is in use, two services do not go together, the
     /// registry refuses the announcement, event loops are not possible there, or there is no tokio
     /// runtime.
-    pub async fn bind(self, uri: impl AsRef<str>) -> Result<Server, RpcError> {
+    pub async fn bind(mut self, uri: impl AsRef<str>) -> Result<Server, RpcError> {
         current_runtime()?;
         self.settings.heartbeat.check()?;
         let uri = Uri::parse(uri.as_ref())?;
+        self.settings.budget = Budget::new(self.memory, self.settings.observer);
         if self.services.is_empty() {
             tracing::warn!(%uri, "nothing is provided: name services with `provide`");
         }
@@ -381,6 +401,7 @@ impl ServerBuilder {
             max_payload: u32::try_from(self.settings.max_payload).unwrap_or(u32::MAX),
             max_requests: u32::try_from(self.settings.max_concurrent_requests).unwrap_or(u32::MAX),
             heartbeat_ms: self.settings.heartbeat.hello_ms(),
+            stream_window: self.settings.budget.stream_window(),
             services: self
                 .services
                 .iter()

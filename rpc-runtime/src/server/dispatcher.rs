@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rpc_registry::{LogLimit, limited};
 
+use crate::budget::FREE;
 use crate::descriptor::{Dispatch, MethodDescriptor};
 use crate::error::RpcError;
 use crate::observe::{CallMetrics, Observer};
@@ -27,6 +29,28 @@ pub(super) struct Route {
     mode: Dispatch,
     /// It has held a thread.
     held: LogLimit,
+    answers: Arc<AnswerSize>,
+}
+
+/// The size of the largest answer that a method has given, if it is large: what its next one may
+/// take.
+#[derive(Debug, Default)]
+pub(super) struct AnswerSize(AtomicUsize);
+
+impl AnswerSize {
+    /// Bytes to expect; 0 of a method whose answers are small.
+    #[inline]
+    pub(super) fn expected(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The method gave an answer of so many bytes.
+    #[inline]
+    pub(super) fn gave(&self, bytes: usize) {
+        if bytes > FREE {
+            self.0.fetch_max(bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Method ids are hashes already.
@@ -64,6 +88,7 @@ impl Dispatcher {
                     metrics: CallMetrics::new(observer, method),
                     mode: method.dispatch_mode().unwrap_or(default),
                     held: LogLimit::new(),
+                    answers: Arc::default(),
                 };
                 if let Some(other) = routes.insert(method.id(), route) {
                     return Err(RpcError::invalid(format!(
@@ -89,6 +114,12 @@ impl Route {
     /// Where its calls run.
     pub(super) fn mode(&self) -> Dispatch {
         self.mode
+    }
+
+    /// How large its answers are.
+    #[inline]
+    pub(super) fn answers(&self) -> &Arc<AnswerSize> {
+        &self.answers
     }
 
     /// A call held the thread for so long.

@@ -133,7 +133,8 @@ impl Executor {
         request: &Header,
         observed: OwnedCall,
     ) -> Option<Late> {
-        let ticket = channel.start_work(request.id, request.kind == Kind::Oneway)?;
+        let bytes = request.length as usize;
+        let ticket = channel.start_work(request.id, request.kind == Kind::Oneway, bytes)?;
         self.in_work += 1;
         let in_work = InWork::begin(&self.workers);
         Some(Late::new(Arc::clone(channel), ticket, *request, observed, in_work))
@@ -183,6 +184,9 @@ impl Executor {
                 }
                 None => decoded.await,
             };
+            if let Ok((Ok(running), payload)) = &decoded {
+                late.arguments_take(running.call.memory().max(payload.len()));
+            }
             match decoded {
                 Ok((Ok(running), _)) if mode == Dispatch::Blocking => {
                     executor.block_on(late, running).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::dispatcher::Route;
+use super::dispatcher::{AnswerSize, Route};
 use super::late::{Running, caught};
 use crate::channel::{Channel, IncomingStream};
 use crate::context::Context;
@@ -27,6 +27,7 @@ pub(super) struct LargeRequest {
     arguments: usize,
     form: Form,
     stream: Option<IncomingStream>,
+    answers: Arc<AnswerSize>,
     pub(super) context: Context,
 }
 
@@ -50,6 +51,7 @@ impl LargeRequest {
             payload,
             form: request.form,
             stream: request.stream,
+            answers: Arc::clone(route.answers()),
             context,
         }
     }
@@ -57,7 +59,7 @@ impl LargeRequest {
     /// Decodes the arguments and makes the call's future. The payload comes back, to be freed where
     /// it was taken: memory goes back to that thread's cache.
     pub(super) fn decode(self, channel: &Channel) -> (Result<Running, RpcError>, Bytes) {
-        let Self { service, method, payload, arguments, form, stream, mut context } = self;
+        let Self { service, method, payload, arguments, form, stream, answers, mut context } = self;
         let request = Request {
             method,
             arguments: payload.get(arguments..).unwrap_or_default(),
@@ -67,6 +69,6 @@ impl LargeRequest {
             stream,
         };
         let call = caught(method, channel, || context.enter(|| service.dispatch(request)));
-        (call.map(|call| Running { method, context, call }), payload)
+        (call.map(|call| Running { method, answers, context, call }), payload)
     }
 }

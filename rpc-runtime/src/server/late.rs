@@ -5,21 +5,27 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rpc_registry::{Printable, limited};
 use tracing::{Instrument, Span};
 
+use super::dispatcher::AnswerSize;
 use super::executor::InWork;
+use crate::budget::{Claim, FREE};
 use crate::buffer;
 use crate::channel::{Channel, Source, Ticket, clock, pump};
 use crate::context::Context;
 use crate::descriptor::MethodDescriptor;
 use crate::error::{RpcError, exposed};
-use crate::observe::OwnedCall;
+use crate::observe::{OwnedCall, RefusedMemory};
 use crate::protocol::payload::Form;
 use crate::protocol::{Flags, Frame, Header, Kind, Output, error_answer};
 use crate::service::{BoxCall, Finished};
+use crate::status::Status;
+
+/// How long a request that is not begun may wait for memory.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A request in work, until it is dropped.
 pub(super) struct Late {
@@ -27,6 +33,8 @@ pub(super) struct Late {
     ticket: Ticket,
     request: Header,
     observed: OwnedCall,
+    /// Memory for the answer, until that waits to be sent and counts there.
+    room: Option<Claim>,
     _in_work: InWork,
 }
 
@@ -44,7 +52,7 @@ impl Late {
         observed: OwnedCall,
         in_work: InWork,
     ) -> Self {
-        Self { channel, ticket, request, observed, _in_work: in_work }
+        Self { channel, ticket, request, observed, room: None, _in_work: in_work }
     }
 
     pub(super) fn ticket(&self) -> Ticket {
@@ -60,6 +68,37 @@ impl Late {
         context.deadline.filter(|_| self.request.kind != Kind::Oneway)
     }
 
+    /// The arguments take so many bytes of memory from now on.
+    pub(super) fn arguments_take(&self, bytes: usize) {
+        self.channel.arguments_take(self.ticket, bytes);
+    }
+
+    /// Waits until there is memory for the answer, before its method begins.
+    ///
+    /// # Errors
+    /// None became free in time. The method has not run.
+    async fn begin(&mut self, answers: &AnswerSize) -> Result<(), RpcError> {
+        let expected = answers.expected();
+        // One that has memory for its arguments goes on, or those that wait here could keep it all.
+        if self.request.length as usize > FREE || !self.channel.must_wait(expected) {
+            return Ok(());
+        }
+        match tokio::time::timeout(LONGEST_WAIT, self.channel.room(expected)).await {
+            Ok(room) => self.room = Some(room),
+            Err(_) => return Err(self.no_memory()),
+        }
+        Ok(())
+    }
+
+    /// Waits until there is memory for the answer, which is still to be encoded.
+    async fn end(&mut self, answers: &AnswerSize) {
+        if self.room.is_none() && self.channel.must_wait(answers.expected()) {
+            // Not while it holds what others may wait for.
+            self.arguments_take(0);
+            self.room = Some(self.channel.room(answers.expected()).await);
+        }
+    }
+
     /// Answers with an error.
     pub(super) async fn fail(self, error: RpcError) {
         self.finish(Err(error), Output::default()).await;
@@ -69,7 +108,7 @@ impl Late {
     async fn finish(mut self, result: Result<Finished, RpcError>, mut body: Output) {
         let status = result.as_ref().map_or_else(RpcError::status, |finished| finished.status);
         self.observed.ended(status);
-        let Self { channel, ticket, request, .. } = &self;
+        let Self { channel, ticket, request, room, .. } = &mut self;
         if request.kind == Kind::Oneway {
             if let Err(error) = result {
                 limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
@@ -80,6 +119,7 @@ impl Late {
             Ok(finished) => {
                 let answer = Frame::taking(answer_header(request, &finished), &mut body);
                 channel.answer(*ticket, answer).await;
+                drop(room.take());
                 buffer::give_output(body);
                 if let Some(source) = finished.stream {
                     let form = Form::of(request.flags);
@@ -93,8 +133,18 @@ impl Late {
         }
     }
 
+    /// Why a request is not begun.
+    fn no_memory(&self) -> RpcError {
+        self.channel.settings().observer.memory_refused(RefusedMemory::Request);
+        let why = format!(
+            "no memory for the answer became free within {LONGEST_WAIT:?} (`MemoryLimits`)"
+        );
+        RpcError::new(Status::Overloaded, why).unexecuted()
+    }
+
     /// Sends the items of a result that is a stream; its answer is on the way.
     pub(super) async fn send_items(self, source: Box<dyn Source>, form: Form) {
+        self.arguments_take(0);
         let items = self.channel.outgoing_stream(self.request.id, self.ticket);
         pump(items, source, form).instrument(self.observed.span().clone()).await;
     }
@@ -103,33 +153,43 @@ impl Late {
 /// The future of a method's call.
 pub(super) struct Running {
     pub(super) method: &'static MethodDescriptor,
+    pub(super) answers: Arc<AnswerSize>,
     pub(super) context: Context,
     pub(super) call: BoxCall,
 }
 
 /// Runs a call to its end and sends the answer.
-pub(super) async fn run(late: Late, running: Running) {
-    let Running { method, mut context, mut call } = running;
+pub(super) async fn run(mut late: Late, running: Running) {
+    let Running { method, answers, mut context, mut call } = running;
     let deadline = late.deadline(&context);
     let span = late.observed.span().clone();
     let channel = Arc::clone(&late.channel);
-    let finished = poll_fn(|cx| {
-        let _inside = span.enter();
-        let mut body = Output::from(buffer::take());
-        match caught(method, &channel, || context.enter(|| Ok(call.poll_into(cx, &mut body)))) {
-            Ok(Poll::Pending) => {
-                buffer::give_output(body);
-                Poll::Pending
-            }
-            Ok(Poll::Ready(result)) => Poll::Ready((result, body)),
-            Err(error) => Poll::Ready((Err(error), body)),
-        }
-    });
-    let (result, body) = match deadline {
+    let mut body = Output::default();
+    let finished = async {
+        late.begin(&answers).await?;
+        let returned = poll_fn(|cx| {
+            let _inside = span.enter();
+            let polled = caught(method, &channel, || context.enter(|| Ok(call.poll_ready(cx))));
+            polled.map_or_else(|error| Poll::Ready(Err(error)), |polled| polled.map(Ok))
+        });
+        returned.await?;
+        late.end(&answers).await;
+        let mut encoded = Output::from(buffer::take());
+        let finished = poll_fn(|cx| {
+            let _inside = span.enter();
+            let encode = || context.enter(|| Ok(call.poll_into(cx, &mut encoded)));
+            caught(method, &channel, encode).unwrap_or_else(|error| Poll::Ready(Err(error)))
+        });
+        let finished = finished.await?;
+        answers.gave(encoded.len());
+        body = encoded;
+        Ok(finished)
+    };
+    let result = match deadline {
         Some(deadline) => {
             tokio::time::timeout_at(deadline.into(), finished).await.unwrap_or_else(|_| {
                 let late = "the deadline passed while the provider worked on it";
-                (Err(RpcError::timeout(late)), Output::default())
+                Err(RpcError::timeout(late))
             })
         }
         None => finished.await,

@@ -19,6 +19,7 @@ use super::executor::{Executor, Workers};
 use super::large::{LARGE, LargeRequest};
 use super::late::{Running, answer_failed, answer_header, caught};
 use super::slow_methods::SlowMethods;
+use crate::budget::FREE;
 use crate::buffer;
 use crate::channel::driver::{Batch, RequestHandler, TURN};
 use crate::channel::{Channel, clock};
@@ -152,10 +153,13 @@ impl Requests {
         };
         let Accepted { route, request, mut context } = accepted;
         let is_large = frame.body.len() >= LARGE;
+        let answers = route.answers();
         let mode = match route.mode() {
             Dispatch::Inline if !in_place || self.slow.spawns_next(header.method) => {
                 Dispatch::Spawn
             }
+            // There it waits until there is memory for its answer.
+            Dispatch::Inline if channel.must_wait(answers.expected()) => Dispatch::Spawn,
             mode => mode,
         };
         let in_place = mode == Dispatch::Inline && !is_large;
@@ -192,12 +196,28 @@ impl Requests {
         };
         match begun {
             Ok(Begun::Finished(finished)) => {
+                let bytes = self.bodies.len() - start;
+                if bytes > FREE {
+                    answers.gave(bytes);
+                    if !channel.may_keep(bytes) {
+                        let error = no_memory(bytes);
+                        ended(error.status());
+                        self.bodies.truncate(start);
+                        self.fail(channel, &header, &error);
+                        return (in_place, after);
+                    }
+                }
                 ended(finished.status);
                 self.finish(channel, &header, finished, start, &span);
+                if bytes > FREE {
+                    // So that it counts before the next one is begun.
+                    self.append_answers(channel, after);
+                }
             }
             Ok(Begun::Running(call)) => {
                 let observed = OwnedCall::running(route.metrics.clone(), now, span);
-                let running = Running { method: route.method, context, call };
+                let answers = Arc::clone(answers);
+                let running = Running { method: route.method, answers, context, call };
                 self.executor.run(channel, &header, mode, observed, running);
             }
             Err(error) => {
@@ -300,6 +320,12 @@ impl Requests {
         channel.append_answers(answers, now);
         bodies.truncate(0);
     }
+}
+
+/// Why an answer is dropped that was given in place. The method has run.
+fn no_memory(bytes: usize) -> RpcError {
+    let why = format!("there is no memory for the answer of {bytes} bytes (`MemoryLimits`)");
+    RpcError::new(Status::Overloaded, why)
 }
 
 impl RequestHandler for Requests {

@@ -7,18 +7,31 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::super::Channel;
+use super::window::Intake;
 use super::{WINDOW, cost, locked};
 use crate::error::RpcError;
 use crate::protocol::{Body, DecodeLimits, Flags, Frame, Header, Kind};
 use crate::status::Status;
 
 /// The receiving end, filled by the driver.
-#[derive(Default)]
-pub(super) struct Incoming(Mutex<Received>);
+pub(super) struct Incoming {
+    received: Mutex<Received>,
+    intake: Arc<Intake>,
+}
+
+/// What became of an item.
+pub(super) enum Pushed {
+    /// Whom to wake.
+    Queued(Option<Waker>),
+    /// The stream has ended.
+    Late,
+}
 
 #[derive(Default)]
 struct Received {
     items: VecDeque<Bytes>,
+    /// What they cost.
+    queued: usize,
     /// Bytes received and not yet granted again.
     owed: usize,
     /// Bytes consumed and not yet granted again.
@@ -30,13 +43,29 @@ struct Received {
 }
 
 impl Incoming {
-    /// Whether there is an [`IncomingStream`] for it.
-    pub(super) fn is_taken(&self) -> bool {
-        locked(&self.0).taken
+    pub(super) fn new(intake: Arc<Intake>) -> Self {
+        Self { received: Mutex::default(), intake }
     }
 
-    /// Returns whom to wake.
-    pub(super) fn push(&self, frame: &Frame<'_>) -> Result<Option<Waker>, RpcError> {
+    /// Whether there is an [`IncomingStream`] for it.
+    pub(super) fn is_taken(&self) -> bool {
+        locked(&self.received).taken
+    }
+
+    /// What the items cost that nobody has taken.
+    pub(super) fn queued(&self) -> usize {
+        locked(&self.received).queued
+    }
+
+    /// Drops the items that nobody has taken.
+    pub(super) fn drop_items(&self) {
+        let mut received = locked(&self.received);
+        received.items = VecDeque::new();
+        self.intake.dequeue(std::mem::take(&mut received.queued));
+    }
+
+    /// `whole`: the payload, if that may be kept where it is.
+    pub(super) fn push(&self, frame: &Frame<'_>, whole: Option<Bytes>) -> Result<Pushed, RpcError> {
         if let Body::TooLarge { limit } = frame.body {
             return Err(RpcError::new(
                 Status::TooLarge,
@@ -49,23 +78,32 @@ impl Incoming {
             return Err(RpcError::protocol(message));
         }
         let item = frame.body.as_slice();
-        let mut received = locked(&self.0);
+        let mut received = locked(&self.received);
         if received.end.is_some() {
-            return Ok(None);
+            return Ok(Pushed::Late);
         }
         if received.owed >= WINDOW {
             return Err(RpcError::protocol("the peer sent more items than it was granted"));
         }
-        received.owed = received.owed.saturating_add(cost(item.len()));
-        received.items.push_back(Bytes::copy_from_slice(item));
-        Ok(received.waker.take())
+        let cost = cost(item.len());
+        received.owed = received.owed.saturating_add(cost);
+        received.queued = received.queued.saturating_add(cost);
+        self.intake.queue(cost);
+        received.items.push_back(whole.unwrap_or_else(|| Bytes::copy_from_slice(item)));
+        Ok(Pushed::Queued(received.waker.take()))
     }
 
     /// Nothing more will come. The first reason counts. Returns whom to wake.
     pub(super) fn end(&self, end: Result<(), RpcError>) -> Option<Waker> {
-        let mut received = locked(&self.0);
+        let mut received = locked(&self.received);
         received.end.get_or_insert(end);
         received.waker.take()
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.drop_items();
     }
 }
 
@@ -88,9 +126,11 @@ impl IncomingStream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, RpcError>>> {
-        let mut received = locked(&self.incoming.0);
+        let mut received = locked(&self.incoming.received);
         if let Some(item) = received.items.pop_front() {
-            received.consumed = received.consumed.saturating_add(cost(item.len()));
+            let cost = cost(item.len());
+            received.queued = received.queued.saturating_sub(cost);
+            received.consumed = received.consumed.saturating_add(cost);
             let grant = if received.consumed >= WINDOW / 2 && received.end.is_none() {
                 received.owed = received.owed.saturating_sub(received.consumed);
                 std::mem::take(&mut received.consumed)
@@ -98,6 +138,8 @@ impl IncomingStream {
                 0
             };
             drop(received);
+            self.incoming.intake.dequeue(cost);
+            self.channel.item_taken(&self.incoming.intake);
             if let Ok(grant @ 1..) = u32::try_from(grant) {
                 let header = Header { id: self.id, ..Header::new(Kind::StreamCredit) };
                 self.channel.send_now(Frame::new(header, &grant.to_be_bytes()));
@@ -122,7 +164,10 @@ impl IncomingStream {
 
 impl Drop for IncomingStream {
     fn drop(&mut self) {
-        if locked(&self.incoming.0).end.is_some() {
+        let ended = locked(&self.incoming.received).end.is_some();
+        self.incoming.drop_items();
+        self.channel.item_taken(&self.incoming.intake);
+        if ended {
             return;
         }
         let open = {
@@ -142,6 +187,24 @@ impl Drop for IncomingStream {
 }
 
 impl Channel {
+    /// Items were taken out of a stream: there may be room for others.
+    fn item_taken(&self, intake: &Intake) {
+        if self.account().is_charged() {
+            self.settle();
+        }
+        if intake.is_due() {
+            self.grant_window();
+        }
+    }
+
+    /// Grants the peer more for all streams, if there is enough to grant.
+    fn grant_window(&self) {
+        let grant = self.lock().take_grant();
+        if let Some((header, credit)) = grant {
+            self.send_now(Frame::new(header, &credit));
+        }
+    }
+
     /// The stream whose items follow a request or an answer, if its header says that there is one.
     pub(crate) fn incoming_stream(self: &Arc<Self>, header: &Header) -> Option<IncomingStream> {
         match header.flags.contains(Flags::STREAM) {
@@ -154,7 +217,7 @@ impl Channel {
         let (incoming, kick) = {
             let mut core = self.lock();
             let incoming = Arc::clone(core.streams.incoming.get(&id)?);
-            let mut received = locked(&incoming.0);
+            let mut received = locked(&incoming.received);
             received.taken = true;
             if received.end.is_some() {
                 core.streams.incoming.remove(&id);

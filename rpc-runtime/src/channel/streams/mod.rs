@@ -2,21 +2,26 @@
 //!
 //! A stream belongs to a call and is named by the call's id; its direction is that of its items. The
 //! receiver grants credit in bytes, so a slow one slows its sender down and neither other calls nor
-//! memory suffer. Sender and receiver start with [`WINDOW`].
+//! memory suffer. Sender and receiver start with [`WINDOW`]; all streams of a connection share
+//! another one, see [`window`].
 
 mod incoming;
 mod outgoing;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use self::incoming::Incoming;
+use bytes::Bytes;
+
 pub(crate) use self::incoming::IncomingStream;
+use self::incoming::{Incoming, Pushed};
 use self::outgoing::Outgoing;
 pub(crate) use self::outgoing::OutgoingStream;
+use self::window::{Credit, Intake};
 use crate::error::RpcError;
-use crate::protocol::{Frame, HEADER_LEN, Kind};
+use crate::protocol::{Frame, HEADER_LEN, Header, Kind};
 use crate::status::Status;
 
 /// Bytes that may be under way unasked. A sender may send while it has any credit left, so one item
@@ -32,16 +37,60 @@ fn cost(item: usize) -> usize {
 pub(in crate::channel) struct Unwanted;
 
 /// The streams of one channel by the ids of their calls.
-#[derive(Default)]
 pub(in crate::channel) struct Streams {
     incoming: HashMap<u64, Arc<Incoming>>,
     outgoing: HashMap<u64, Arc<Outgoing>>,
+    intake: Arc<Intake>,
+    credit: Credit,
 }
 
 impl Streams {
+    /// With the window that the peer is told.
+    pub(in crate::channel) fn new(window: usize) -> Self {
+        Self {
+            incoming: HashMap::new(),
+            outgoing: HashMap::new(),
+            intake: Arc::new(Intake::new(window)),
+            credit: Credit::default(),
+        }
+    }
+
+    /// The peer has told its window.
+    pub(in crate::channel) fn greeted(&mut self, window: u32) {
+        self.credit.told(window);
+    }
+
+    /// Memory of items that nobody has taken.
+    #[inline]
+    pub(in crate::channel) fn queued(&self) -> usize {
+        self.intake.queued()
+    }
+
+    /// The frame that grants the peer more for all streams, once there is enough to grant.
+    pub(in crate::channel) fn take_grant(&self) -> Option<(Header, [u8; 4])> {
+        let grant = self.intake.take_grant()?;
+        Some((Header::new(Kind::StreamCredit), grant.to_be_bytes()))
+    }
+
+    /// Ends the stream of which the most waits to be taken, and drops that. Returns its id; `None` if
+    /// nothing waits.
+    pub(in crate::channel) fn end_greediest(
+        &mut self,
+        error: &RpcError,
+        wakers: &mut Vec<Waker>,
+    ) -> Option<u64> {
+        let queued = self.incoming.iter().map(|(id, incoming)| (incoming.queued(), *id));
+        let (_, id) = queued.max().filter(|(queued, _)| *queued > 0)?;
+        self.end_incoming(id, Err(error.clone()), wakers);
+        self.incoming.get(&id).into_iter().for_each(|incoming| incoming.drop_items());
+        Some(id)
+    }
+
     /// Items of call `id` may arrive from now on.
     pub(in crate::channel) fn open_incoming(&mut self, id: u64, wakers: &mut Vec<Waker>) {
-        if let Some(replaced) = self.incoming.insert(id, Arc::default()) {
+        if let Some(replaced) =
+            self.incoming.insert(id, Arc::new(Incoming::new(Arc::clone(&self.intake))))
+        {
             let error = RpcError::protocol("the peer used the id of an open stream again");
             wakers.extend(replaced.end(Err(error)));
         }
@@ -54,20 +103,30 @@ impl Streams {
 
     /// A frame of a stream arrived. Frames of streams that are gone are late, not wrong.
     ///
+    /// `whole`: its payload, if that may be kept where it is.
+    ///
     /// # Errors
     /// An item that cannot be taken. It has ended the stream; the sender is to be told.
     pub(in crate::channel) fn read(
         &mut self,
         frame: &Frame<'_>,
+        whole: Option<Bytes>,
         wakers: &mut Vec<Waker>,
     ) -> Result<(), Unwanted> {
         let id = frame.header.id;
         match frame.header.kind {
             Kind::StreamData => {
-                let Some(incoming) = self.incoming.get(&id) else { return Ok(()) };
-                match incoming.push(frame) {
-                    Ok(waker) => wakers.extend(waker),
+                // The sender has paid for what it sent, whatever becomes of it.
+                let skip = || self.intake.skip(cost(frame.header.length as usize));
+                let Some(incoming) = self.incoming.get(&id) else {
+                    skip();
+                    return Ok(());
+                };
+                match incoming.push(frame, whole) {
+                    Ok(Pushed::Queued(waker)) => wakers.extend(waker),
+                    Ok(Pushed::Late) => skip(),
                     Err(error) => {
+                        skip();
                         self.end_incoming(id, Err(error), wakers);
                         return Err(Unwanted);
                     }
@@ -79,6 +138,11 @@ impl Streams {
                     _ => Err(super::read_error(&frame.header, frame.body.as_slice())),
                 };
                 self.end_incoming(id, end, wakers);
+            }
+            Kind::StreamCredit if id == 0 => {
+                if let Some(credit) = frame.body.as_slice().first_chunk::<4>() {
+                    self.credit.grant(u32::from_be_bytes(*credit), wakers);
+                }
             }
             Kind::StreamCredit => {
                 if let (Some(outgoing), Some(credit)) =
@@ -108,6 +172,7 @@ impl Streams {
 
     /// The peer no longer wants the items of call `id`.
     pub(in crate::channel) fn cancel_outgoing(&mut self, id: u64, wakers: &mut Vec<Waker>) {
+        self.credit.forget(id);
         if let Some(outgoing) = self.outgoing.remove(&id) {
             wakers.extend(outgoing.stop(receiver_gone()));
         }
@@ -117,6 +182,7 @@ impl Streams {
     fn forget_outgoing(&mut self, id: u64, outgoing: &Arc<Outgoing>) -> bool {
         let open = self.outgoing.get(&id).is_some_and(|known| Arc::ptr_eq(known, outgoing));
         if open {
+            self.credit.forget(id);
             self.outgoing.remove(&id);
         }
         open

@@ -77,6 +77,10 @@ impl OutgoingStream {
             }
         }
         let mut core = self.channel.lock();
+        if !core.streams.credit.is_left() {
+            core.streams.credit.wait(self.id, cx.waker());
+            return Poll::Pending;
+        }
         if core.is_writable() {
             return Poll::Ready(Ok(()));
         }
@@ -159,7 +163,9 @@ impl Channel {
             let item = items.get(start..end).unwrap_or_default();
             start = end;
             core.fits(item.len())?;
-            core.write(Frame::new(header, item), now)
+            core.write(Frame::new(header, item), now)?;
+            core.streams.credit.spend(cost(item.len()));
+            Ok(())
         });
         let duty = core.claim_duty();
         drop(core);

@@ -101,6 +101,7 @@ impl Link {
         let hello = Hello {
             max_payload: u32::try_from(self.settings.channel.max_payload).unwrap_or(u32::MAX),
             heartbeat_ms: self.settings.channel.heartbeat.hello_ms(),
+            stream_window: self.settings.channel.budget.stream_window(),
             ..Hello::default()
         };
         let distrust = transport.distrust.take();

@@ -32,7 +32,6 @@ pub struct Counted<T> {
     pub(crate) value: T,
     /// Bytes, as [`DecodeLimits::memory`] counts them. For accounting: compare it with the length
     /// of the frame, which holds what the value did not copy.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the accounts of connections"))]
     pub(crate) charged: usize,
 }
 

@@ -1,0 +1,183 @@
+//! [`MemoryLimits`]: how much memory peers may take.
+
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use crate::error::RpcError;
+use crate::status::Status;
+
+const MIB: usize = 1 << 20;
+const CONNECTION: usize = 32 * MIB;
+const ADDRESS: usize = 128 * MIB;
+/// Taken to be there where the machine does not say how much memory it has.
+const UNKNOWN: usize = 4 << 30;
+/// Below it, a connection could not have what is free for each.
+const LEAST: usize = 64 << 10;
+
+/// How many bytes of memory a server, or a client, holds for its peers: in frames that are being
+/// read, in requests in work, in items of streams that nobody has taken, and in what waits to be
+/// written.
+///
+/// Each connection has 64 KiB that count nowhere, so small calls go on when a limit is reached. At a
+/// limit, reading of the connections that hold more stops until there is room. If there is none for
+/// 10 s, the one that holds the most is ended with an error that names the limit. One frame is always
+/// let in, however large, when nothing else is held.
+///
+/// What a method makes of its arguments, and its result until that is encoded, is memory of the
+/// program, and not counted here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLimits {
+    connection: usize,
+    address: usize,
+    total: Option<usize>,
+}
+
+impl Default for MemoryLimits {
+    fn default() -> Self {
+        Self { connection: CONNECTION, address: ADDRESS, total: None }
+    }
+}
+
+impl MemoryLimits {
+    /// For one connection, in bytes. Default 32 MiB; at least 64 KiB.
+    #[must_use]
+    pub fn connection(mut self, bytes: usize) -> Self {
+        self.connection = bytes;
+        self
+    }
+
+    /// For all connections of one IP address, in bytes; an IPv6 host has a whole /64 to connect
+    /// from, so that counts as one address, and peers on `unix:` and `memory:` as another. Default
+    /// 128 MiB; at least 64 KiB.
+    ///
+    /// Behind a proxy or an address translation all peers have one address: raise it there to what
+    /// they may have together.
+    #[must_use]
+    pub fn address(mut self, bytes: usize) -> Self {
+        self.address = bytes;
+        self
+    }
+
+    /// For all connections of the server, or of the client, in bytes. Default: a quarter of the
+    /// memory that the machine has, or that its control group may use if that is less; at least 64
+    /// KiB.
+    #[must_use]
+    pub fn total(mut self, bytes: usize) -> Self {
+        self.total = Some(bytes);
+        self
+    }
+
+    pub(super) fn resolved(self) -> Limits {
+        let total = self.total.unwrap_or(*MACHINE / 4).max(LEAST);
+        let address = self.address.max(LEAST).min(total);
+        Limits { connection: self.connection.max(LEAST).min(address), address, total }
+    }
+}
+
+/// Where bytes are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Connection,
+    /// All connections of one address.
+    Address,
+    /// All connections of the server, or of the client.
+    Total,
+}
+
+impl Level {
+    pub(super) const ALL: [Self; 3] = [Self::Connection, Self::Address, Self::Total];
+
+    pub(super) fn above(self) -> Option<Self> {
+        match self {
+            Self::Connection => Some(Self::Address),
+            Self::Address => Some(Self::Total),
+            Self::Total => None,
+        }
+    }
+}
+
+/// In bytes; none is above the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) connection: usize,
+    pub(super) address: usize,
+    pub(super) total: usize,
+}
+
+impl Limits {
+    pub(super) fn of(&self, level: Level) -> usize {
+        match level {
+            Level::Connection => self.connection,
+            Level::Address => self.address,
+            Level::Total => self.total,
+        }
+    }
+
+    /// Why a connection is ended that held the most at that level.
+    pub(super) fn exceeded(&self, level: Level) -> RpcError {
+        let bytes = self.of(level);
+        let (whose, setting) = match level {
+            Level::Connection => ("one connection", "connection"),
+            Level::Address => ("the connections of one address", "address"),
+            Level::Total => ("all connections", "total"),
+        };
+        let why = format!(
+            "the {bytes} bytes of memory for {whose} are used up and did not become free, and this \
+             connection held the most (`MemoryLimits::{setting}`)"
+        );
+        RpcError::new(Status::Overloaded, why)
+    }
+}
+
+/// Memory of this machine, or of its control group.
+static MACHINE: LazyLock<usize> = LazyLock::new(|| {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let mut groups = vec![read("/sys/fs/cgroup/memory/memory.limit_in_bytes")];
+    let own = read("/proc/self/cgroup");
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    // A group has no more than those around it.
+    for group in Path::new(own).ancestors() {
+        let limit = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
+        groups.push(fs::read_to_string(limit).unwrap_or_default());
+    }
+    memory(&read("/proc/meminfo"), &groups)
+});
+
+/// The least of these that says anything. Without a limit, a control group says `max`, or a number
+/// larger than any machine.
+fn memory(meminfo: &str, groups: &[String]) -> usize {
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total.and_then(|total| total.trim().strip_suffix("kB"));
+    let total = total.and_then(|total| total.trim().parse::<usize>().ok());
+    let total = total.map(|kib| kib.saturating_mul(1024));
+    let groups = groups.iter().filter_map(|group| group.trim().parse::<usize>().ok());
+    groups.chain(total).filter(|bytes| *bytes > 0).min().unwrap_or(UNKNOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_the_machine_is_what_the_process_may_use() {
+        let meminfo = "MemTotal:        2048 kB\nMemFree:          100 kB\n";
+        let none = || vec!["max\n".to_owned(), String::new()];
+        assert_eq!(memory(meminfo, &none()), 2 * MIB);
+        assert_eq!(memory(meminfo, &["1000\n".to_owned()]), 1_000);
+        assert_eq!(memory(meminfo, &["9223372036854771712\n".to_owned()]), 2 * MIB);
+        for damaged in ["", "MemTotal:", "MemTotal: x kB", "MemTotal: 0 kB", "MemTotal: 5"] {
+            assert_eq!(memory(damaged, &none()), UNKNOWN, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn no_limit_is_above_the_one_over_it() {
+        let limits = MemoryLimits::default().connection(9 * MIB).address(5 * MIB).total(MIB);
+        assert_eq!(limits.resolved(), Limits { connection: MIB, address: MIB, total: MIB });
+        let least = MemoryLimits::default().connection(0).address(0).total(0).resolved();
+        assert_eq!(least, Limits { connection: LEAST, address: LEAST, total: LEAST });
+        let limits = MemoryLimits::default().resolved();
+        assert!(limits.connection <= limits.address && limits.address <= limits.total);
+    }
+}

@@ -1,0 +1,243 @@
+//! Budgets of memory: what the connections of a server, or of a client, may hold.
+//!
+//! [`ledger`] has the rules, without I/O and without a clock. A [`Budget`] is a ledger that
+//! connections share, an [`Account`] one connection's part in it, a [`Claim`] bytes that it is to
+//! have once there is room.
+
+mod ledger;
+mod limits;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+
+use self::ledger::{Address, Ledger, Owner};
+pub(crate) use self::limits::Level;
+use self::limits::Limits;
+pub use self::limits::MemoryLimits;
+use crate::error::RpcError;
+use crate::observe::{MemoryMetrics, Observer};
+use crate::uri::host;
+
+/// What each connection may hold without counting, in bytes: enough for small calls to go on when
+/// all else is used up.
+pub(crate) const FREE: usize = 64 << 10;
+/// What a connection holds is counted in steps of this size.
+const STEP: usize = 16 << 10;
+
+/// Ends a connection that holds too much.
+pub(crate) trait Holder: Send + Sync {
+    /// The connection is to be ended, for this reason.
+    fn end(&self, why: RpcError);
+}
+
+/// The memory that some connections share.
+pub(crate) struct Budget {
+    limits: Limits,
+    observer: Observer,
+    metrics: MemoryMetrics,
+    next: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    ledger: Ledger,
+    /// The connections that the ledger knows.
+    holders: HashMap<u64, Weak<dyn Holder>>,
+}
+
+impl Budget {
+    pub(crate) fn new(limits: MemoryLimits, observer: Observer) -> Arc<Self> {
+        let limits = limits.resolved();
+        let state = State { ledger: Ledger::new(limits), holders: HashMap::new() };
+        Arc::new(Self {
+            limits,
+            observer,
+            metrics: MemoryMetrics::new(observer),
+            next: AtomicU64::new(0),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The account of a new connection to `peer`, a URI.
+    pub(crate) fn open(self: &Arc<Self>, peer: &str) -> Arc<Account> {
+        let connection = self.next.fetch_add(1, Ordering::Relaxed);
+        let address = host(peer).map_or(Address::Local, Address::Ip);
+        let owner = Owner { connection, address };
+        let (holder, settled) = (OnceLock::new(), AtomicUsize::new(0));
+        Arc::new(Account { budget: Arc::clone(self), owner, holder, settled })
+    }
+
+    /// What all streams of a connection may have under way, in bytes: half of what it may hold.
+    pub(crate) fn stream_window(&self) -> u32 {
+        u32::try_from(self.limits.connection / 2).unwrap_or(u32::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// The part of one connection in a budget.
+pub(crate) struct Account {
+    budget: Arc<Budget>,
+    owner: Owner,
+    holder: OnceLock<Weak<dyn Holder>>,
+    /// What was [settled](Self::settle) last.
+    settled: AtomicUsize,
+}
+
+impl Account {
+    /// Whom to end when this connection holds too much. The first one counts.
+    pub(crate) fn belongs_to(&self, holder: Weak<dyn Holder>) {
+        let _ = self.holder.set(holder);
+    }
+
+    /// Whether the connection holds so much that it counts, claims aside.
+    #[inline]
+    pub(crate) fn is_charged(&self) -> bool {
+        self.settled.load(Ordering::Relaxed) > 0
+    }
+
+    /// The connection holds so many bytes, claims aside. To be called by one thread at a time.
+    /// Returns whether it now counts for less.
+    #[inline]
+    pub(crate) fn settle(&self, held: usize, wakers: &mut Vec<Waker>) -> bool {
+        if held <= FREE && !self.is_charged() {
+            return false;
+        }
+        self.settle_large(held, wakers)
+    }
+
+    fn settle_large(&self, held: usize, wakers: &mut Vec<Waker>) -> bool {
+        let due = held.saturating_sub(FREE).div_ceil(STEP).saturating_mul(STEP);
+        let before = self.settled.swap(due, Ordering::Relaxed);
+        if due != before {
+            self.with(|ledger, owner| ledger.adjust(owner, due, before, wakers));
+        }
+        due < before
+    }
+
+    /// Whether what the connection wants beyond its free part has to wait.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.budget.lock().ledger.is_exhausted(self.owner)
+    }
+
+    /// Whether so many bytes more may be held without a claim.
+    pub(crate) fn may_force(&self, bytes: usize) -> bool {
+        self.budget.lock().ledger.may_force(self.owner, bytes)
+    }
+
+    /// Claims bytes. What is dropped gives them back.
+    pub(crate) fn claim(self: &Arc<Self>, bytes: usize) -> Claim {
+        let (id, granted) = self.with(|ledger, owner| ledger.claim(owner, bytes));
+        if !granted {
+            self.budget.observer.waited_for_memory();
+        }
+        Claim { account: Arc::clone(self), id, bytes, granted, given_back: false }
+    }
+
+    /// Changes the ledger; then the gauge, and who may be ended.
+    fn with<R>(&self, change: impl FnOnce(&mut Ledger, Owner) -> R) -> R {
+        let mut state = self.budget.lock();
+        let State { ledger, holders } = &mut *state;
+        let before = ledger.used();
+        let result = change(ledger, self.owner);
+        let after = ledger.used();
+        let number = self.owner.connection;
+        if !ledger.knows(number) {
+            holders.remove(&number);
+            if holders.is_empty() {
+                *holders = HashMap::new();
+            }
+        } else if let Some(holder) = self.holder.get() {
+            holders.entry(number).or_insert_with(|| Weak::clone(holder));
+        }
+        drop(state);
+        self.budget.metrics.changed(before, after);
+        result
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let mut wakers = Vec::new();
+        self.settle(0, &mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Bytes that a connection is to have. Dropping it gives them back.
+pub(crate) struct Claim {
+    account: Arc<Account>,
+    id: u64,
+    bytes: usize,
+    granted: bool,
+    given_back: bool,
+}
+
+impl Claim {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Ready once there is room. Cancel safe.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.granted {
+            self.granted = self.account.budget.lock().ledger.poll(self.id, cx.waker());
+        }
+        if self.granted { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Has the bytes now, over the limits.
+    pub(crate) fn force(&mut self) {
+        let id = self.id;
+        self.account.with(|ledger, _| ledger.force(id));
+        self.granted = true;
+    }
+
+    /// Where it waits, and a number that changes when others that wait there get on.
+    pub(crate) fn progress(&self) -> Option<(Level, u64)> {
+        self.account.budget.lock().ledger.progress(self.id)
+    }
+
+    /// Ends the connection that holds the most where this one waits.
+    pub(crate) fn end_greediest(&self, level: Level) {
+        let greediest = {
+            let mut state = self.account.budget.lock();
+            let number = state.ledger.greediest(level, self.account.owner);
+            number.and_then(|number| state.holders.get(&number)?.upgrade())
+        };
+        if let Some(holder) = greediest {
+            holder.end(self.account.budget.limits.exceeded(level));
+        }
+    }
+
+    /// The same as dropping it; `wakers` are to be woken.
+    pub(crate) fn release(mut self, wakers: &mut Vec<Waker>) {
+        self.give_back(wakers);
+    }
+
+    fn give_back(&mut self, wakers: &mut Vec<Waker>) {
+        if !std::mem::replace(&mut self.given_back, true) {
+            let id = self.id;
+            self.account.with(|ledger, _| ledger.release(id, wakers));
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut wakers = Vec::new();
+        self.give_back(&mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}

@@ -1,0 +1,388 @@
+//! What a connection holds of its budget, and what waits until there is room.
+
+use std::future::poll_fn;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use rpc_registry::limited;
+
+use super::input::Input;
+use super::{Channel, Core, Ticket, clock, wake_all};
+use crate::budget::{Account, Claim, FREE, Holder, Level};
+use crate::error::RpcError;
+use crate::observe::{EndedConnection, RefusedMemory};
+use crate::status::Status;
+
+/// How long nothing may become free where a connection waits for memory. Then the one that holds the
+/// most there is ended.
+const STARVED: Duration = Duration::from_secs(10);
+/// What is claimed at least.
+const LEAST: usize = 16 << 10;
+
+/// Whether the driver may read: a large frame has its bytes before they are read, and a connection
+/// that holds much reads no more while others wait.
+#[derive(Default)]
+pub(super) struct ReadGate {
+    claim: Option<Claim>,
+    /// What was claimed was read.
+    spent: bool,
+    waits: Option<Waits>,
+}
+
+struct Waits {
+    since: Instant,
+    /// See [`Claim::progress`].
+    at: (Level, u64),
+}
+
+impl ReadGate {
+    /// Frames were consumed: the next read needs a claim of its own.
+    pub(super) fn consumed(&mut self) {
+        self.spent = true;
+    }
+
+    /// Counts what the connection holds now, in place of what was claimed for it.
+    #[inline]
+    pub(super) fn settle(&mut self, core: &mut Core, input: &mut Input, wakers: &mut Vec<Waker>) {
+        core.kept = input.kept();
+        core.settle(wakers);
+        if core.kept > 0 && core.account.is_exhausted() {
+            // Others have more use for it.
+            input.rest();
+            core.kept = 0;
+            core.settle(wakers);
+        }
+        let spent = std::mem::take(&mut self.spent);
+        let other =
+            |claim: &mut Claim| input.large_frame().is_some_and(|frame| frame != claim.bytes());
+        if let Some(claim) = self.claim.take_if(|claim| spent || other(claim)) {
+            claim.release(wakers);
+        }
+    }
+
+    /// Whether more may be read now; if not, the task of `cx` is woken when it may.
+    ///
+    /// `forced`: reading has to go on as far as can be, since what holds memory may wait for what
+    /// comes next.
+    pub(super) fn is_open(
+        &mut self,
+        core: &mut Core,
+        input: &mut Input,
+        forced: bool,
+        cx: &mut Context<'_>,
+        wakers: &mut Vec<Waker>,
+    ) -> bool {
+        let frame = input.large_frame();
+        let claim = match &mut self.claim {
+            Some(claim) => claim,
+            none => {
+                let wanted = match frame {
+                    Some(frame) => frame,
+                    None if core.may_read_small(forced) => return self.opened(),
+                    None => LEAST,
+                };
+                none.insert(core.account.claim(wanted))
+            }
+        };
+        while claim.poll(cx).is_pending() {
+            if forced && (core.account.may_force(claim.bytes()) || core.holds_output_only()) {
+                claim.force();
+                continue;
+            }
+            let own = claim.progress().is_some_and(|(level, _)| level == Level::Connection);
+            if !(forced && own && core.end_greediest_stream(wakers)) {
+                return false;
+            }
+        }
+        if frame.is_none() {
+            // It was its turn. Nobody knows when anything comes, so it holds nothing until then.
+            self.claim.take().into_iter().for_each(|claim| claim.release(wakers));
+        }
+        self.opened()
+    }
+
+    fn opened(&mut self) -> bool {
+        self.waits = None;
+        true
+    }
+
+    /// Whether the connection has waited in vain for too long, and where: it is time to end one
+    /// there.
+    ///
+    /// A connection that is at its own limit waits for its own requests; `streams`: unless they may
+    /// wait for items that are not read.
+    pub(super) fn is_starved(&mut self, reads: bool, streams: bool, now: Instant) -> Option<Level> {
+        let Some(at) = self.claim.as_ref().filter(|_| reads).and_then(Claim::progress) else {
+            self.waits = None;
+            return None;
+        };
+        match &self.waits {
+            Some(waits) if waits.at == at => {
+                if now.saturating_duration_since(waits.since) < STARVED {
+                    return None;
+                }
+            }
+            _ => {
+                self.waits = Some(Waits { since: now, at });
+                return None;
+            }
+        }
+        // Whatever comes of it, there is another look after as long again.
+        self.waits = Some(Waits { since: now, at });
+        Some(at.0).filter(|level| *level != Level::Connection || streams)
+    }
+
+    /// When to look whether it is starved.
+    pub(super) fn starves_at(&self) -> Option<Instant> {
+        self.waits.as_ref()?.since.checked_add(STARVED)
+    }
+
+    /// Ends the connection that holds the most where this one waits. Not to be called under the lock.
+    pub(super) fn end_greediest(&self, level: Level) {
+        self.claim.iter().for_each(|claim| claim.end_greediest(level));
+    }
+}
+
+impl Core {
+    /// Counts what the connection holds now.
+    #[inline]
+    pub(super) fn settle(&mut self, wakers: &mut Vec<Waker>) {
+        let held = self.pipeline.pending_bytes()
+            + self.work.bytes()
+            + self.in_flight.held()
+            + self.streams.queued()
+            + self.kept;
+        self.account.settle(held, wakers);
+    }
+
+    /// Whether all that the connection holds waits for its peer to read it: to stop reading then would
+    /// let two congested ends wait for each other.
+    fn holds_output_only(&self) -> bool {
+        let kept = self.work.bytes() + self.in_flight.held() + self.streams.queued();
+        kept == 0 && self.pipeline.pending_bytes() > 0
+    }
+
+    /// Whether frames may be read that are not large.
+    fn may_read_small(&self, forced: bool) -> bool {
+        let free = !self.account.is_charged() || !self.account.is_exhausted();
+        free || (forced && self.account.may_force(LEAST))
+    }
+
+    /// Ends the stream of which the most waits to be taken, if any does: it is that or the
+    /// connection.
+    fn end_greediest_stream(&mut self, wakers: &mut Vec<Waker>) -> bool {
+        let error = RpcError::new(
+            Status::Overloaded,
+            "nobody took the items, and their memory was needed (`MemoryLimits::connection`)",
+        );
+        let Some(id) = self.streams.end_greediest(&error, wakers) else { return false };
+        self.observer.memory_refused(RefusedMemory::Stream);
+        // A cancel that gets lost costs the peer some work, nothing else.
+        let _ = self.stop_sender(id, clock());
+        self.settle(wakers);
+        true
+    }
+}
+
+impl Channel {
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The peer has begun a frame, and does not send the rest of it at the rate that it is to have.
+    pub(super) fn slow_sender(&self) {
+        let why = RpcError::new(
+            Status::Timeout,
+            format!(
+                "a frame was begun, and its rest came at less than {} bytes a second (`min_rate`)",
+                self.settings.min_rate
+            ),
+        );
+        limited!(warn, peer = %self.peer, %why, "connection closed");
+        self.settings.observer.connection_ended(EndedConnection::SlowSender);
+        self.fail(why);
+    }
+
+    /// Counts what the connection holds, after something was taken out of it.
+    pub(super) fn settle(&self) {
+        let mut wakers = Vec::new();
+        self.lock().settle(&mut wakers);
+        wake_all(wakers);
+    }
+
+    /// Whether what is to have an answer of `expected` bytes has to wait for memory.
+    #[inline]
+    pub(crate) fn must_wait(&self, expected: usize) -> bool {
+        (expected > FREE || self.account.is_charged()) && self.account.is_exhausted()
+    }
+
+    /// Waits for memory for an answer. Cancel safe.
+    pub(crate) async fn room(&self, expected: usize) -> Claim {
+        let mut claim = self.account.claim(expected.max(LEAST));
+        poll_fn(|cx| claim.poll(cx)).await;
+        claim
+    }
+
+    /// Whether an answer that was encoded without asking may be kept until it is sent.
+    pub(crate) fn may_keep(&self, answer: usize) -> bool {
+        let keeps = answer <= FREE || self.account.may_force(answer);
+        if !keeps {
+            self.settings.observer.memory_refused(RefusedMemory::Answer);
+        }
+        keeps
+    }
+
+    /// The arguments of a request in work take so many bytes of memory from now on; 0 once they are
+    /// used up.
+    pub(crate) fn arguments_take(&self, ticket: Ticket, bytes: usize) {
+        let mut wakers = Vec::new();
+        let mut core = self.lock();
+        core.work.set_bytes(ticket, bytes);
+        core.settle(&mut wakers);
+        drop(core);
+        wake_all(wakers);
+    }
+}
+
+impl Holder for Channel {
+    fn end(&self, why: RpcError) {
+        limited!(warn, peer = %self.peer, %why, "connection closed");
+        self.settings.observer.connection_ended(EndedConnection::Memory);
+        // One that takes nothing would keep its memory while it is told.
+        let reads = self.lock().is_flushed();
+        if reads { self.fail(why) } else { self.cut_off(why) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::budget::{Budget, MemoryLimits};
+    use crate::channel::ChannelSettings;
+    use crate::channel::driver::{self, Batch, RequestHandler};
+    use crate::observe::{Observer, Side};
+    use crate::protocol::{Header, Hello, Kind, payload};
+    use crate::transport::raw::{RawEnd, pair};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const KIB: usize = 1 << 10;
+
+    /// Begins requests that never end.
+    struct Keep(Arc<AtomicUsize>);
+
+    impl RequestHandler for Keep {
+        fn handle(
+            &mut self,
+            channel: &Arc<Channel>,
+            batch: Batch<'_>,
+            _: &mut Context<'_>,
+        ) -> Instant {
+            for request in &batch.requests {
+                let bytes = request.header.length as usize;
+                channel.start_work(request.header.id, false, bytes).unwrap();
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+            batch.now
+        }
+        fn limits_reading(&self) -> bool {
+            true
+        }
+    }
+
+    /// One of the connections of a server, and how many requests it has begun.
+    struct Connection {
+        channel: Arc<Channel>,
+        raw: RawEnd,
+        begun: Arc<AtomicUsize>,
+        driver: JoinHandle<()>,
+    }
+
+    impl Connection {
+        async fn open(budget: &Arc<Budget>) -> Self {
+            let settings =
+                ChannelSettings { budget: Arc::clone(budget), ..ChannelSettings::default() };
+            let (transport, raw) = pair().await;
+            let (channel, reader) =
+                Channel::new(transport, settings, &Hello::default(), None).unwrap();
+            let begun = Arc::new(AtomicUsize::new(0));
+            let handler = Keep(Arc::clone(&begun));
+            let driver = tokio::spawn(driver::run(Arc::clone(&channel), reader, handler));
+            Self { channel, raw, begun, driver }
+        }
+
+        /// Sends a request of so many bytes, and waits a while. Says how many were begun.
+        async fn request(&self, id: u64, bytes: usize) -> usize {
+            self.raw.send_frame(Header { id, ..Header::new(Kind::Request) }, &vec![0; bytes]);
+            tokio::time::sleep(SECOND * 3).await;
+            self.begun.load(Ordering::SeqCst)
+        }
+    }
+
+    fn budget(kib: usize) -> Arc<Budget> {
+        let limits = MemoryLimits::default().connection(kib << 10).address(kib << 10);
+        Budget::new(limits, Observer::new(Side::Server, false))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_the_most_is_ended_once_others_got_nothing_for_ten_seconds() {
+        let budget = budget(128);
+        let mut greedy = Connection::open(&budget).await;
+        let modest = Connection::open(&budget).await;
+        assert_eq!(greedy.request(1, 120 * KIB).await, 1);
+        assert_eq!(modest.request(1, 120 * KIB).await, 0, "there is no room");
+        assert_eq!(modest.request(2, 10).await, 0, "it is behind");
+        let begun = clock();
+        let (_, body) = greedy.raw.frame(Kind::Error).await.unwrap();
+        let error: RpcError = payload::decode(&body).unwrap();
+        assert!(error.is_overloaded(), "{error}");
+        assert!(error.message().contains("MemoryLimits::address"), "{error}");
+        let waited = clock() - begun;
+        assert!((SECOND * 3..SECOND * 6).contains(&waited), "after 10 s in all: {waited:?}");
+        greedy.driver.await.unwrap();
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(modest.begun.load(Ordering::SeqCst), 2);
+        assert!(!modest.driver.is_finished());
+        modest.channel.close(RpcError::unavailable("the test is over"));
+        drop((modest, greedy.channel));
+        let left = Connection::open(&budget).await;
+        assert_eq!(left.request(1, 120 * KIB).await, 1, "all was given back");
+        left.channel.close(RpcError::unavailable("the test is over"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_requests_go_on_when_all_is_used_up() {
+        let budget = budget(128);
+        let greedy = Connection::open(&budget).await;
+        let modest = Connection::open(&budget).await;
+        assert_eq!(greedy.request(1, 120 * KIB).await, 1);
+        greedy.request(2, 120 * KIB).await;
+        for id in 1..=10 {
+            assert_eq!(modest.request(id, 5_000).await, id as usize);
+        }
+        assert_eq!(greedy.begun.load(Ordering::SeqCst), 1);
+        for connection in [greedy, modest] {
+            connection.channel.close(RpcError::unavailable("the test is over"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_waits_for_its_own_requests_is_left_alone_and_then_read_on() {
+        let budget = budget(128);
+        let connection = Connection::open(&budget).await;
+        assert_eq!(connection.request(1, 120 * KIB).await, 1);
+        connection.request(2, 120 * KIB).await;
+        tokio::time::sleep(SECOND * 100).await;
+        assert!(!connection.driver.is_finished());
+        assert_eq!(connection.begun.load(Ordering::SeqCst), 1);
+        connection.channel.lock().work.end();
+        connection.channel.settle();
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(connection.begun.load(Ordering::SeqCst), 2);
+        connection.channel.close(RpcError::unavailable("the test is over"));
+    }
+}

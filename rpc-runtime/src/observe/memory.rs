@@ -1,0 +1,23 @@
+//! What is held of a budget of memory.
+
+use metrics::Gauge;
+
+use super::{Observer, names};
+
+/// The gauge of one budget; those of one process add up.
+pub(crate) struct MemoryMetrics(Gauge);
+
+impl MemoryMetrics {
+    pub(crate) fn new(observer: Observer) -> Self {
+        Self(observer.gauge(&names::MEMORY_USED, Vec::new()))
+    }
+
+    /// So many bytes were held before, and now these.
+    pub(crate) fn changed(&self, before: usize, now: usize) {
+        if now >= before {
+            self.0.increment((now - before) as f64);
+        } else {
+            self.0.decrement((before - now) as f64);
+        }
+    }
+}
