@@ -97,10 +97,7 @@ impl Victim {
 
     /// Most memory that the process has had so far, in bytes.
     pub fn peak(&self) -> u64 {
-        let status = self.read("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-        kib << 10
+        self.process.peak_memory() as u64
     }
 
     /// Processor time of the process so far, in steps of 10 ms.
