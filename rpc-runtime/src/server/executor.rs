@@ -200,15 +200,20 @@ impl Executor {
                 }
                 None => decoded.await,
             };
-            match decoded {
-                Ok((Ok(running), _)) if mode == Dispatch::Blocking => {
+            let running = match decoded {
+                Ok((running, payload)) => {
+                    // Not kept for as long as the call lasts.
+                    drop(payload);
+                    running
+                }
+                Err(error) => return late.fail(error).await,
+            };
+            match running {
+                Ok(running) if mode == Dispatch::Blocking => {
                     executor.block_on(late, running).await;
                 }
-                Ok((Ok(running), payload)) => {
-                    drop(payload);
-                    late::run(late, running).await;
-                }
-                Ok((Err(error), _)) | Err(error) => late.fail(error).await,
+                Ok(running) => late::run(late, running).await,
+                Err(error) => late.fail(error).await,
             }
         });
         channel.set_abort(ticket, task);
