@@ -16,7 +16,7 @@ use super::thread_pool::{NoThread, ThreadPool};
 use crate::channel::{Channel, Source};
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
-use crate::observe::{Observer, OwnedCall, PoolMetrics, WorkMetrics};
+use crate::observe::{Observer, OwnedCall, PoolMetrics, RefusedRequest, WorkMetrics};
 use crate::protocol::payload::Form;
 use crate::protocol::{Header, Kind};
 use crate::status::Status;
@@ -62,8 +62,8 @@ impl Workers {
             in_work: AtomicUsize::new(0),
             max_in_work: limits.requests,
             metrics: WorkMetrics::new(observer),
-            blocking: pool("rpc-blocking", "blocking", limits.blocking_threads),
-            decoding: pool("rpc-decoding", "decoding", cores.saturating_sub(1)),
+            blocking: pool("rpc-block", "blocking", limits.blocking_threads),
+            decoding: pool("rpc-decode", "decoding", cores.saturating_sub(1)),
             _done: done,
         }
     }
@@ -106,24 +106,41 @@ impl Executor {
         self.in_work = requests;
     }
 
-    /// Whether another request may begin, as far as the whole server is concerned.
+    /// Whether another request may begin. `overloaded`: its connection has more than it was told.
     ///
     /// # Errors
-    /// The server is near its limit, and this connection has its share.
+    /// A limit is reached.
     #[inline]
-    pub(super) fn admit(&self) -> Result<(), RpcError> {
+    pub(super) fn admit(
+        &self,
+        channel: &Channel,
+        overloaded: bool,
+    ) -> Result<(), (RefusedRequest, RpcError)> {
         let free = self.workers.max_in_work.saturating_sub(self.workers.in_work.load(RELAXED));
-        if may_have_more(self.in_work, free) { Ok(()) } else { Err(self.server_full()) }
+        if may_have_more(self.in_work, free) && !overloaded {
+            return Ok(());
+        }
+        Err(self.why_full(channel, overloaded))
     }
 
     #[cold]
-    fn server_full(&self) -> RpcError {
-        let message = format!(
-            "the provider is near its limit of {} requests in work \
-             (`max_total_concurrent_requests`), and this connection has its share",
-            self.workers.max_in_work
-        );
-        RpcError::new(Status::Overloaded, message)
+    fn why_full(&self, channel: &Channel, overloaded: bool) -> (RefusedRequest, RpcError) {
+        let (reason, message) = if overloaded {
+            let limit = channel.settings().max_concurrent_requests;
+            let message = format!(
+                "more requests of this connection are in work than the {limit} that may be \
+                 (`max_concurrent_requests`)"
+            );
+            (RefusedRequest::ConnectionFull, message)
+        } else {
+            let limit = self.workers.max_in_work;
+            let message = format!(
+                "the provider is near its limit of {limit} requests in work \
+                 (`max_total_concurrent_requests`), and this connection has its share"
+            );
+            (RefusedRequest::ServerFull, message)
+        };
+        (reason, RpcError::new(Status::Overloaded, message))
     }
 
     /// A request goes on. `None` once the channel is closed: the answer has no receiver.
@@ -184,18 +201,23 @@ impl Executor {
                 }
                 None => decoded.await,
             };
-            if let Ok((Ok(running), payload)) = &decoded {
-                late.arguments_take(running.call.memory().max(payload.len()));
-            }
-            match decoded {
-                Ok((Ok(running), _)) if mode == Dispatch::Blocking => {
+            let running = match decoded {
+                Ok((running, payload)) => {
+                    if let Ok(running) = &running {
+                        late.arguments_take(running.call.memory().max(payload.len()));
+                    }
+                    // Not kept for as long as the call lasts.
+                    drop(payload);
+                    running
+                }
+                Err(error) => return late.fail(error).await,
+            };
+            match running {
+                Ok(running) if mode == Dispatch::Blocking => {
                     executor.block_on(late, running).await;
                 }
-                Ok((Ok(running), payload)) => {
-                    drop(payload);
-                    late::run(late, running).await;
-                }
-                Ok((Err(error), _)) | Err(error) => late.fail(error).await,
+                Ok(running) => late::run(late, running).await,
+                Err(error) => late.fail(error).await,
             }
         });
         channel.set_abort(ticket, task);

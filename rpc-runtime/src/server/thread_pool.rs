@@ -46,6 +46,8 @@ struct Shared {
 struct State {
     queue: FairQueue<Job>,
     threads: usize,
+    /// Threads that were ever started, for their names.
+    started: u64,
     /// Threads that wait and were not woken.
     idle: usize,
     /// Threads that were woken and do not know it yet.
@@ -80,6 +82,7 @@ impl ThreadPool {
         let state = State {
             queue: FairQueue::new(max_threads),
             threads: 0,
+            started: 0,
             idle: 0,
             notified: 0,
             closed: false,
@@ -176,15 +179,17 @@ impl Shared {
             drop(state);
             self.woken.notify_one();
         } else if state.threads < self.max_threads {
+            let number = state.started;
             state.threads += 1;
+            state.started += 1;
             drop(state);
-            self.start_thread();
+            self.start_thread(number);
         }
     }
 
-    fn start_thread(self: &Arc<Self>) {
+    fn start_thread(self: &Arc<Self>, number: u64) {
         let pool = Arc::clone(self);
-        let thread = thread::Builder::new().name(self.name.into());
+        let thread = thread::Builder::new().name(format!("{}-{number}", self.name));
         let Err(error) = thread.spawn(move || pool.work()) else { return };
         limited!(error, %error, pool = self.name, "cannot start a thread");
         let mut state = self.lock();
@@ -241,6 +246,8 @@ impl Shared {
 mod tests {
     use std::sync::mpsc;
 
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
     use super::*;
     use crate::observe::{Observer, Side};
 
@@ -287,6 +294,44 @@ mod tests {
         assert_eq!(finished.recv_timeout(PATIENCE), Ok(()));
         assert!(pool.0.lock().threads <= 1);
         drop((panics, other));
+    }
+
+    #[test]
+    fn what_a_pool_shows_of_itself_comes_back_to_nothing() {
+        let recorder = DebuggingRecorder::new();
+        let metrics = metrics::with_local_recorder(&recorder, || {
+            PoolMetrics::new(Observer::new(Side::Server, true), "test")
+        });
+        let gauges = || {
+            let seen = recorder.snapshotter().snapshot().into_vec();
+            let mut values: Vec<_> = seen
+                .into_iter()
+                .map(|(key, _, _, value)| match value {
+                    DebugValue::Gauge(value) => (key.key().name().to_owned(), value.0),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            values.sort_by(|a, b| a.0.cmp(&b.0));
+            values.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        let pool = ThreadPool::new("test", 1, metrics);
+        let (release, gate) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel();
+        let running = pool.run(1, move |_| {
+            begun.send(()).unwrap();
+            let _ = gate.recv();
+        });
+        begins.recv_timeout(PATIENCE).unwrap();
+        let (waiting, given_up) = (pool.run(1, |_| ()), pool.run(2, |_| ()));
+        drop(given_up);
+        assert_eq!(gauges(), [1.0, 1.0], "queued, busy");
+        drop(release);
+        let until = std::time::Instant::now() + PATIENCE;
+        while gauges() != [0.0, 0.0] {
+            assert!(std::time::Instant::now() < until, "{:?}", gauges());
+            thread::yield_now();
+        }
+        drop((running, waiting));
     }
 
     #[test]
