@@ -124,6 +124,12 @@ impl Identity {
         }
     }
 
+    /// Whether both are the same, and pay from the same accounts.
+    pub(super) fn is_same_account(&self, other: &Self) -> bool {
+        (&self.name, &self.owner, &self.connection, self.quota)
+            == (&other.name, &other.owner, &other.connection, other.quota)
+    }
+
     /// Whether both have proved to be the same one.
     pub(super) fn is_proved_same(&self, other: &Self) -> bool {
         self.name.is_some() && self.name == other.name
