@@ -23,7 +23,7 @@
 //! | `interval_ms=` | between renewals; taken as 1,000 if less and 60,000 if more; default 30,000 |
 //! | `expiry_ms=` | what is not renewed for so long is removed; 3,000 to 3,600,000, three intervals at least; default 120,000 |
 //! | `timeout_ms=` | for the answer of each server, connecting included; 100 to 60,000, default 3,000 |
-//! | `ca=` | a PEM file with the authorities of the servers. With it TLS is spoken, and nothing else |
+//! | `ca=` | a PEM file with the authorities of the servers, read again every minute. With it TLS is spoken, and nothing else |
 //! | `cert=`, `key=` | PEM files of the client's certificate and key, read again every minute; with `ca=` |
 //! | `server_name=` | the name that the servers' certificates must be for; default: the host of each; with `ca=` |
 //! | `token_file=` | a file with a token that says who the client is; with `ca=`, or for servers on this machine |

@@ -31,7 +31,7 @@ const UNLIMITED: &[(&str, &str)] = &[
     ("the new policy is not taken", "once for each change of a file of the operator's"),
     ("the files were read again", "once for each signal of the operator's"),
     ("the files are not taken", "once for each signal of the operator's"),
-    ("the certificate for name servers", "once a minute, for a file of the user's"),
+    ("the certificates for name servers", "once a minute, for a file of the user's"),
     ("a name server is away", "after a pause that grows"),
     ("a name server is back", "after a pause that grows"),
 ];

@@ -134,7 +134,8 @@ async fn a_provider_that_dies_or_stops_and_comes_back_loses_and_mixes_up_no_call
     let load = tokio::spawn(load(ledger, begun + ROUNDS * ROUND));
     let mut back = Vec::new();
     for round in 0..ROUNDS {
-        let at = |offset: Duration| tokio::time::sleep_until((begun + ROUND * round + offset).into());
+        let at =
+            |offset: Duration| tokio::time::sleep_until((begun + ROUND * round + offset).into());
         at(2 * SECOND).await;
         provider.kill();
         provider.ended().await;

@@ -29,7 +29,7 @@ const USAGE: &str = "usage: rpc-nameserver [OPTIONS]
   --client-instances N
                      instances of one client; default 20000
 
-SIGHUP makes it read policy, certificate and key again.";
+SIGHUP makes it read policy, certificate, key and authorities again.";
 
 #[tokio::main]
 async fn main() -> ExitCode {

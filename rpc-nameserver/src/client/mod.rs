@@ -84,7 +84,7 @@ impl NameServers {
         let session = session.map_err(|error| error.with_registry(&settings.uri))?;
         let settings = Arc::new(settings);
         #[cfg(feature = "tls")]
-        security::renew_certificate(&settings, &runtime);
+        security::renew_tls(&settings, &runtime);
         let attending = Once::new();
         Ok(Self { settings, servers, reader, attended, roll, session, attending, runtime })
     }

@@ -86,11 +86,9 @@ fn with_tls(
 
     let wrong = |error: RpcError| uri.wrong(error.message());
     let mut tls = ClientTls::roots_pem_file(ca).map_err(wrong)?;
-    let mut renew_certificate = false;
     match (uri.param("cert"), uri.param("key")) {
         (Some(cert), Some(key)) => {
             tls = tls.identity_pem_files(cert, key).map_err(wrong)?;
-            renew_certificate = true;
         }
         (None, None) => {}
         _ => return Err(uri.wrong("the parameters cert and key must be given together")),
@@ -98,19 +96,19 @@ fn with_tls(
     if let Some(name) = uri.param("server_name") {
         tls = tls.server_name(name).map_err(wrong)?;
     }
-    Ok(NameServersSettings { renew_certificate, ..settings.with_tls(tls) })
+    Ok(NameServersSettings { renew_tls: true, ..settings.with_tls(tls) })
 }
 
-/// Reads the files of the client's certificate again from time to time, as long as the settings are in
+/// Reads the files of authorities, certificate and key again from time to time, as long as the settings are in
 /// use: certificates are replaced before they run out, and nobody tells this process.
 #[cfg(feature = "tls")]
-pub(super) fn renew_certificate(
+pub(super) fn renew_tls(
     settings: &std::sync::Arc<NameServersSettings>,
     runtime: &tokio::runtime::Handle,
 ) {
     const INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 
-    if !settings.renew_certificate {
+    if !settings.renew_tls {
         return;
     }
     let settings = std::sync::Arc::downgrade(settings);
@@ -121,7 +119,7 @@ pub(super) fn renew_certificate(
             let Some(tls) = settings.tls.clone() else { return };
             let read = tokio::task::spawn_blocking(move || tls.reload()).await;
             if let Ok(Err(error)) = read {
-                tracing::warn!(%error, "the certificate for name servers can't be read again");
+                tracing::warn!(%error, "the certificates for name servers can't be read again");
             }
         }
     });

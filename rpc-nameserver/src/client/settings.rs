@@ -33,9 +33,9 @@ pub struct NameServersSettings {
     /// alone are used.
     #[cfg(feature = "tls")]
     pub tls: Option<ClientTls>,
-    /// Whether the certificate is read again from its files while it is used.
+    /// Whether its files are read again while it is used.
     #[cfg(feature = "tls")]
-    pub(super) renew_certificate: bool,
+    pub(super) renew_tls: bool,
     /// Proves to the servers who this client is.
     pub(super) token: Option<Token>,
 }
@@ -53,7 +53,7 @@ impl NameServersSettings {
             #[cfg(feature = "tls")]
             tls: None,
             #[cfg(feature = "tls")]
-            renew_certificate: false,
+            renew_tls: false,
             token: None,
         }
     }

@@ -132,7 +132,7 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Reads the policy file, and the files of certificate and key.
+    /// Reads the policy file, and the files of certificate, key and authorities.
     ///
     /// From then on sessions of those who are not known any more are ended, and those of clients that
     /// have registered what they may not register now. A server looks every 5 s whether its policy
