@@ -7,6 +7,8 @@ use rpc_runtime::{Blob, RpcError, Streaming, rpc_service};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::secret::Secret;
+
 /// The contract of a name server.
 ///
 /// A provider's process has one session at each server. What it announces has a data version, a
@@ -49,9 +51,17 @@ pub trait NameService {
     #[rpc(idempotent)]
     async fn services(&self) -> Result<Vec<String>, NameError>;
 
-    /// Removes a registration of any session, until that registers it anew. Says whether it was
-    /// there.
-    async fn remove(&self, service: String, id: String) -> Result<bool, NameError>;
+    /// Removes a registration, until its owner registers it anew. Returns whether it was there.
+    ///
+    /// Allowed with the secret that it was registered with, for the authenticated identity that has
+    /// registered it, and for identities with the right to remove; otherwise
+    /// [`NameError::Denied`].
+    async fn remove(
+        &self,
+        service: String,
+        id: String,
+        #[rpc(default)] secret: Option<Secret>,
+    ) -> Result<bool, NameError>;
 }
 
 /// One change of what a session announces.
@@ -62,8 +72,12 @@ pub enum Change {
         /// What is registered.
         instance: Instance,
         /// Whether nobody may have the id. Otherwise one of another session is replaced if its epoch
-        /// is older.
+        /// is older, and it was registered with the same secret.
         new: bool,
+        /// Chosen by the provider for this registration. Without one, as from providers of earlier
+        /// versions, no other session can replace it, except for the same authenticated identity.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        secret: Option<Secret>,
     },
     /// It leaves in order. Nothing happens unless it belongs to this session and has this epoch.
     Unregister {
@@ -92,10 +106,13 @@ pub struct Refusal {
 pub enum Why {
     /// The id belongs to another session, or has a newer epoch.
     Taken,
-    /// It breaks the rules of [`Instance::validate`].
+    /// It breaks the rules of [`Instance::validate`], or its epoch is of the far future.
     Invalid,
-    /// The server has no room for more.
+    /// The server has no room for more, or the client has reached its quota.
     Full,
+    /// The client may not register this service. Providers that send no secret are of an earlier
+    /// version and do not know this reason; they get [`Invalid`](Self::Invalid).
+    Denied,
 }
 
 /// The instances of a service.
@@ -120,8 +137,10 @@ pub enum NameError {
     NoSession,
     /// What was said breaks a rule.
     Invalid(String),
-    /// It has no room for more.
+    /// It has no room for more, or the client has reached its quota.
     Full(String),
+    /// The client may not do this, or has not proved who it is.
+    Denied(String),
     /// The call failed.
     Rpc(RpcError),
 }

@@ -6,13 +6,25 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{registry_with, server};
+use common::registry_with;
 use rpc_nameserver::{NameServer, NameServersSettings};
 use rpc_registry::testing::{self, Fixture, Outage};
 use rpc_registry::{BoxFuture, Registry, RegistryError};
 
+/// An identity that may do everything, also remove what others have registered. The hash is that of
+/// `t0ken`.
+const POLICY: &str = r#"
+[[identity]]
+name = "all"
+token_sha256 = ["b46c09677343261f0b439a472422225e3a230c9c094d6ab16762e2036b597053"]
+register = ["*"]
+remove = ["*"]
+read = ["*"]
+"#;
+
 /// Servers at addresses that stay when they are killed and started again.
 struct Servers {
+    policy: tempfile::NamedTempFile,
     settings: NameServersSettings,
     running: Mutex<Vec<NameServer>>,
 }
@@ -20,15 +32,24 @@ struct Servers {
 impl Servers {
     async fn new(count: usize) -> Self {
         let mut running = Vec::new();
+        let policy = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(policy.path(), POLICY).unwrap();
         for _ in 0..count {
-            running.push(server("tcp://127.0.0.1:0").await);
+            running.push(server("tcp://127.0.0.1:0", &policy).await);
         }
         let places: Vec<_> = running.iter().map(|server| server.local_uri().to_owned()).collect();
         let settings = NameServersSettings::new(places)
             .with_interval(Duration::from_secs(1))
-            .with_expiry(Duration::from_secs(3));
-        Self { settings, running: Mutex::new(running) }
+            .with_expiry(Duration::from_secs(3))
+            .with_token("t0ken")
+            .unwrap();
+        Self { policy, settings, running: Mutex::new(running) }
     }
+}
+
+async fn server(uri: &str, policy: &tempfile::NamedTempFile) -> NameServer {
+    let builder = NameServer::builder().grace(Duration::ZERO).policy_file(policy.path());
+    builder.bind(uri).await.unwrap()
 }
 
 impl Fixture for Servers {
@@ -45,7 +66,7 @@ impl Outage for Servers {
     fn start(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             for place in &self.settings.servers {
-                let server = server(place).await;
+                let server = server(place, &self.policy).await;
                 self.running.lock().unwrap().push(server);
             }
         })

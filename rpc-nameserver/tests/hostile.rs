@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{ids, instance, registry, server, until_seen, within};
-use rpc_nameserver::{Listing, NameError, NameService, NameServiceServer, Refusal, pack};
+use rpc_nameserver::{Listing, NameError, NameService, NameServiceServer, Refusal, Secret, pack};
 use rpc_registry::{Instance, Registry};
 use rpc_runtime::{Blob, RpcError, Server, Streaming};
 use tokio::time::sleep;
@@ -77,7 +77,7 @@ impl NameService for Hostile {
         Err(RpcError::internal("no").into())
     }
 
-    async fn remove(&self, _: String, _: String) -> Result<bool, NameError> {
+    async fn remove(&self, _: String, _: String, _: Option<Secret>) -> Result<bool, NameError> {
         Ok(false)
     }
 }

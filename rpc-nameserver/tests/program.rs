@@ -111,6 +111,11 @@ async fn wrong_arguments_are_said() {
         (&["--listen"], "--listen needs a value"),
         (&["--grace-ms", "1s"], "--grace-ms \"1s\" is not a whole number"),
         (&["--listen", "127.0.0.1:1"], "did you mean tcp://127.0.0.1:1"),
+        (&["--listen", "tcp://0.0.0.0:0"], "or say --insecure"),
+        (&["--listen", "tcp://[::]:0"], "or say --insecure"),
+        (&["--cert", "x"], "given together"),
+        (&["--client-ca", "x"], "given together"),
+        (&["--policy", "/nowhere"], "the policy /nowhere"),
     ] {
         let output = run(args).await;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -123,4 +128,37 @@ async fn wrong_arguments_are_said() {
     let taken = run(&["--listen", &place]).await;
     assert!(!taken.status.success());
     child.kill().await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_reads_its_policy_again_when_it_is_told_to() {
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    let path = policy.path().to_str().unwrap();
+    let write = |services: &str| {
+        let text = format!("[anonymous]\nregister = {services}\nread = [\"*\"]");
+        std::fs::write(path, text).unwrap();
+    };
+    write("[]");
+    let listen = ["--listen", "tcp://127.0.0.1:0", "--grace-ms", "0", "--policy", path];
+    let mut child = program(&listen).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = within(lines.next_line()).await.unwrap().unwrap();
+    let registry = registry(&[line.strip_prefix("name server at ").unwrap()]).await;
+    let error = registry.register(instance("a")).await.map(drop).unwrap_err();
+    assert!(error.is_permission_denied(), "{error}");
+    write("[\"svc\"]");
+    signal(&child, "-HUP").await;
+    let _lease = within(async {
+        loop {
+            match registry.register(instance("a")).await {
+                Ok(lease) => break lease,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await;
+    write("[]");
+    signal(&child, "-HUP").await;
+    until_listed(&registry, &[]).await;
 }

@@ -19,7 +19,8 @@ const ANY: &str = "tcp://127.0.0.1:0";
 
 /// What a provider that is not ours may send.
 fn registers(instances: impl IntoIterator<Item = Instance>) -> Blob {
-    let changes = instances.into_iter().map(|instance| Change::Register { instance, new: true });
+    let register = |instance| Change::Register { instance, new: true, secret: None };
+    let changes = instances.into_iter().map(register);
     pack(&changes.collect::<Vec<_>>()).unwrap()
 }
 
@@ -287,7 +288,11 @@ async fn what_strangers_send_is_refused_and_harms_nobody() {
     let leave = Change::Unregister { service: "svc".into(), id: "a".into(), epoch };
     assert!(stranger.report(2, 1, pack(&vec![leave]).unwrap()).await.unwrap().is_empty());
     let refusals = stranger.report(2, 2, registers([instance("a").with_epoch(u64::MAX)])).await;
+    assert_eq!(refusals.unwrap()[0].why, Why::Invalid, "an epoch of the far future");
+    let refusals = stranger.report(2, 2, registers([instance("a").with_epoch(epoch + 1)])).await;
     assert_eq!(refusals.unwrap()[0].why, Why::Taken);
+    let removed = stranger.remove("svc".into(), "a".into(), None).await;
+    assert!(matches!(removed, Err(NameError::Denied(_))), "{removed:?}");
     // What can't be decoded, is not allowed, or too much.
     for body in [&b""[..], &[0xc1], &[0xdd, 0xff, 0xff, 0xff, 0xff], b"\x91\x81\xa8Register\xc0"] {
         let told = stranger.report(2, 3, Blob::from(body.to_vec())).await;

@@ -27,6 +27,11 @@ const UNLIMITED: &[(&str, &str)] = &[
     ("the registry's cache can't be read", "once for each registry"),
     ("the registry's cache can't be written", "at the first failure only"),
     ("sessions of providers were not renewed", "at most one for each look, whatever has expired"),
+    ("a new policy is in force", "once for each change of a file of the operator's"),
+    ("the new policy is not taken", "once for each change of a file of the operator's"),
+    ("the files were read again", "once for each signal of the operator's"),
+    ("the files are not taken", "once for each signal of the operator's"),
+    ("the certificates for name servers", "once a minute, for a file of the user's"),
     ("a name server is away", "after a pause that grows"),
     ("a name server is back", "after a pause that grows"),
 ];

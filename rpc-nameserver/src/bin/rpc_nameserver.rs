@@ -1,31 +1,43 @@
 //! A name server, until Ctrl-C.
 //!
 //! ```text
-//! rpc-nameserver --listen tcp://127.0.0.1:9876 [--grace-ms 35000]
+//! rpc-nameserver --listen tcp://127.0.0.1:9876
+//! rpc-nameserver --listen tls://0.0.0.0:9876 --cert names.pem --key names.key \
+//!     --client-ca ca.pem --policy policy.toml
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rpc_nameserver::NameServer;
+use rpc_nameserver::{NameServer, NameServerBuilder, Quota, Reload};
 use tracing_subscriber::EnvFilter;
 
-const USAGE: &str = "usage: rpc-nameserver [--listen URI] [--grace-ms N] [--max-bytes N]
+const USAGE: &str = "usage: rpc-nameserver [OPTIONS]
 
-  --listen URI     where to listen; default tcp://127.0.0.1:9876
-  --grace-ms N     how long after its start it does not say that nobody provides a service;
-                   default 35000
-  --max-bytes N    what all registrations may take, roughly; default 268435456
+  --listen URI       where to listen; default tcp://127.0.0.1:9876
+  --cert FILE        the server's certificate and its issuers, PEM; for tls://host:port
+  --key FILE         the private key of the certificate, PEM
+  --client-ca FILE   clients need a certificate of one of these authorities, PEM
+  --policy FILE      who may register, remove and read what, TOML; read again when it changes
+  --insecure         listen at other than loopback addresses although clients are not known
+  --grace-ms N       how long after its start it does not say that nobody provides a service;
+                     default 35000
+  --max-bytes N      what all registrations may take, roughly; default 268435456
+  --client-bytes N   what one client may take of that: an identity, or an address without one;
+                     default 67108864
+  --client-instances N
+                     instances of one client; default 20000
 
-There is no authentication: listen where only friends are.";
+SIGHUP makes it read policy, certificate, key and authorities again.";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    // Without RUST_LOG what concerns the operator: refusals, a policy that is not taken.
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -36,32 +48,100 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), String> {
+    let Some((listen, builder)) = arguments()? else {
+        println!("{USAGE}");
+        return Ok(());
+    };
+    let server = builder.bind(&listen).await.map_err(|error| error.to_string())?;
+    println!("name server at {}", server.local_uri());
+    let _reloading = tokio::spawn(reload_when_told(server.reload()));
+    server.serve_until(told_to_end()).await.map_err(|error| error.to_string())
+}
+
+/// Where to listen, and how; `None` if help is asked for.
+fn arguments() -> Result<Option<(String, NameServerBuilder)>, String> {
     let mut listen = "tcp://127.0.0.1:9876".to_owned();
     let mut builder = NameServer::builder();
+    let mut quota = Quota::default();
+    let (mut cert, mut key, mut client_ca) = (None, None, None);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        if matches!(arg.as_str(), "--help" | "-h") {
-            println!("{USAGE}");
-            return Ok(());
+        match arg.as_str() {
+            "--help" | "-h" => return Ok(None),
+            "--insecure" => {
+                builder = builder.insecure();
+                continue;
+            }
+            _ => {}
         }
         let value = args.next();
         let value = || value.ok_or_else(|| format!("{arg} needs a value\n{USAGE}"));
         let number = |text: String| {
             text.parse::<u64>().map_err(|_| format!("{arg} {text:?} is not a whole number"))
         };
+        let size = |text| number(text).map(|it| usize::try_from(it).unwrap_or(usize::MAX));
         match arg.as_str() {
             "--listen" => listen = value()?,
+            "--cert" => cert = Some(value()?),
+            "--key" => key = Some(value()?),
+            "--client-ca" => client_ca = Some(value()?),
+            "--policy" => builder = builder.policy_file(value()?),
             "--grace-ms" => builder = builder.grace(Duration::from_millis(number(value()?)?)),
-            "--max-bytes" => {
-                let bytes = usize::try_from(number(value()?)?).unwrap_or(usize::MAX);
-                builder = builder.max_bytes(bytes);
-            }
+            "--max-bytes" => builder = builder.max_bytes(size(value()?)?),
+            "--client-bytes" => quota.bytes = size(value()?)?,
+            "--client-instances" => quota.instances = size(value()?)?,
             _ => return Err(format!("unknown argument {arg:?}\n{USAGE}")),
         }
     }
-    let server = builder.bind(&listen).await.map_err(|error| error.to_string())?;
-    println!("name server at {}", server.local_uri());
-    server.serve_until(told_to_end()).await.map_err(|error| error.to_string())
+    let builder = match (cert, key) {
+        (Some(cert), Some(key)) => with_tls(builder, &cert, &key, client_ca.as_deref())?,
+        (None, None) if client_ca.is_none() => builder,
+        _ => return Err("--cert and --key must be given together, --client-ca with both".into()),
+    };
+    Ok(Some((listen, builder.quota(quota))))
+}
+
+#[cfg(feature = "tls")]
+fn with_tls(
+    builder: NameServerBuilder,
+    cert: &str,
+    key: &str,
+    client_ca: Option<&str>,
+) -> Result<NameServerBuilder, String> {
+    let tls = rpc_runtime::ServerTls::from_pem_files(cert, key).map_err(|it| it.to_string())?;
+    let tls = match client_ca {
+        Some(path) => tls.client_roots_pem_file(path).map_err(|error| error.to_string())?,
+        None => tls,
+    };
+    Ok(builder.tls(tls))
+}
+
+#[cfg(not(feature = "tls"))]
+fn with_tls(
+    _: NameServerBuilder,
+    _: &str,
+    _: &str,
+    _: Option<&str>,
+) -> Result<NameServerBuilder, String> {
+    Err("this program was built without the feature tls".to_owned())
+}
+
+/// Reads the files again at each SIGHUP.
+async fn reload_when_told(reload: Reload) {
+    #[cfg(unix)]
+    if let Ok(mut hang_up) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+    {
+        while hang_up.recv().await.is_some() {
+            match reload.now() {
+                Ok(()) => tracing::info!("the files were read again"),
+                Err(error) => {
+                    tracing::error!(%error, "the files are not taken; all stays as it is")
+                }
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    drop(reload);
 }
 
 /// Ready at Ctrl-C, or at the signal by which a system ends its services.

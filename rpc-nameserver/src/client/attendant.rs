@@ -179,6 +179,7 @@ impl Attendant {
                 .with_hint("give each provider its own id, or end the other one first"),
             Why::Invalid => RegistryError::invalid_instance(what),
             Why::Full => return Verdict::Failed(RegistryError::unavailable(what)),
+            Why::Denied => RegistryError::permission_denied(what),
         };
         Verdict::Refused(error.with_registry(&self.settings.uri))
     }

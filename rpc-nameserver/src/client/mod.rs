@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`settings`] | which servers there are, and how they are used |
+//! | [`security`] | by what servers and this client know each other |
 //! | [`server`] | one of them, as seen from here |
 //! | [`roll`] | what this process announces, and what each server is still to be told |
 //! | [`attendant`] | tells one server |
@@ -13,6 +14,7 @@ mod attendant;
 mod feed;
 mod reader;
 mod roll;
+mod security;
 mod server;
 mod session;
 mod settings;
@@ -33,6 +35,7 @@ use self::server::RemoteServer;
 use self::session::{Outcome, Registration};
 pub use self::settings::NameServersSettings;
 use crate::contract::NameService;
+use crate::secret::{Secret, random_bytes};
 
 /// Some name servers as the back end of a [`Resilient`](rpc_registry::Resilient) registry.
 ///
@@ -49,6 +52,8 @@ pub struct NameServers {
     /// To attend. Their connections are others, so that no renewal waits behind a list.
     attended: Vec<Arc<RemoteServer>>,
     roll: Arc<Roll>,
+    /// Nobody else knows it, so nobody else can speak for this process.
+    session: u64,
     /// Done with the first announcement: who only asks has no session.
     attending: Once,
     runtime: Handle,
@@ -75,22 +80,25 @@ impl NameServers {
         }
         let reader = Arc::new(Reader::new(&settings.uri, servers.clone()));
         let roll = Arc::new(Roll::new(servers.len()));
+        let session = random_bytes().map(u64::from_ne_bytes);
+        let session = session.map_err(|error| error.with_registry(&settings.uri))?;
         let settings = Arc::new(settings);
+        #[cfg(feature = "tls")]
+        security::renew_tls(&settings, &runtime);
         let attending = Once::new();
-        Ok(Self { settings, servers, reader, attended, roll, attending, runtime })
+        Ok(Self { settings, servers, reader, attended, roll, session, attending, runtime })
     }
 
     /// Attends all servers from now on.
     fn attend(&self) {
         self.attending.call_once(|| {
-            let session = random_bits();
             for (index, server) in self.attended.iter().enumerate() {
                 let attendant = Attendant {
                     index,
                     server: Arc::clone(server),
                     roll: Arc::clone(&self.roll),
                     settings: Arc::clone(&self.settings),
-                    session,
+                    session: self.session,
                 };
                 self.runtime.spawn(attendant.run());
             }
@@ -114,7 +122,8 @@ impl NameServers {
             false => instance,
         };
         let key = (instance.service().to_owned(), instance.id().to_owned());
-        let mut entered = self.roll.enter(instance.clone(), new).ok_or_else(|| {
+        let secret = Secret::random().map_err(|error| error.with_registry(&self.settings.uri))?;
+        let mut entered = self.roll.enter(instance.clone(), new, secret).ok_or_else(|| {
             RegistryError::already_exists(format!(
                 "the instance {:?} of {:?} is registered by this process",
                 key.1, key.0
@@ -173,22 +182,31 @@ impl BackEnd for NameServers {
         })
     }
 
-    /// At all servers; one that answers is enough. Where it is not told, the entry stays.
+    /// At all servers; one that answers is enough. Where it is not told, the entry stays. What
+    /// another process has registered is removed only if this client has the right to do so.
     fn remove<'a>(
         &'a self,
         service: &'a str,
         instance_id: &'a str,
     ) -> BoxFuture<'a, Result<bool, RegistryError>> {
         Box::pin(async move {
+            let key = (service.to_owned(), instance_id.to_owned());
+            let secret = self.roll.secret(&key);
             let ask = |server: &Arc<RemoteServer>| {
-                let server = Arc::clone(server);
+                let (server, secret) = (Arc::clone(server), secret.clone());
+                let (service, id) = key.clone();
                 async move {
-                    let removed =
-                        server.stub.remove(service.to_owned(), instance_id.to_owned()).await;
+                    let removed = server.stub.remove(service, id, secret).await;
                     removed.map_err(|error| server.explain(error))
                 }
             };
             let answers = join_all(self.servers.iter().map(ask)).await;
+            let is_denied = |answer: &Result<bool, RegistryError>| {
+                answer.as_ref().is_err_and(RegistryError::is_permission_denied)
+            };
+            if let Some(Err(denied)) = answers.iter().find(|answer| is_denied(answer)) {
+                return Err(denied.clone().with_registry(&self.settings.uri));
+            }
             let (answered, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
             if answered.is_empty() {
                 let failures = failed.into_iter().filter_map(Result::err).collect();

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::contract::Change;
+use crate::secret::Secret;
 
 /// Service and id.
 pub(super) type Key = (String, String);
@@ -63,6 +64,8 @@ struct Entry {
     number: u64,
     /// Whether nobody may have the id where it is announced first.
     new: bool,
+    /// Proves to the servers that it is this provider's.
+    secret: Secret,
     /// The servers that have it.
     holders: BTreeSet<usize>,
     /// When a server last confirmed it.
@@ -78,7 +81,11 @@ impl Entry {
     /// provider's.
     fn task(&self, key: &Key, ticket: Option<Ticket>) -> Task {
         let new = self.new && ticket.is_some();
-        let change = Change::Register { instance: self.instance.clone(), new };
+        let change = Change::Register {
+            instance: self.instance.clone(),
+            new,
+            secret: Some(self.secret.clone()),
+        };
         Task { key: key.clone(), number: self.number, change, ticket }
     }
 }
@@ -120,7 +127,7 @@ impl Roll {
     }
 
     /// Announces an instance to all servers. `None` if this process has the id already.
-    pub(super) fn enter(&self, instance: Instance, new: bool) -> Option<Entered> {
+    pub(super) fn enter(&self, instance: Instance, new: bool, secret: Secret) -> Option<Entered> {
         let key = (instance.service().to_owned(), instance.id().to_owned());
         let (ticket, verdicts) = mpsc::unbounded_channel();
         let (lost_sender, lost) = oneshot::channel();
@@ -133,6 +140,7 @@ impl Roll {
             instance,
             number,
             new,
+            secret,
             holders: BTreeSet::new(),
             confirmed: Instant::now(),
             tickets: BTreeMap::new(),
@@ -261,6 +269,11 @@ impl Roll {
         let state = self.lock();
         let entry = state.entries.get(key).filter(|entry| entry.number == number)?;
         entry.confirmed.checked_add(expiry)
+    }
+
+    /// What proves that the registration is this process's, if it has announced it.
+    pub(super) fn secret(&self, key: &Key) -> Option<Secret> {
+        self.lock().entries.get(key).map(|entry| entry.secret.clone())
     }
 
     /// Nobody announces anything any more.

@@ -4,6 +4,10 @@ use super::*;
 
 const EXPIRY: Duration = Duration::from_secs(120);
 
+fn secret() -> Secret {
+    Secret::random().unwrap()
+}
+
 fn instance(id: &str) -> Instance {
     Instance::new("svc", "tcp://h:1").with_id(id).with_epoch(1)
 }
@@ -29,7 +33,7 @@ fn is_new(task: &Task) -> bool {
 async fn every_server_that_is_not_known_to_be_away_is_waited_for() {
     let roll = Roll::new(3);
     roll.failed(2, &away());
-    let mut entered = roll.enter(instance("a"), true).unwrap();
+    let mut entered = roll.enter(instance("a"), true, secret()).unwrap();
     let (version, tasks) = roll.begin(0);
     assert_eq!((version, tasks.len(), is_new(&tasks[0])), (1, 1, true));
     done(&roll, 0, tasks);
@@ -52,7 +56,7 @@ async fn every_server_that_is_not_known_to_be_away_is_waited_for() {
 async fn when_all_are_away_all_are_tried() {
     let roll = Roll::new(2);
     (0..2).for_each(|server| roll.failed(server, &away()));
-    let mut entered = roll.enter(instance("a"), true).unwrap();
+    let mut entered = roll.enter(instance("a"), true, secret()).unwrap();
     (0..2).for_each(|server| roll.failed(server, &away()));
     assert!(matches!(entered.verdicts.recv().await, Some(Verdict::Failed(_))));
     assert!(matches!(entered.verdicts.recv().await, Some(Verdict::Failed(_))));
@@ -62,7 +66,7 @@ async fn when_all_are_away_all_are_tried() {
 #[tokio::test]
 async fn who_waits_for_a_report_that_is_given_up_does_not_wait_for_ever() {
     let roll = Roll::new(1);
-    let mut entered = roll.enter(instance("a"), true).unwrap();
+    let mut entered = roll.enter(instance("a"), true, secret()).unwrap();
     drop(roll.begin(0));
     assert!(entered.verdicts.recv().await.is_none());
     let mut left = roll.leave(&key("a"), entered.number);
@@ -73,10 +77,10 @@ async fn who_waits_for_a_report_that_is_given_up_does_not_wait_for_ever() {
 #[tokio::test]
 async fn a_server_is_told_what_changed_since_and_all_when_it_is_back() {
     let roll = Roll::new(1);
-    let a = roll.enter(instance("a"), true).unwrap();
+    let a = roll.enter(instance("a"), true, secret()).unwrap();
     let (_, tasks) = roll.begin(0);
     done(&roll, 0, tasks);
-    let _b = roll.enter(instance("b"), true).unwrap();
+    let _b = roll.enter(instance("b"), true, secret()).unwrap();
     let left = roll.leave(&key("a"), a.number);
     let (version, tasks) = roll.take(0);
     assert_eq!(version, 3);
@@ -92,10 +96,10 @@ async fn a_server_is_told_what_changed_since_and_all_when_it_is_back() {
 #[tokio::test]
 async fn an_older_registration_does_not_take_a_newer_one_back() {
     let roll = Roll::new(1);
-    let old = roll.enter(instance("a"), true).unwrap();
-    assert!(roll.enter(instance("a"), true).is_none(), "this process has it");
+    let old = roll.enter(instance("a"), true, secret()).unwrap();
+    assert!(roll.enter(instance("a"), true, secret()).is_none(), "this process has it");
     roll.leave(&key("a"), old.number);
-    let new = roll.enter(instance("a"), true).unwrap();
+    let new = roll.enter(instance("a"), true, secret()).unwrap();
     roll.leave(&key("a"), old.number);
     assert!(roll.due(&key("a"), new.number, EXPIRY).is_some());
     assert!(roll.due(&key("a"), old.number, EXPIRY).is_none());
@@ -104,7 +108,7 @@ async fn an_older_registration_does_not_take_a_newer_one_back() {
 #[tokio::test(start_paused = true)]
 async fn any_server_that_confirms_keeps_a_registration() {
     let roll = Roll::new(2);
-    let a = roll.enter(instance("a"), true).unwrap();
+    let a = roll.enter(instance("a"), true, secret()).unwrap();
     let begun = Instant::now();
     for server in 0..2 {
         let (_, tasks) = roll.begin(server);
@@ -121,7 +125,7 @@ async fn any_server_that_confirms_keeps_a_registration() {
 #[tokio::test]
 async fn a_registration_is_lost_when_it_is_refused_and_no_server_has_it() {
     let roll = Roll::new(2);
-    let mut a = roll.enter(instance("a"), true).unwrap();
+    let mut a = roll.enter(instance("a"), true, secret()).unwrap();
     for server in 0..2 {
         let (_, tasks) = roll.begin(server);
         done(&roll, server, tasks);

@@ -7,8 +7,10 @@ use rpc_runtime::{BackOff, Client, Heartbeat};
 
 use super::NameServersSettings;
 use crate::contract::{NameError, NameServiceClient};
-use crate::server::{HEARTBEAT, MAX_PAYLOAD};
+use crate::server::{AUTHORIZATION, HEARTBEAT};
 
+/// Largest list that is read; servers of earlier versions send up to this.
+const MAX_PAYLOAD: usize = 32 << 20;
 /// The longest pause before a server that is away is connected to again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -25,21 +27,28 @@ impl RemoteServer {
         uri: &str,
         settings: &NameServersSettings,
     ) -> Result<Self, RegistryError> {
-        let client = Client::builder()
+        let builder = Client::builder()
             .lazy(true)
             .connect_timeout(settings.timeout)
             .timeout(settings.timeout)
             .max_payload(MAX_PAYLOAD)
             .heartbeat(Heartbeat::default().interval(HEARTBEAT))
-            .back_off(BackOff::default().longest(LONGEST_PAUSE))
-            .connect(uri)
-            .await
-            .map_err(|error| {
-                RegistryError::invalid_uri(format!("cannot use the name server {uri}: {error}"))
-                    .with_registry(&settings.uri)
-                    .with_source(error)
-            })?;
+            .back_off(BackOff::default().longest(LONGEST_PAUSE));
+        #[cfg(feature = "tls")]
+        let builder = match &settings.tls {
+            Some(tls) => builder.tls(tls.clone()),
+            None => builder,
+        };
+        let client = builder.connect(uri).await.map_err(|error| {
+            RegistryError::invalid_uri(format!("cannot use the name server {uri}: {error}"))
+                .with_registry(&settings.uri)
+                .with_source(error)
+        })?;
         let stub = NameServiceClient::new(client);
+        let stub = match &settings.token {
+            Some(token) => stub.with_metadata(AUTHORIZATION, token.header()),
+            None => stub,
+        };
         Ok(Self { uri: uri.to_owned(), stub, timeout: settings.timeout })
     }
 
@@ -59,6 +68,9 @@ impl RemoteServer {
             NameError::Full(what) => {
                 RegistryError::unavailable(format!("the name server {uri} is full: {what}"))
             }
+            NameError::Denied(what) => RegistryError::permission_denied(format!(
+                "the name server {uri} does not allow it: {what}"
+            )),
             NameError::Rpc(error) if error.is_timeout() => {
                 RegistryError::timeout(format!("the name server {uri} does not answer: {error}"))
                     .with_source(error)

@@ -3,6 +3,11 @@
 use std::time::Duration;
 
 use rpc_registry::{RegistryError, RegistryUri, ResilientSettings};
+#[cfg(feature = "tls")]
+use rpc_runtime::ClientTls;
+
+use super::security::{self, Token};
+use crate::server::{is_on_network, scheme};
 
 /// RocketMQ's.
 const DEFAULT_PORT: u16 = 9876;
@@ -11,7 +16,7 @@ const SHORTEST_INTERVAL: u64 = 1_000;
 const LONGEST_INTERVAL: u64 = 60_000;
 
 /// Which name servers there are, and how they are used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NameServersSettings {
     /// For messages, credentials redacted.
@@ -24,6 +29,15 @@ pub struct NameServersSettings {
     pub expiry: Duration,
     /// For the answer of each server, connecting included. Not zero, an hour at most; default 3 s.
     pub timeout: Duration,
+    /// By what the servers are known, and the certificate of this client. With it servers at `tls:`
+    /// alone are used.
+    #[cfg(feature = "tls")]
+    pub tls: Option<ClientTls>,
+    /// Whether its files are read again while it is used.
+    #[cfg(feature = "tls")]
+    pub(super) renew_tls: bool,
+    /// Proves to the servers who this client is.
+    pub(super) token: Option<Token>,
 }
 
 impl NameServersSettings {
@@ -36,6 +50,11 @@ impl NameServersSettings {
             interval: Duration::from_secs(30),
             expiry: Duration::from_secs(120),
             timeout: Duration::from_secs(3),
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            renew_tls: false,
+            token: None,
         }
     }
 
@@ -57,8 +76,32 @@ impl NameServersSettings {
         self
     }
 
+    /// The authorities of the servers, and the certificate of this client if it has one. The servers
+    /// must be named as `tls://host:port`; none is used in plain text.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// A token that proves to the servers who this client is. It is sent over TLS, and to servers on
+    /// this machine; any other address is refused.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_uri` unless it is of 1 to 4,096 visible ASCII characters.
+    pub fn with_token(mut self, token: impl Into<String>) -> Result<Self, RegistryError> {
+        let token = Token::new(token.into());
+        self.token = Some(token.map_err(|what| self.wrong(what))?);
+        Ok(self)
+    }
+
+    fn wrong(&self, what: impl Into<String>) -> RegistryError {
+        RegistryError::invalid_uri(what).with_registry(&self.uri)
+    }
+
     pub(super) fn check(&self) -> Result<(), RegistryError> {
-        let wrong = |what: &str| Err(RegistryError::invalid_uri(what).with_registry(&self.uri));
+        let wrong = |what: &str| Err(self.wrong(what));
         if self.servers.is_empty() {
             return wrong("no name server is named");
         }
@@ -71,6 +114,21 @@ impl NameServersSettings {
         if self.timeout.is_zero() || self.timeout > Duration::from_secs(3_600) {
             return wrong("the timeout is not from 1 ms to an hour");
         }
+        self.servers.iter().try_for_each(|server| self.check_server(server))
+    }
+
+    /// Nothing that is to be kept from others travels in clear.
+    fn check_server(&self, server: &str) -> Result<(), RegistryError> {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() && scheme(server) != "tls" {
+            let error =
+                self.wrong(format!("with TLS settings {server} is not used, it is no tls:"));
+            return Err(error);
+        }
+        if self.token.is_some() && scheme(server) == "tcp" && is_on_network(server) {
+            let error = self.wrong(format!("the token would travel in clear to {server}"));
+            return Err(error.with_hint("use TLS: name the authority of the servers with ca="));
+        }
         Ok(())
     }
 
@@ -81,11 +139,11 @@ impl NameServersSettings {
     /// `is_invalid_uri`, saying what is wrong.
     pub fn from_uri(uri: &RegistryUri) -> Result<Self, RegistryError> {
         let own = ["interval_ms", "expiry_ms", "timeout_ms"];
-        uri.expect_params(&[&own[..], &ResilientSettings::PARAMS].concat())?;
+        uri.expect_params(&[&own[..], &security::PARAMS, &ResilientSettings::PARAMS].concat())?;
         if uri.user().is_some() || uri.password().is_some() {
             return Err(uri
                 .wrong("name servers know no users")
-                .with_hint("leave out what stands before the @"));
+                .with_hint("leave out what stands before the @; a token is named by token_file="));
         }
         if !matches!(uri.path(), "" | "/") {
             return Err(uri.wrong(format!("name servers have no path, such as {:?}", uri.path())));
@@ -99,18 +157,24 @@ impl NameServersSettings {
                 .with_hint("set a longer expiry_ms or a shorter interval_ms"));
         }
         let timeout = uri.number("timeout_ms", 3_000, 100..=60_000)?;
-        let settings = Self::new(servers(uri)?)
+        let settings = Self::new(servers(uri)?);
+        let settings = Self { uri: uri.as_str().to_owned(), ..settings }
             .with_interval(Duration::from_millis(interval))
             .with_expiry(Duration::from_millis(expiry))
             .with_timeout(Duration::from_millis(timeout));
-        Ok(Self { uri: uri.as_str().to_owned(), ..settings })
+        let settings = security::from_uri(settings, uri)?;
+        settings.check()?;
+        Ok(settings)
     }
 }
 
 fn servers(uri: &RegistryUri) -> Result<Vec<String>, RegistryError> {
     let servers = uri.servers(DEFAULT_PORT)?;
     match servers.len() {
-        ..=MAX_SERVERS => Ok(servers.iter().map(|server| format!("tcp://{server}")).collect()),
+        ..=MAX_SERVERS => {
+            let scheme = security::scheme(uri);
+            Ok(servers.iter().map(|server| format!("{scheme}://{server}")).collect())
+        }
         many => Err(uri.wrong(format!("it names {many} servers; {MAX_SERVERS} are the most"))),
     }
 }

@@ -7,35 +7,77 @@ use std::time::Duration;
 
 use futures::stream;
 use futures_core::Stream;
-use rpc_registry::Instance;
+use rpc_registry::{Instance, Printable};
 use rpc_runtime::{Blob, RpcError, Streaming};
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
+use super::audit::Action;
+use super::identity::{Caller, Identity};
 use super::table::Table;
-use crate::contract::{Listing, NameError, NameService, Refusal, unpack};
+use crate::contract::{Change, Listing, NameError, NameService, Refusal, unpack};
+use crate::secret::Secret;
 
 /// Changes that come within this time of a list are told together.
 const COALESCE: Duration = Duration::from_millis(50);
+/// And so much later for each MiB that the list has, so that long ones that change all the time do
+/// not fill the network.
+const COALESCE_PER_MIB: Duration = Duration::from_millis(100);
 /// Milliseconds.
 const SHORTEST_EXPIRY: u64 = 1_000;
 const LONGEST_EXPIRY: u64 = 86_400_000;
+/// Largest report, in bytes and in changes. Providers send parts of 1 MiB and 2,000 at most.
+const MAX_REPORT: usize = 4 << 20;
+const MAX_CHANGES: u64 = 4_096;
 
 pub(super) struct Desk(pub(super) Arc<Table>);
 
+impl Desk {
+    /// Who calls.
+    fn identify(&self) -> Result<(Caller, Arc<Identity>), NameError> {
+        let caller = Caller::current();
+        let identity = self.0.identify(&caller)?;
+        Ok((caller, Arc::new(identity)))
+    }
+
+    /// Who calls, and may read the service.
+    fn reader(&self, service: &str) -> Result<(Caller, Arc<Identity>), NameError> {
+        let (caller, by) = self.identify()?;
+        check_service(service)?;
+        match by.rights.may_read(service) {
+            true => Ok((caller, by)),
+            false => Err(self.refuse(&by, &["read", service], "it may not be read by this client")),
+        }
+    }
+
+    fn refuse(&self, by: &Identity, what: &[&str], why: &str) -> NameError {
+        self.0.audit.record(Action::Refuse, by, what, why);
+        NameError::Denied(format!("{}: {why}", Printable(what.join(" "))))
+    }
+}
+
 impl NameService for Desk {
     async fn attend(&self, session: u64, expiry_ms: u64) -> Result<Streaming<()>, NameError> {
+        let (caller, by) = self.identify()?;
         if !(SHORTEST_EXPIRY..=LONGEST_EXPIRY).contains(&expiry_ms) {
             return Err(NameError::Invalid(format!(
                 "an expiry of {expiry_ms} ms is not within {SHORTEST_EXPIRY} and {LONGEST_EXPIRY}"
             )));
         }
-        let (attendance, over) = self.0.attend(session, Duration::from_millis(expiry_ms))?;
+        let expiry = Duration::from_millis(expiry_ms);
+        let (attendance, over) =
+            self.0.attend(caller, &by, session, expiry).inspect_err(|error| {
+                self.0.audit.record(Action::Refuse, &by, &["attend"], &format!("{error:?}"));
+            })?;
         let table = Arc::clone(&self.0);
         Ok(Streaming::from_stream(Attendance { table, session, attendance, over }))
     }
 
     async fn renew(&self, session: u64, version: u64) -> rpc_runtime::Result<bool> {
-        Ok(self.0.leases.touch(session).is_some_and(|known| known == version))
+        // Who is not known any more hears why when it attends again.
+        let Ok((_, by)) = self.identify() else { return Ok(false) };
+        let known = self.0.leases.touch(session, by.name.as_deref());
+        Ok(known.is_some_and(|known| known == version))
     }
 
     async fn report(
@@ -44,20 +86,26 @@ impl NameService for Desk {
         version: u64,
         changes: Blob,
     ) -> Result<Vec<Refusal>, NameError> {
+        let (_, by) = self.identify()?;
         // Before the body is so much as decoded, which may take long.
-        self.0.leases.touch(session).ok_or(NameError::NoSession)?;
-        self.0.report(session, version, unpack(&changes)?)
+        self.0.leases.touch(session, by.name.as_deref()).ok_or(NameError::NoSession)?;
+        check_report(&changes)?;
+        let changes: Vec<Change> = unpack(&changes)?;
+        self.0.report(&by, session, version, changes).await
     }
 
     async fn lookup(&self, service: String) -> Result<Listing, NameError> {
-        self.0.lookup(&service)
+        self.reader(&service)?;
+        let packed = self.0.lookup(&service).await?;
+        Ok(Listing { instances: packed.list, departed: Vec::new() })
     }
 
     async fn follow(&self, service: String) -> Result<Streaming<Listing>, NameError> {
-        check_service(&service)?;
-        let changes = self.0.follow(&service)?;
+        let (caller, by) = self.reader(&service)?;
+        let changes = self.0.follow(&by, &service)?;
         let table = Arc::clone(&self.0);
-        let follower = Follower { changes: Some(changes), seen: None, service, table };
+        let follower =
+            Follower { changes: Some(changes), seen: None, bytes: 0, service, caller, by, table };
         Ok(Streaming::from_stream(stream::unfold(follower, |mut follower| async {
             let listing = follower.next().await?;
             Some((listing, follower))
@@ -65,11 +113,18 @@ impl NameService for Desk {
     }
 
     async fn services(&self) -> Result<Vec<String>, NameError> {
-        self.0.services()
+        let (_, by) = self.identify()?;
+        self.0.services(&by)
     }
 
-    async fn remove(&self, service: String, id: String) -> Result<bool, NameError> {
-        self.0.remove(&service, &id)
+    async fn remove(
+        &self,
+        service: String,
+        id: String,
+        secret: Option<Secret>,
+    ) -> Result<bool, NameError> {
+        let (_, by) = self.identify()?;
+        self.0.remove(&by, &service, &id, secret.as_ref())
     }
 }
 
@@ -78,6 +133,32 @@ fn check_service(service: &str) -> Result<(), NameError> {
     Instance::new(service, "tcp://any:1")
         .validate()
         .map_err(|error| NameError::Invalid(error.to_string()))
+}
+
+/// What a report claims to have, before anything is decoded.
+fn check_report(changes: &[u8]) -> Result<(), NameError> {
+    let too_large = |what: String| {
+        let hint = format!("tell them in parts of {MAX_CHANGES} and {MAX_REPORT} bytes at most");
+        Err(NameError::Invalid(format!("a report of {what}; {hint}")))
+    };
+    if changes.len() > MAX_REPORT {
+        return too_large(format!("{} bytes", changes.len()));
+    }
+    match array_len(changes) {
+        Some(claimed) if claimed > MAX_CHANGES => too_large(format!("{claimed} changes")),
+        // What is no array at all does not decode.
+        _ => Ok(()),
+    }
+}
+
+/// The length that a MessagePack array claims to have.
+fn array_len(bytes: &[u8]) -> Option<u64> {
+    match *bytes {
+        [marker @ 0x90..=0x9f, ..] => Some(u64::from(marker & 0x0f)),
+        [0xdc, a, b, ..] => Some(u64::from(u16::from_be_bytes([a, b]))),
+        [0xdd, a, b, c, d, ..] => Some(u64::from(u32::from_be_bytes([a, b, c, d]))),
+        _ => None,
+    }
 }
 
 /// What a provider holds while it attends. The framework drops it with the connection.
@@ -98,41 +179,95 @@ impl Stream for Attendance {
 
 impl Drop for Attendance {
     fn drop(&mut self) {
-        self.table.leave(self.session, self.attendance);
+        let Some(ended) = self.table.leave(self.session, self.attendance) else { return };
+        let table = Arc::clone(&self.table);
+        // Without a runtime the server has ended, and its table goes with it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { table.sweep(ended, Action::Leave).await });
+        }
     }
 }
 
 struct Follower {
     table: Arc<Table>,
     service: String,
+    /// How the client has proved who it is, for another policy.
+    caller: Caller,
+    by: Arc<Identity>,
     /// `None` only while it is dropped.
     changes: Option<watch::Receiver<u64>>,
-    /// The last change that was told.
+    /// The change of the list that was told last.
     seen: Option<u64>,
+    /// The length of that list.
+    bytes: usize,
 }
 
 impl Follower {
     /// The next list; `None` when the server stops.
     async fn next(&mut self) -> Option<Result<Listing, RpcError>> {
         let changes = self.changes.as_mut()?;
-        if self.seen.is_some() {
-            tokio::time::sleep(COALESCE).await;
-            changes.changed().await.ok()?;
+        if let Some(seen) = self.seen {
+            tokio::time::sleep(pause(self.bytes)).await;
+            changes.wait_for(|change| *change > seen).await.ok()?;
         }
-        // Read before the list: what changes in between is told once more rather than not at all.
-        let now = *changes.borrow_and_update();
-        let listing = self.table.listing(&self.service, self.seen);
-        self.seen = Some(now);
-        Some(listing.map_err(|error| match error {
+        Some(self.listing().await.map_err(|error| match error {
             NameError::Rpc(error) => error,
-            other => RpcError::internal(format!("{other:?}")),
+            other => RpcError::unavailable(format!("{other:?}")),
         }))
     }
+
+    async fn listing(&mut self) -> Result<Listing, NameError> {
+        if !self.table.identify(&self.caller)?.rights.may_read(&self.service) {
+            return Err(NameError::Denied("it may not be read by this client any more".to_owned()));
+        }
+        let packed = self.table.list(&self.service).await?;
+        let departed = match self.seen {
+            Some(seen) => self.table.departed(&self.service, seen, packed.change),
+            None => Vec::new(),
+        };
+        (self.seen, self.bytes) = (Some(packed.change), packed.list.len());
+        Ok(Listing { instances: packed.list, departed })
+    }
+}
+
+/// How long changes are gathered after a list of so many bytes.
+fn pause(bytes: usize) -> Duration {
+    let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+    COALESCE.saturating_add(COALESCE_PER_MIB.saturating_mul(mib))
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
         self.changes = None;
-        self.table.unfollow(&self.service);
+        self.table.unfollow(&self.by, &self.service);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::pack;
+
+    #[test]
+    fn a_report_is_refused_by_what_it_claims_to_have() {
+        let many = |count: u32| {
+            let mut body = vec![0xdd];
+            body.extend_from_slice(&count.to_be_bytes());
+            body
+        };
+        for large in [vec![0; MAX_REPORT + 1], many(4_097), many(u32::MAX), vec![0xdc, 0xff, 0xff]]
+        {
+            assert!(matches!(check_report(&large), Err(NameError::Invalid(_))));
+        }
+        let empty = pack(&Vec::<Change>::new()).unwrap();
+        for small in [&empty[..], &many(4_096), &[0xdc, 0x10, 0], &[0xc0], &[]] {
+            check_report(small).unwrap();
+        }
+    }
+
+    #[test]
+    fn long_lists_are_told_more_rarely() {
+        assert_eq!(pause(1_000), COALESCE);
+        assert!(pause(15 << 20) > Duration::from_secs(1));
     }
 }

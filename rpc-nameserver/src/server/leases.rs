@@ -22,6 +22,8 @@ pub(super) struct Lease {
     expiry: Duration,
     /// The version of the session's data; 0 if it is not whole.
     version: AtomicU64,
+    /// The name of the identity whose session it is.
+    holder: Option<Arc<str>>,
 }
 
 impl Lease {
@@ -36,18 +38,24 @@ impl Leases {
     }
 
     /// A new lease of the session, in place of the old one.
-    pub(super) fn begin(&self, session: u64, expiry: Duration) -> Arc<Lease> {
+    pub(super) fn begin(
+        &self,
+        session: u64,
+        expiry: Duration,
+        holder: Option<Arc<str>>,
+    ) -> Arc<Lease> {
         let heard = AtomicU64::new(self.now());
-        let lease = Arc::new(Lease { heard, expiry, version: AtomicU64::new(0) });
+        let lease = Arc::new(Lease { heard, expiry, version: AtomicU64::new(0), holder });
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         held.insert(session, Arc::clone(&lease));
         lease
     }
 
-    /// Renews the session, and says which version of its data is known; `None` if it is unknown.
-    pub(super) fn touch(&self, session: u64) -> Option<u64> {
+    /// Renews the session, and says which version of its data is known; `None` if it is unknown, or
+    /// belongs to another identity than `holder`.
+    pub(super) fn touch(&self, session: u64, holder: Option<&str>) -> Option<u64> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let lease = held.get(&session)?;
+        let lease = held.get(&session).filter(|lease| lease.holder.as_deref() == holder)?;
         lease.heard.store(self.now(), Ordering::Release);
         Some(lease.version.load(Ordering::Acquire))
     }
@@ -83,24 +91,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lease_that_is_not_touched_for_its_time_is_taken_out_once() {
         let leases = Leases::new();
-        let lease = leases.begin(1, Duration::from_secs(3));
-        leases.begin(2, Duration::from_secs(3));
+        let lease = leases.begin(1, Duration::from_secs(3), None);
+        leases.begin(2, Duration::from_secs(3), None);
         lease.set_version(7);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(leases.touch(1), Some(7));
+        assert_eq!(leases.touch(1, None), Some(7));
         tokio::time::advance(Duration::from_secs(1)).await;
         let expired = leases.take_expired();
         assert_eq!(expired.iter().map(|(session, _)| *session).collect::<Vec<_>>(), [2]);
         assert!(leases.take_expired().is_empty());
-        assert_eq!((leases.touch(1), leases.touch(2)), (Some(7), None));
+        assert_eq!((leases.touch(1, None), leases.touch(2, None)), (Some(7), None));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_of_an_older_lease_does_not_end_the_newer_one() {
         let leases = Leases::new();
-        let old = leases.begin(1, Duration::from_secs(3));
-        leases.begin(1, Duration::from_secs(3));
+        let old = leases.begin(1, Duration::from_secs(3), None);
+        leases.begin(1, Duration::from_secs(3), None);
         leases.end(1, &old);
-        assert_eq!(leases.touch(1), Some(0));
+        assert_eq!(leases.touch(1, None), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_else_renews_a_session() {
+        let leases = Leases::new();
+        leases.begin(1, Duration::from_secs(3), Some("one".into()));
+        assert_eq!((leases.touch(1, Some("other")), leases.touch(1, None)), (None, None));
+        assert_eq!(leases.touch(1, Some("one")), Some(0));
     }
 }

@@ -1,12 +1,17 @@
 //! [`Listed`]: one service of a name server's table.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-use rpc_runtime::Blob;
 use tokio::sync::watch;
 
-use super::state::Entry;
-use crate::contract::{Listing, NameError, pack};
+use super::entries::Entries;
+use super::packed::SharedList;
+
+/// Most bytes of the ids that are told with a list: what a payload has beside the list.
+const DEPARTED_BYTES: usize = 768 << 10;
+/// What each takes besides, at most.
+const ID_HEADER: usize = 5;
 
 /// How a registration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,42 +24,34 @@ pub(super) enum Left {
 
 /// The registrations of one service, and who follows them.
 pub(super) struct Listed {
-    /// By id.
-    pub(super) entries: BTreeMap<String, Entry>,
+    pub(super) entries: Entries,
     /// The number of the last change.
     pub(super) changes: watch::Sender<u64>,
     /// Who left in order, and with which change.
-    departed: VecDeque<(u64, String)>,
-    /// The list as it travels, until something changes.
-    packed: Option<Blob>,
+    departed: VecDeque<(u64, Arc<str>)>,
+    /// The list as it travels.
+    pub(super) packed: SharedList,
 }
 
 impl Default for Listed {
     fn default() -> Self {
-        let changes = watch::channel(0).0;
-        Self { entries: BTreeMap::new(), changes, departed: VecDeque::new(), packed: None }
+        Self {
+            entries: Entries::default(),
+            // Not 0, which is the change of the empty list.
+            changes: watch::channel(1).0,
+            departed: VecDeque::new(),
+            packed: SharedList::default(),
+        }
     }
 }
 
 impl Listed {
-    /// Returns the entry that had the id. [`publish`](Self::publish) must follow, as after
-    /// [`remove`](Self::remove).
-    pub(super) fn insert(&mut self, entry: Entry) -> Option<Entry> {
-        self.packed = None;
-        self.entries.insert(entry.instance.id().to_owned(), entry)
-    }
-
-    pub(super) fn remove(&mut self, id: &str) -> Option<Entry> {
-        self.packed = None;
-        self.entries.remove(id)
-    }
-
     /// The followers, if there are any, are to hear that it has left in order. Says whether that is
     /// remembered.
-    pub(super) fn depart(&mut self, id: &str) -> bool {
+    pub(super) fn depart(&mut self, id: &Arc<str>) -> bool {
         let is_followed = self.changes.receiver_count() > 0;
         if is_followed {
-            self.departed.push_back((self.next_change(), id.to_owned()));
+            self.departed.push_back((self.next_change(), Arc::clone(id)));
         }
         is_followed
     }
@@ -64,8 +61,13 @@ impl Listed {
         self.departed.pop_front();
     }
 
-    fn next_change(&self) -> u64 {
-        self.changes.borrow().wrapping_add(1)
+    pub(super) fn change(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
+    /// The number of the change that is being made.
+    pub(super) fn next_change(&self) -> u64 {
+        self.change().wrapping_add(1)
     }
 
     /// Tells the followers.
@@ -77,20 +79,17 @@ impl Listed {
         self.changes.send_replace(next);
     }
 
-    /// All entries, and who left in order after the change `seen`.
-    pub(super) fn listing(&mut self, seen: Option<u64>) -> Result<Listing, NameError> {
-        let instances = match &self.packed {
-            Some(packed) => packed.clone(),
-            None => {
-                let all: Vec<_> = self.entries.values().map(|entry| &entry.instance).collect();
-                self.packed.insert(pack(&all)?).clone()
-            }
-        };
-        let unheard = self.departed.iter().filter(|(change, id)| {
-            seen.is_some_and(|seen| *change > seen) && !self.entries.contains_key(id)
+    /// Who left in order after the change `seen` and is not in the list of the change `told`.
+    pub(super) fn departed(&self, seen: u64, told: u64) -> Vec<String> {
+        let from = self.departed.partition_point(|(change, _)| *change <= seen);
+        let unheard = self.departed.range(from..).take_while(|(change, _)| *change <= told);
+        let is_back = |id: &str| self.entries.get(id).is_some_and(|entry| entry.change <= told);
+        let mut room = DEPARTED_BYTES;
+        let ids = unheard.map(|(_, id)| id).filter(|id| !is_back(id)).map_while(|id| {
+            room = room.checked_sub(id.len().saturating_add(ID_HEADER))?;
+            Some(id.to_string())
         });
-        let departed = unheard.map(|(_, id)| id.clone()).collect();
-        Ok(Listing { instances, departed })
+        ids.collect()
     }
 
     /// Whether there is nothing in it and nobody follows it.

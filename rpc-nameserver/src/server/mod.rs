@@ -2,15 +2,32 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | [`builder`] | settings, and where a server may listen |
 //! | [`desk`] | the contract, and who is told what |
-//! | [`table`] | what sessions and consumers can do |
-//! | [`state`] | who is registered, and by which session |
-//! | [`listed`] | one service of the table |
+//! | [`table`], [`changes`], [`queries`] | what sessions and consumers can do |
+//! | [`state`], [`entry`] | who is registered, and by which session |
+//! | [`registration`] | a registration as it is asked for, checked and packed |
+//! | [`listed`], [`entries`], [`packed`] | one service of the table, its registrations, its list |
 //! | [`leases`] | when each session was last heard of |
+//! | [`identity`], [`policy`], [`policy_file`] | who a client is, and what it may do |
+//! | [`quota`] | how much a client may have |
+//! | [`audit`] | who has changed what, in the log |
 
+mod audit;
+mod builder;
+mod changes;
 mod desk;
+mod entries;
+mod entry;
+mod identity;
 mod leases;
 mod listed;
+mod packed;
+mod policy;
+mod policy_file;
+mod queries;
+mod quota;
+mod registration;
 mod state;
 mod table;
 
@@ -18,20 +35,24 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rpc_runtime::{Heartbeat, RpcError, Server};
+#[cfg(feature = "tls")]
+use rpc_runtime::ServerTls;
+use rpc_runtime::{RpcError, Server};
 use tokio::task::AbortHandle;
 
-use self::desk::Desk;
+use self::audit::Action;
+pub use self::builder::NameServerBuilder;
+pub(crate) use self::builder::{is_on_network, scheme};
+pub(crate) use self::identity::AUTHORIZATION;
+pub use self::quota::Quota;
 use self::table::Table;
-use crate::contract::NameServiceServer;
 
-/// Largest list, and largest report of a provider that is not this crate's.
-pub(crate) const MAX_PAYLOAD: usize = 32 << 20;
-/// Calls and streams of one connection: a consumer has a stream for each service that it follows. What
-/// they take counts as a part of [`NameServerBuilder::max_bytes`].
-const MAX_STREAMS: usize = 65_536;
+/// Largest list that a server sends.
+const MAX_PAYLOAD: usize = 16 << 20;
 /// How soon a connection that was cut without a sign is asked whether it is alive.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often the policy file is looked at.
+const POLICY_CHECK: Duration = Duration::from_secs(5);
 
 /// A name server. It keeps what providers register in memory, and knows nothing of other servers.
 ///
@@ -54,33 +75,24 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
 pub struct NameServer {
     server: Server,
     table: Arc<Table>,
-    scan: AbortHandle,
-}
-
-/// Settings of a [`NameServer`].
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct NameServerBuilder {
-    grace: Duration,
-    scan: Duration,
-    max_bytes: usize,
-    max_connections: Option<usize>,
+    reload: Reload,
+    tasks: [AbortOnDrop; 2],
 }
 
 impl NameServer {
     /// Settings of a new server.
     pub fn builder() -> NameServerBuilder {
-        NameServerBuilder {
-            grace: Duration::from_secs(35),
-            scan: Duration::from_secs(5),
-            max_bytes: 256 << 20,
-            max_connections: None,
-        }
+        NameServerBuilder::default()
     }
 
     /// Where it listens; a port 0 that it was given is the real port here.
     pub fn local_uri(&self) -> &str {
         self.server.local_uri()
+    }
+
+    /// Reads the server's files again, also while [`serve_until`](Self::serve_until) has the server.
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Serves until `signal` is ready, and then [shuts down](Self::shutdown). A second SIGINT or
@@ -90,8 +102,7 @@ impl NameServer {
     ///
     /// Those of [`Server::serve_until`].
     pub async fn serve_until(self, signal: impl Future) -> Result<(), RpcError> {
-        let Self { server, table, scan } = self;
-        let _scan = AbortOnDrop(scan);
+        let Self { server, table, reload: _, tasks: _tasks } = self;
         let stopped = async {
             signal.await;
             // Those who attend and follow go elsewhere; they would be waited for.
@@ -106,9 +117,48 @@ impl NameServer {
     ///
     /// Those of [`Server::shutdown`].
     pub async fn shutdown(self) -> Result<(), RpcError> {
-        let _scan = AbortOnDrop(self.scan);
+        let _tasks = self.tasks;
         self.table.close();
         self.server.shutdown().await
+    }
+}
+
+/// Reads the files of a [`NameServer`] again; see [`NameServer::reload`].
+#[derive(Clone)]
+pub struct Reload {
+    table: Arc<Table>,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
+}
+
+impl Reload {
+    /// Reads the policy file, and the files of certificate, key and authorities.
+    ///
+    /// From then on sessions of those who are not known any more are ended, and those of clients that
+    /// have registered what they may not register now. A server looks every 5 s whether its policy
+    /// file has changed; new certificates are taken here alone.
+    ///
+    /// Blocks while it reads, and must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or is wrong. What was in force stays so.
+    pub fn now(&self) -> Result<(), RpcError> {
+        self.policy()?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.reload()?;
+        }
+        Ok(())
+    }
+
+    fn policy(&self) -> Result<(), RpcError> {
+        self.table.policy.reload()?;
+        for ended in self.table.revoke() {
+            let table = Arc::clone(&self.table);
+            tokio::spawn(async move { table.sweep(ended, Action::Revoke).await });
+        }
+        Ok(())
     }
 }
 
@@ -121,63 +171,29 @@ impl Drop for AbortOnDrop {
     }
 }
 
-impl NameServerBuilder {
-    /// For how long after its start the server must not say that nobody provides a service of which
-    /// it does not know: providers of a server that was started anew need that long to register. It
-    /// answers that it is starting then, and clients ask another one or use what they know. Default
-    /// 35 s, an interval of providers and a bit; at most a day. Zero is for tests, and for the very
-    /// first start.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace.min(Duration::from_secs(86_400));
-        self
-    }
-
-    /// How often sessions are removed that were not renewed. Default 5 s; at least 100 ms.
-    pub fn scan_interval(mut self, interval: Duration) -> Self {
-        self.scan = interval.max(Duration::from_millis(100));
-        self
-    }
-
-    /// How many bytes all registrations, sessions and streams may take, roughly; an instance counts
-    /// as some 600. Default 256 MiB. What is more is refused.
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.max_bytes = bytes;
-        self
-    }
-
-    /// Connections at a time, see [`ServerBuilder::max_connections`](rpc_runtime::ServerBuilder::max_connections).
-    pub fn max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = Some(connections);
-        self
-    }
-
-    /// Listens on `uri`, of any transport of `rpc-runtime`, and starts to serve.
-    ///
-    /// # Errors
-    ///
-    /// The URI is invalid, the address in use, or there is no tokio runtime.
-    pub async fn bind(self, uri: impl AsRef<str>) -> Result<NameServer, RpcError> {
-        let table = Arc::new(Table::new(self.grace, self.max_bytes));
-        let mut server = Server::builder()
-            .provide(NameServiceServer::new(Desk(Arc::clone(&table))))
-            .max_payload(MAX_PAYLOAD)
-            .max_concurrent_requests(MAX_STREAMS)
-            .heartbeat(Heartbeat::default().interval(HEARTBEAT));
-        if let Some(connections) = self.max_connections {
-            server = server.max_connections(connections);
-        }
-        let server = server.bind(uri).await?;
-        let scan = tokio::spawn(scan(Arc::clone(&table), self.scan)).abort_handle();
-        Ok(NameServer { server, table, scan })
-    }
-}
-
+/// Removes the sessions that were not renewed.
 async fn scan(table: Arc<Table>, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
         let expired = table.expire();
-        if expired > 0 {
+        if !expired.is_empty() {
+            let expired = expired.len();
             tracing::warn!(expired, "sessions of providers were not renewed; they are removed");
+        }
+        for ended in expired {
+            table.sweep(ended, Action::Expire).await;
+        }
+    }
+}
+
+/// Takes another policy when its file changes.
+async fn watch_policy(reload: Reload) {
+    loop {
+        tokio::time::sleep(POLICY_CHECK).await;
+        if reload.table.policy.has_changed()
+            && let Err(error) = reload.policy()
+        {
+            tracing::error!(%error, "the new policy is not taken; the one before stays in force");
         }
     }
 }

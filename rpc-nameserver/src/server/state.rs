@@ -3,20 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map};
 use std::sync::Arc;
 
-use rpc_registry::Instance;
 use rpc_runtime::RpcError;
 use tokio::sync::oneshot;
 
+use super::audit::Action;
+use super::entry::{Entry, Key};
+use super::identity::{Caller, Identity};
 use super::leases::Lease;
 use super::listed::{Left, Listed};
+use super::quota::{Accounts, Item, LIST_BYTES};
+use super::registration::Registration;
 use crate::contract::{NameError, Why};
 
-/// What an entry takes beside its text, roughly: those of maps and sets.
-pub(super) const ENTRY_BYTES: usize = 512;
 /// Departures that are remembered, of all services, for followers that have not heard of them.
 pub(super) const DEPARTURES: usize = 65_536;
 /// What a session or a service that is followed takes, roughly.
 pub(super) const FIXED_BYTES: usize = 2048;
+/// Most registrations of one service.
+const MAX_LISTED: usize = 50_000;
 
 #[derive(Default)]
 pub(super) struct State {
@@ -28,6 +32,8 @@ pub(super) struct State {
     pub(super) departures: VecDeque<String>,
     /// All that is kept, roughly.
     pub(super) bytes: usize,
+    /// Who has what of it.
+    pub(super) accounts: Accounts,
     /// Nothing more is taken.
     pub(super) closed: bool,
 }
@@ -38,18 +44,23 @@ pub(super) struct Session {
     pub(super) attendance: u64,
     /// Whether all is told that belongs to the session in this attendance.
     pub(super) whole: bool,
-    /// Service and id.
-    pub(super) owned: BTreeSet<(String, String)>,
+    pub(super) owned: BTreeSet<Key>,
+    /// Whose it is.
+    pub(super) identity: Arc<Identity>,
+    /// How it has proved that, for another policy.
+    pub(super) caller: Caller,
     /// Dropped when the session ends, or goes on by another connection.
     pub(super) _attended: oneshot::Sender<()>,
 }
 
-/// A registration.
-pub(super) struct Entry {
-    pub(super) instance: Instance,
+/// A session that has ended. What it had registered is still to be removed.
+pub(super) struct Ended {
     pub(super) session: u64,
+    pub(super) lease: Arc<Lease>,
+    pub(super) identity: Arc<Identity>,
+    /// The last one.
     pub(super) attendance: u64,
-    pub(super) bytes: usize,
+    pub(super) owned: BTreeSet<Key>,
 }
 
 impl State {
@@ -60,69 +71,121 @@ impl State {
         }
     }
 
-    pub(super) fn take_bytes(&mut self, bytes: usize, limit: usize) -> Result<(), String> {
+    /// Charges a client, and counts what the server keeps for it.
+    pub(super) fn charge(
+        &mut self,
+        by: &Identity,
+        item: Item<'_>,
+        bytes: usize,
+        limit: usize,
+    ) -> Result<(), String> {
         let sum = self.bytes.saturating_add(bytes);
         if sum > limit {
             return Err(format!("the name server keeps no more than {limit} bytes"));
         }
+        self.accounts.charge(by, item, bytes)?;
         self.bytes = sum;
         Ok(())
     }
 
+    pub(super) fn refund(&mut self, by: &Identity, item: Item<'_>, bytes: usize) {
+        self.accounts.refund(by, item, bytes);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// The session, if it belongs to this client.
+    pub(super) fn session(&self, session: u64, by: &Identity) -> Result<&Session, NameError> {
+        let found = self.sessions.get(&session);
+        // One that belongs to somebody else is not even said to be there.
+        found.filter(|it| it.identity.name == by.name).ok_or(NameError::NoSession)
+    }
+
+    /// [`publish`](Self::publish) must follow. Says what that was; nothing if it was there before.
     pub(super) fn register(
         &mut self,
         session: u64,
         attendance: u64,
-        instance: Instance,
-        new: bool,
+        by: &Arc<Identity>,
+        registration: Registration,
         max_bytes: usize,
-    ) -> Result<(), (Why, String)> {
-        instance.validate().map_err(|error| (Why::Invalid, error.to_string()))?;
-        let (service, id) = (instance.service().to_owned(), instance.id().to_owned());
-        let known = self.services.get(&service).and_then(|listed| listed.entries.get(&id));
-        if let Some(known) = known {
+    ) -> Result<Option<Action>, (Why, String)> {
+        let Registration { service, id, epoch, packed, new, secret, bytes } = registration;
+        let listed = self.services.get(&service);
+        let known = listed.and_then(|listed| listed.entries.get(&id)).cloned();
+        if let Some(known) = &known {
             let is_own = known.session == session;
-            let replaces = match is_own {
-                true => instance.epoch() >= known.instance.epoch(),
-                false => !new && instance.epoch() > known.instance.epoch(),
+            let may_replace = match is_own {
+                true => epoch >= known.epoch,
+                false if self.is_left(&service, known) => true,
+                false => !new && epoch > known.epoch && known.belongs_to(by, secret),
             };
-            if !replaces {
+            if !may_replace {
                 let message = format!(
                     "the instance {id:?} of {service:?} is registered with the epoch {}, and alive",
-                    known.instance.epoch()
+                    known.epoch
                 );
                 return Err((Why::Taken, message));
             }
         }
-        let bytes = bytes_of(&instance);
-        // What it replaces makes room, so that a full server can be told again what it has.
-        let freed = known.map_or(0, |known| known.bytes);
-        self.bytes = self.bytes.saturating_sub(freed);
-        self.take_bytes(bytes, max_bytes).map_err(|message| {
-            self.bytes = self.bytes.saturating_add(freed);
-            (Why::Full, message)
-        })?;
-        let entry = Entry { instance, session, attendance, bytes };
-        let listed = self.services.entry(service.clone()).or_default();
-        if let Some(replaced) = listed.insert(entry)
-            && replaced.session != session
-        {
-            self.disown(replaced.session, &service, &id);
-            // At its next renewal it tells all, and hears who has this one.
-            if let Some(loser) = self.sessions.get(&replaced.session) {
-                loser.lease.set_version(0);
+        let full = |what: String| (Why::Full, what);
+        if let Some(listed) = listed {
+            let freed = known.as_ref().map_or(0, |known| known.packed.len());
+            let listed_bytes = listed.entries.listed_bytes().saturating_sub(freed);
+            if known.is_none() && listed.entries.len() >= MAX_LISTED {
+                return Err(full(format!("{service:?} has {MAX_LISTED} instances")));
+            }
+            if listed_bytes.saturating_add(packed.len()) > LIST_BYTES {
+                return Err(full(format!("the list of {service:?} has {LIST_BYTES} bytes")));
             }
         }
-        if let Some(owner) = self.sessions.get_mut(&session) {
-            owner.owned.insert((service, id));
+        // What it replaces makes room, so that a full server can be told again what it has.
+        if let Some(known) = &known {
+            self.refund(&known.identity, known.item(&service), known.bytes);
         }
-        Ok(())
+        let item = Item::Instance(&service, packed.len());
+        if let Err(message) = self.charge(by, item, bytes, max_bytes) {
+            if let Some(known) = &known {
+                // It had room a moment ago.
+                let _ = self.charge(&known.identity, known.item(&service), known.bytes, usize::MAX);
+            }
+            return Err(full(message));
+        }
+        let action = match &known {
+            None => Some(Action::Register),
+            Some(known) if known.session == session && known.epoch == epoch => None,
+            Some(_) => Some(Action::Replace),
+        };
+        let listed = self.services.entry(service.clone()).or_default();
+        let change = listed.next_change();
+        listed.entries.insert(Arc::new(Entry {
+            id: Arc::clone(&id),
+            epoch,
+            packed,
+            change,
+            session,
+            attendance,
+            secret,
+            identity: Arc::clone(by),
+            bytes,
+        }));
+        let key = (service, id);
+        if let Some(replaced) = known.filter(|it| it.session != session)
+            && let Some(loser) = self.sessions.get_mut(&replaced.session)
+        {
+            loser.owned.remove(&key);
+            // At its next renewal it tells all, and hears who has this one.
+            loser.lease.set_version(0);
+        }
+        if let Some(owner) = self.sessions.get_mut(&session) {
+            owner.owned.insert(key);
+        }
+        Ok(action)
     }
 
-    pub(super) fn disown(&mut self, session: u64, service: &str, id: &str) {
-        if let Some(owner) = self.sessions.get_mut(&session) {
-            owner.owned.remove(&(service.to_owned(), id.to_owned()));
-        }
+    /// Whether its session has ended, and it is only still to be removed.
+    fn is_left(&self, service: &str, entry: &Entry) -> bool {
+        let key = (service.to_owned(), Arc::clone(&entry.id));
+        self.sessions.get(&entry.session).is_none_or(|session| !session.owned.contains(&key))
     }
 
     /// Removes an entry if it is such a one. [`publish`](Self::publish) must follow.
@@ -134,15 +197,16 @@ impl State {
         which: impl FnOnce(&Entry) -> bool,
     ) -> bool {
         let Some(listed) = self.services.get_mut(service) else { return false };
-        if !listed.entries.get(id).is_some_and(which) {
+        if !listed.entries.get(id).is_some_and(|entry| which(entry)) {
             return false;
         }
-        if left == Left::InOrder && listed.depart(id) {
+        let Some(removed) = listed.entries.remove(id) else { return false };
+        if left == Left::InOrder && listed.depart(&removed.id) {
             self.departures.push_back(service.to_owned());
         }
-        if let Some(removed) = listed.remove(id) {
-            self.bytes = self.bytes.saturating_sub(removed.bytes);
-            self.disown(removed.session, service, id);
+        self.refund(&removed.identity, removed.item(service), removed.bytes);
+        if let Some(owner) = self.sessions.get_mut(&removed.session) {
+            owner.owned.remove(&(service.to_owned(), Arc::clone(&removed.id)));
         }
         if self.departures.len() > DEPARTURES
             && let Some(oldest) = self.departures.pop_front()
@@ -154,31 +218,27 @@ impl State {
     }
 
     /// All is told that belongs to the session: what is left of an earlier attendance has been taken
-    /// back meanwhile. Returns the services that are changed by that.
-    pub(super) fn complete(&mut self, session: u64, attendance: u64) -> BTreeSet<String> {
-        let Some(it) = self.sessions.get_mut(&session).filter(|it| !it.whole) else {
-            return BTreeSet::new();
-        };
-        it.whole = true;
-        let owned = it.owned.clone();
-        let is_stale = |entry: &Entry| entry.session == session && entry.attendance != attendance;
-        let stale = owned
-            .into_iter()
-            .filter(|(service, id)| self.remove(service, id, Left::InOrder, is_stale));
-        stale.map(|(service, _)| service).collect()
+    /// back meanwhile, and is still to be removed.
+    pub(super) fn complete(&mut self, session: u64) -> Vec<Key> {
+        match self.sessions.get_mut(&session).filter(|it| !it.whole) {
+            Some(it) => {
+                it.whole = true;
+                it.owned.iter().cloned().collect()
+            }
+            None => Vec::new(),
+        }
     }
 
-    pub(super) fn end_session(&mut self, session: u64) -> Option<Arc<Lease>> {
+    pub(super) fn end_session(&mut self, session: u64) -> Option<Ended> {
         let it = self.sessions.remove(&session)?;
-        self.bytes = self.bytes.saturating_sub(FIXED_BYTES);
-        let mut changed = BTreeSet::new();
-        for (service, id) in it.owned {
-            // It may be the registry's own fault, so nobody is said to have left.
-            self.remove(&service, &id, Left::Lapsed, |entry| entry.session == session);
-            changed.insert(service);
-        }
-        changed.iter().for_each(|service| self.publish(service));
-        Some(it.lease)
+        self.refund(&it.identity, Item::Session, FIXED_BYTES);
+        Some(Ended {
+            session,
+            lease: it.lease,
+            identity: it.identity,
+            attendance: it.attendance,
+            owned: it.owned,
+        })
     }
 
     pub(super) fn publish(&mut self, service: &str) {
@@ -195,23 +255,4 @@ impl State {
             found.remove();
         }
     }
-}
-
-fn bytes_of(instance: &Instance) -> usize {
-    let metadata = instance.metadata().iter();
-    let texts = [
-        instance.service().len().saturating_mul(3),
-        instance.id().len().saturating_mul(3),
-        instance.uri().len().saturating_mul(2),
-        instance.version().len(),
-        instance.group().len(),
-        instance.zone().map_or(0, str::len),
-    ];
-    metadata
-        // Once as it is, and once packed.
-        .map(|(key, value)| {
-            key.len().saturating_add(value.len()).saturating_mul(2).saturating_add(64)
-        })
-        .chain(texts)
-        .fold(ENTRY_BYTES, usize::saturating_add)
 }

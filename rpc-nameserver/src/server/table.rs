@@ -1,201 +1,149 @@
 //! [`Table`]: what a name server's sessions and consumers can do with its [`State`]. No I/O.
+//!
+//! Sessions begin and end here; [`changes`](super::changes) has what they change, and
+//! [`queries`](super::queries) what consumers learn.
+//!
+//! Its lock is held for a few changes at a time. What is long, such as a report or a list, is checked
+//! and packed outside of it, and done in parts.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::audit::{Action, Audit};
+use super::entry::Entry;
+use super::identity::{Caller, Identity};
 use super::leases::Leases;
-use super::listed::{Left, Listed};
-use super::state::{Entry, FIXED_BYTES, Session, State};
-use crate::contract::{Change, Listing, NameError, Refusal};
+use super::listed::Left;
+use super::policy_file::PolicyFile;
+use super::quota::Item;
+use super::state::{Ended, FIXED_BYTES, Session, State};
+use crate::contract::NameError;
 
 pub(super) struct Table {
     pub(super) leases: Leases,
+    pub(super) policy: PolicyFile,
+    pub(super) audit: Audit,
     state: Mutex<State>,
     /// Until then nobody knows who will still register.
-    started: Instant,
-    max_bytes: usize,
+    pub(super) started: Instant,
+    pub(super) max_bytes: usize,
 }
 
 impl Table {
     /// With what is kept for `max_bytes`, roughly, at most.
-    pub(super) fn new(grace: Duration, max_bytes: usize) -> Self {
+    pub(super) fn new(grace: Duration, max_bytes: usize, policy: PolicyFile) -> Self {
         let now = Instant::now();
         let started = now.checked_add(grace).unwrap_or(now);
-        Self { leases: Leases::new(), state: Mutex::default(), started, max_bytes }
+        let (leases, audit) = (Leases::new(), Audit::default());
+        Self { leases, policy, audit, state: Mutex::default(), started, max_bytes }
     }
 
     /// Every change under this lock is made in one piece, so a poisoned one is still whole.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the server must not yet say that nobody is there.
-    fn starting(&self) -> Option<Duration> {
-        let left = self.started.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
+    /// Who this is, and what it may do.
+    pub(super) fn identify(&self, caller: &Caller) -> Result<Identity, NameError> {
+        let policy = self.policy.current();
+        policy.identify(caller).inspect_err(|error| {
+            let why = format!("{error:?}");
+            self.audit.record(Action::Refuse, &policy.anonymous(caller), &["identity"], &why);
+        })
     }
 
     /// Begins a session, or takes it over. Returns the number of this attendance, and what is
     /// dropped when it is over.
     pub(super) fn attend(
         &self,
+        caller: Caller,
+        by: &Arc<Identity>,
         session: u64,
         expiry: Duration,
     ) -> Result<(u64, oneshot::Receiver<()>), NameError> {
         let mut state = self.lock();
         state.check_open()?;
-        let owned = match state.sessions.remove(&session) {
-            Some(before) => before.owned,
-            None => {
-                state.take_bytes(FIXED_BYTES, self.max_bytes).map_err(NameError::Full)?;
-                BTreeSet::new()
+        if state.sessions.get(&session).is_some_and(|it| it.identity.name != by.name) {
+            return Err(NameError::Denied("the session belongs to another identity".to_owned()));
+        }
+        let before = state.sessions.remove(&session);
+        if let Some(before) = &before {
+            state.refund(&before.identity, Item::Session, FIXED_BYTES);
+        }
+        if let Err(message) = state.charge(by, Item::Session, FIXED_BYTES, self.max_bytes) {
+            if let Some(before) = before {
+                let limit = usize::MAX;
+                let _ = state.charge(&before.identity, Item::Session, FIXED_BYTES, limit);
+                state.sessions.insert(session, before);
             }
-        };
-        let lease = self.leases.begin(session, expiry);
+            return Err(NameError::Full(message));
+        }
+        let owned = before.map(|before| before.owned).unwrap_or_default();
+        let lease = self.leases.begin(session, expiry, by.name.clone());
         state.attendances = state.attendances.wrapping_add(1);
         let attendance = state.attendances;
         let (_attended, over) = oneshot::channel();
-        let it = Session { lease, attendance, whole: false, owned, _attended };
+        let identity = Arc::clone(by);
+        let it = Session { lease, attendance, whole: false, owned, identity, caller, _attended };
         state.sessions.insert(session, it);
         Ok((attendance, over))
     }
 
-    /// The connection of this attendance is gone.
-    pub(super) fn leave(&self, session: u64, attendance: u64) {
+    /// The connection of this attendance is gone. What is returned is to be [swept](Self::sweep).
+    pub(super) fn leave(&self, session: u64, attendance: u64) -> Option<Ended> {
         let mut state = self.lock();
-        if state.sessions.get(&session).is_some_and(|it| it.attendance == attendance)
-            && let Some(lease) = state.end_session(session)
-        {
-            self.leases.end(session, &lease);
-        }
+        let it = state.sessions.get(&session).filter(|it| it.attendance == attendance);
+        it.is_some().then(|| state.end_session(session)).flatten()
     }
 
-    /// Removes the sessions that were not heard of for too long. Says how many.
-    pub(super) fn expire(&self) -> usize {
+    /// The sessions that were not heard of for too long, which are to be [swept](Self::sweep).
+    pub(super) fn expire(&self) -> Vec<Ended> {
         let expired = self.leases.take_expired();
         if expired.is_empty() {
-            return 0;
+            return Vec::new();
         }
         let mut state = self.lock();
-        for (session, lease) in &expired {
-            if state.sessions.get(session).is_some_and(|it| Arc::ptr_eq(&it.lease, lease)) {
-                state.end_session(*session);
-            }
-        }
-        expired.len()
+        let is_same = |state: &State, session, lease| {
+            state.sessions.get(session).is_some_and(|it| Arc::ptr_eq(&it.lease, lease))
+        };
+        let ended = expired.iter().filter_map(|(session, lease)| {
+            is_same(&state, session, lease).then(|| state.end_session(*session)).flatten()
+        });
+        ended.collect()
     }
 
-    /// Makes the changes of a session.
-    pub(super) fn report(
-        &self,
-        session: u64,
-        version: u64,
-        changes: Vec<Change>,
-    ) -> Result<Vec<Refusal>, NameError> {
-        let mut state = self.lock();
-        state.check_open()?;
-        let state = &mut *state;
-        let attendance = state.sessions.get(&session).ok_or(NameError::NoSession)?.attendance;
-        let mut changed = BTreeSet::new();
-        let mut refusals = Vec::new();
-        for (index, change) in changes.into_iter().enumerate() {
-            let service = match change {
-                Change::Register { instance, new } => {
-                    let service = instance.service().to_owned();
-                    match state.register(session, attendance, instance, new, self.max_bytes) {
-                        Ok(()) => service,
-                        Err((why, message)) => {
-                            let index = u32::try_from(index).unwrap_or(u32::MAX);
-                            refusals.push(Refusal { index, why, message });
-                            continue;
-                        }
-                    }
-                }
-                Change::Unregister { service, id, epoch } => {
-                    let is_own =
-                        |entry: &Entry| entry.session == session && entry.instance.epoch() == epoch;
-                    if !state.remove(&service, &id, Left::InOrder, is_own) {
-                        continue;
-                    }
-                    service
-                }
-            };
-            changed.insert(service);
-        }
-        if version != 0 {
-            changed.extend(state.complete(session, attendance));
-        }
-        if let Some(it) = state.sessions.get(&session) {
-            it.lease.set_version(version);
-        }
-        changed.iter().for_each(|service| state.publish(service));
-        Ok(refusals)
+    /// Another policy is in force: the sessions of those who are not known any more, or have
+    /// registered what they may not register now. They are to be [swept](Self::sweep).
+    pub(super) fn revoke(&self) -> Vec<Ended> {
+        let policy = self.policy.current();
+        let sessions: Vec<u64> = self.lock().sessions.keys().copied().collect();
+        let revoked = sessions.into_iter().filter_map(|session| {
+            let mut state = self.lock();
+            let it = state.sessions.get(&session)?;
+            let is_allowed = policy.identify(&it.caller).is_ok_and(|now| {
+                now.name == it.identity.name
+                    && it.owned.iter().all(|(service, _)| now.rights.may_register(service))
+            });
+            (!is_allowed).then(|| state.end_session(session)).flatten()
+        });
+        revoked.collect()
     }
 
-    pub(super) fn lookup(&self, service: &str) -> Result<Listing, NameError> {
-        let mut state = self.lock();
-        state.check_open()?;
-        match (state.services.get_mut(service), self.starting()) {
-            (Some(listed), _) if !listed.entries.is_empty() => listed.listing(None),
-            (_, Some(left)) => Err(is_starting(left)),
-            (_, None) => Listed::default().listing(None),
-        }
-    }
-
-    pub(super) fn services(&self) -> Result<Vec<String>, NameError> {
-        let state = self.lock();
-        state.check_open()?;
-        let known = state.services.iter().filter(|(_, listed)| !listed.entries.is_empty());
-        let names: Vec<_> = known.map(|(name, _)| name.clone()).collect();
-        match self.starting() {
-            Some(left) if names.is_empty() => Err(is_starting(left)),
-            _ => Ok(names),
-        }
-    }
-
-    /// Removes a registration of any session.
-    pub(super) fn remove(&self, service: &str, id: &str) -> Result<bool, NameError> {
-        let mut state = self.lock();
-        state.check_open()?;
-        let removed = state.remove(service, id, Left::InOrder, |_| true);
-        if removed {
-            state.publish(service);
-        }
-        Ok(removed)
-    }
-
-    /// Begins to follow a service: the number of each change is seen by what is returned.
-    /// [`unfollow`](Self::unfollow) must follow.
-    pub(super) fn follow(&self, service: &str) -> Result<watch::Receiver<u64>, NameError> {
-        let mut state = self.lock();
-        state.check_open()?;
-        let is_known = state.services.get(service).is_some_and(|listed| !listed.entries.is_empty());
-        match self.starting() {
-            Some(left) if !is_known => return Err(is_starting(left)),
-            _ => {}
-        }
-        state.take_bytes(FIXED_BYTES, self.max_bytes).map_err(NameError::Full)?;
-        Ok(state.services.entry(service.to_owned()).or_default().changes.subscribe())
-    }
-
-    /// The receiver that `follow` returned is dropped.
-    pub(super) fn unfollow(&self, service: &str) {
-        let mut state = self.lock();
-        state.bytes = state.bytes.saturating_sub(FIXED_BYTES);
-        state.drop_unused(service);
-    }
-
-    /// What a follower is to be told that has seen the change `seen`, or nothing.
-    pub(super) fn listing(&self, service: &str, seen: Option<u64>) -> Result<Listing, NameError> {
-        let mut state = self.lock();
-        state.check_open()?;
-        match state.services.get_mut(service) {
-            Some(listed) => listed.listing(seen),
-            None => Listed::default().listing(None),
+    /// Removes what an ended session had registered, in parts. It may be the registry's own fault, so
+    /// nobody is said to have left.
+    pub(super) async fn sweep(&self, ended: Ended, action: Action) {
+        let Ended { session, lease, identity, attendance, owned } = ended;
+        self.leases.end(session, &lease);
+        let (count, owned) = (owned.len(), Vec::from_iter(owned));
+        // One that attends again with the same number has later attendances.
+        let is_left = |entry: &Entry| entry.session == session && entry.attendance <= attendance;
+        self.remove_all(&owned, Left::Lapsed, is_left).await;
+        if count > 0 {
+            let what = format!("{count} registrations");
+            self.audit.record(action, &identity, &[&what], "");
         }
     }
 
@@ -206,10 +154,6 @@ impl Table {
         state.sessions.clear();
         state.services.clear();
     }
-}
-
-fn is_starting(left: Duration) -> NameError {
-    NameError::Starting { left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1) }
 }
 
 #[cfg(test)]

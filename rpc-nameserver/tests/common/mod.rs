@@ -35,7 +35,7 @@ pub(crate) fn ids(snapshot: &Snapshot) -> Vec<&str> {
 }
 
 /// Waits until the lookup says so.
-pub(crate) async fn until_listed(registry: &impl Registry, expected: &[&str]) {
+pub(crate) async fn until_listed(registry: &(impl Registry + ?Sized), expected: &[&str]) {
     let mut last = String::new();
     let seen = async {
         loop {

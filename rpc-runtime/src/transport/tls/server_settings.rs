@@ -105,6 +105,11 @@ impl ServerTls {
         Ok(self)
     }
 
+    /// Whether clients need a certificate.
+    pub fn requires_client_certificates(&self) -> bool {
+        self.clients.is_some()
+    }
+
     fn roots_first(&self) -> Result<&Arc<Trust>, RpcError> {
         self.clients.as_ref().ok_or_else(|| {
             RpcError::invalid(

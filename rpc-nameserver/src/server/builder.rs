@@ -1,0 +1,267 @@
+//! [`NameServerBuilder`]: settings, and where a server may listen.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(feature = "tls")]
+use rpc_runtime::ServerTls;
+use rpc_runtime::{Heartbeat, RpcError, Server};
+
+use super::desk::Desk;
+use super::policy_file::PolicyFile;
+use super::quota::Quota;
+use super::table::Table;
+use super::{AbortOnDrop, HEARTBEAT, MAX_PAYLOAD, NameServer, Reload, scan, watch_policy};
+use crate::contract::NameServiceServer;
+
+/// Calls and streams of one connection: a consumer has a stream for each service that it follows. What
+/// they take counts as a part of [`NameServerBuilder::max_bytes`].
+const MAX_STREAMS: usize = 65_536;
+/// The same of all connections, out of the way of that limit.
+const MAX_ALL_STREAMS: usize = 1 << 20;
+/// Connections of one address: a client has two to each server.
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 4_096;
+
+/// Settings of a [`NameServer`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct NameServerBuilder {
+    grace: Duration,
+    scan: Duration,
+    max_bytes: usize,
+    max_connections: Option<usize>,
+    max_connections_per_address: usize,
+    quota: Quota,
+    policy: Option<PathBuf>,
+    insecure: bool,
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
+}
+
+impl Default for NameServerBuilder {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(35),
+            scan: Duration::from_secs(5),
+            max_bytes: 256 << 20,
+            max_connections: None,
+            max_connections_per_address: MAX_CONNECTIONS_PER_ADDRESS,
+            quota: Quota::default(),
+            policy: None,
+            insecure: false,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+}
+
+impl NameServerBuilder {
+    /// For how long after its start the server must not say that nobody provides a service of which
+    /// it does not know: providers of a server that was started anew need that long to register. It
+    /// answers that it is starting then, and clients ask another one or use what they know. Default
+    /// 35 s, an interval of providers and a bit; at most a day. Zero is for tests, and for the very
+    /// first start.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace.min(Duration::from_secs(86_400));
+        self
+    }
+
+    /// How often sessions are removed that were not renewed. Default 5 s; at least 100 ms.
+    pub fn scan_interval(mut self, interval: Duration) -> Self {
+        self.scan = interval.max(Duration::from_millis(100));
+        self
+    }
+
+    /// How many bytes all registrations, sessions and streams may take, roughly; an instance counts
+    /// as some 1,000. Default 256 MiB. What is more is refused.
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// What one client may take of that. Default: see [`Quota`].
+    pub fn quota(mut self, quota: Quota) -> Self {
+        self.quota = quota;
+        self
+    }
+
+    /// Connections at a time, see [`ServerBuilder::max_connections`](rpc_runtime::ServerBuilder::max_connections).
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = Some(connections);
+        self
+    }
+
+    /// Connections of one IP address at a time, see
+    /// [`ServerBuilder::max_connections_per_address`](rpc_runtime::ServerBuilder::max_connections_per_address).
+    /// Default 4,096, a quarter of all.
+    pub fn max_connections_per_address(mut self, connections: usize) -> Self {
+        self.max_connections_per_address = connections;
+        self
+    }
+
+    /// The certificate of the server. It listens at `tls://host:port` then, and nowhere unencrypted.
+    /// With [`client_roots_pem_file`](ServerTls::client_roots_pem_file) clients need a certificate,
+    /// too, and are known by its names.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// A file that says who may register, remove and read what;
+    /// [the crate's documentation](crate#who-may-do-what) has its format. It is read again when it
+    /// changes. Default: every client may register and read everything, and remove what it has
+    /// registered.
+    pub fn policy_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.policy = Some(path.into());
+        self
+    }
+
+    /// Listens also where every client on the network can register anything. Default: without
+    /// authentication a server listens at loopback addresses, `unix:` and `memory:` only.
+    pub fn insecure(mut self) -> Self {
+        self.insecure = true;
+        self
+    }
+
+    /// Listens on `uri`, of any transport of `rpc-runtime`, and starts to serve.
+    ///
+    /// # Errors
+    ///
+    /// The URI is invalid or not allowed without authentication, the policy file cannot be read or is
+    /// wrong, the address is in use, or there is no tokio runtime.
+    pub async fn bind(self, uri: impl AsRef<str>) -> Result<NameServer, RpcError> {
+        let uri = uri.as_ref();
+        self.check_exposure(uri)?;
+        let policy = match &self.policy {
+            Some(path) => PolicyFile::read(path, self.quota)?,
+            None => PolicyFile::open(self.quota),
+        };
+        let table = Arc::new(Table::new(self.grace, self.max_bytes, policy));
+        let mut server = Server::builder()
+            .provide(NameServiceServer::new(Desk(Arc::clone(&table))))
+            .max_payload(MAX_PAYLOAD)
+            .max_concurrent_requests(MAX_STREAMS)
+            .max_total_concurrent_requests(MAX_ALL_STREAMS)
+            .max_connections_per_address(self.max_connections_per_address)
+            .heartbeat(Heartbeat::default().interval(HEARTBEAT));
+        if let Some(connections) = self.max_connections {
+            server = server.max_connections(connections);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls.clone() {
+            server = server.tls(tls);
+        }
+        let server = server.bind(uri).await?;
+        if self.insecure {
+            tracing::warn!(uri = server.local_uri(), "serving whatever clients there are");
+        }
+        let reload = Reload {
+            table: Arc::clone(&table),
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+        };
+        let scan = tokio::spawn(scan(Arc::clone(&table), self.scan)).abort_handle();
+        let watch = tokio::spawn(watch_policy(reload.clone())).abort_handle();
+        Ok(NameServer { server, table, reload, tasks: [scan, watch].map(AbortOnDrop) })
+    }
+
+    /// Whether the server may listen there.
+    fn check_exposure(&self, uri: &str) -> Result<(), RpcError> {
+        let is_tls = scheme(uri) == "tls";
+        if self.has_tls() && !is_tls {
+            return Err(RpcError::invalid(format!(
+                "the name server has a certificate, so it listens at tls://host:port, and not at \
+                 {uri}"
+            )));
+        }
+        let is_authenticated = is_tls && (self.asks_for_certificates() || self.policy.is_some());
+        if is_authenticated || self.insecure || !is_on_network(uri) {
+            return Ok(());
+        }
+        Err(RpcError::invalid(format!(
+            "{uri} can be reached from other machines, and whoever reaches it could register \
+             anything: listen at tls:// and ask clients for certificates (--cert, --key, \
+             --client-ca) or tokens (--policy), or at a loopback address such as \
+             tcp://127.0.0.1:9876, or say --insecure"
+        )))
+    }
+
+    #[cfg(feature = "tls")]
+    fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn has_tls(&self) -> bool {
+        false
+    }
+
+    #[cfg(feature = "tls")]
+    fn asks_for_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(ServerTls::requires_client_certificates)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn asks_for_certificates(&self) -> bool {
+        false
+    }
+}
+
+/// The scheme of a URI, in lower case.
+pub(crate) fn scheme(uri: &str) -> String {
+    uri.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase()
+}
+
+/// Whether other machines can reach the address of a URI, or may be able to.
+pub(crate) fn is_on_network(uri: &str) -> bool {
+    if !matches!(&*scheme(uri), "tcp" | "tls") {
+        return false;
+    }
+    let rest = uri.split_once("://").map_or("", |(_, rest)| rest);
+    let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>() {
+        Ok(address) => !address.to_canonical().is_loopback(),
+        Err(_) => host != "localhost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_other_machines_can_reach_is_known() {
+        for near in [
+            "tcp://127.0.0.1:1",
+            "tcp://[::1]:0",
+            "tls://127.9.9.9:1",
+            "tcp://localhost:1",
+            "tcp://[::ffff:127.0.0.1]:1",
+            "unix:///tmp/x",
+            "memory:x",
+            "nonsense",
+        ] {
+            assert!(!is_on_network(near), "{near}");
+        }
+        for far in ["tcp://0.0.0.0:1", "TCP://[::]:1", "tls://10.0.0.1:1", "tcp://names:1", "tcp:x"]
+        {
+            assert!(is_on_network(far), "{far}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_authentication_it_listens_on_this_machine_only() {
+        let error = NameServer::builder().bind("tcp://0.0.0.0:0").await.map(drop).unwrap_err();
+        assert!(error.to_string().contains("--insecure"), "{error}");
+        // Tokens that travel in clear prove nothing.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let with_policy = NameServer::builder().policy_file(file.path());
+        assert!(with_policy.bind("tcp://0.0.0.0:0").await.is_err());
+        assert!(NameServer::builder().bind("tcp://127.0.0.1:0").await.is_ok());
+        assert!(NameServer::builder().insecure().bind("tcp://0.0.0.0:0").await.is_ok());
+    }
+}

@@ -1,0 +1,196 @@
+//! What sessions change in the [`Table`], and what others remove from it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard};
+
+use tokio::task::yield_now;
+
+use super::audit::Action;
+use super::entry::{Entry, Key};
+use super::identity::{Identity, hash};
+use super::listed::Left;
+use super::registration::Registration;
+use super::state::State;
+use super::table::Table;
+use crate::contract::{Change, NameError, Refusal, Why};
+use crate::secret::Secret;
+
+/// Changes that are made without releasing the lock.
+const BATCH: usize = 128;
+
+/// A change of a report, checked.
+enum Step {
+    Register(Registration),
+    Unregister { service: String, id: String, epoch: u64 },
+    Refused(Why, String, Key),
+}
+
+impl Table {
+    /// Makes the changes of a session.
+    pub(super) async fn report(
+        &self,
+        by: &Arc<Identity>,
+        session: u64,
+        version: u64,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Refusal>, NameError> {
+        let attendance = {
+            let state = self.lock();
+            state.check_open()?;
+            let it = state.session(session, by)?;
+            // Unless all of it is made, nobody knows what there is.
+            it.lease.set_version(0);
+            it.attendance
+        };
+        let mut refusals = Vec::new();
+        let mut steps = (0_u32..).zip(changes).peekable();
+        while steps.peek().is_some() {
+            let part: Vec<_> =
+                steps.by_ref().take(BATCH).map(|(n, it)| (n, Step::new(by, it))).collect();
+            self.make(by, session, attendance, part, &mut refusals)?;
+            if steps.peek().is_some() {
+                yield_now().await;
+            }
+        }
+        if version != 0 {
+            let owned = self.attended(by, session, attendance)?.complete(session);
+            let is_stale =
+                |entry: &Entry| entry.session == session && entry.attendance < attendance;
+            self.remove_all(&owned, Left::InOrder, is_stale).await;
+        }
+        let state = self.attended(by, session, attendance)?;
+        state.session(session, by)?.lease.set_version(version);
+        Ok(refusals)
+    }
+
+    /// The state, in which the session is still attended by the same connection.
+    fn attended(
+        &self,
+        by: &Identity,
+        session: u64,
+        attendance: u64,
+    ) -> Result<MutexGuard<'_, State>, NameError> {
+        let state = self.lock();
+        state.check_open()?;
+        match state.session(session, by)?.attendance == attendance {
+            true => Ok(state),
+            false => Err(NameError::NoSession),
+        }
+    }
+
+    /// Makes some changes in one piece.
+    fn make(
+        &self,
+        by: &Arc<Identity>,
+        session: u64,
+        attendance: u64,
+        part: Vec<(u32, Step)>,
+        refusals: &mut Vec<Refusal>,
+    ) -> Result<(), NameError> {
+        let mut records = Vec::new();
+        let mut changed = BTreeSet::new();
+        let mut state = self.attended(by, session, attendance)?;
+        // One for all that the session has, as long as it pays in the same way.
+        let known = &state.session(session, by)?.identity;
+        let by = &Arc::clone(if known.is_same_account(by) { known } else { by });
+        for (index, step) in part {
+            let (key, made) = match step {
+                Step::Register(it) => {
+                    let key = (it.service.clone(), Arc::clone(&it.id));
+                    (key, state.register(session, attendance, by, it, self.max_bytes))
+                }
+                Step::Unregister { service, id, epoch } => {
+                    let is_own = |it: &Entry| it.session == session && it.epoch == epoch;
+                    if !state.remove(&service, &id, Left::InOrder, is_own) {
+                        continue;
+                    }
+                    ((service, id.into()), Ok(Some(Action::Unregister)))
+                }
+                Step::Refused(why, message, key) => (key, Err((why, message))),
+            };
+            match made {
+                Ok(action) => {
+                    changed.insert(key.0.clone());
+                    records.extend(action.map(|action| (action, key, String::new())));
+                }
+                Err((why, message)) => {
+                    records.push((Action::Refuse, key, message.clone()));
+                    refusals.push(Refusal { index, why, message });
+                }
+            }
+        }
+        changed.iter().for_each(|service| state.publish(service));
+        drop(state);
+        for (action, (service, id), why) in records {
+            self.audit.record(action, by, &[&service, &id], &why);
+        }
+        Ok(())
+    }
+
+    /// Removes a registration, if this client may do so.
+    pub(super) fn remove(
+        &self,
+        by: &Identity,
+        service: &str,
+        id: &str,
+        secret: Option<&Secret>,
+    ) -> Result<bool, NameError> {
+        let secret = secret.map(|secret| hash(secret.bytes()));
+        let mut state = self.lock();
+        state.check_open()?;
+        let entry = state.services.get(service).and_then(|listed| listed.entries.get(id));
+        let Some(entry) = entry else { return Ok(false) };
+        if !entry.is_removable(service, by, secret) {
+            drop(state);
+            let why = "it was registered by somebody else, and the right to remove it is missing";
+            self.audit.record(Action::Refuse, by, &["remove", service, id], why);
+            return Err(NameError::Denied(why.to_owned()));
+        }
+        state.remove(service, id, Left::InOrder, |_| true);
+        state.publish(service);
+        drop(state);
+        self.audit.record(Action::Remove, by, &[service, id], "");
+        Ok(true)
+    }
+
+    /// Removes the entries that are such, in parts.
+    pub(super) async fn remove_all(
+        &self,
+        keys: &[Key],
+        left: Left,
+        which: impl Fn(&Entry) -> bool,
+    ) {
+        for part in keys.chunks(BATCH) {
+            {
+                let mut state = self.lock();
+                let mut changed = BTreeSet::new();
+                for (service, id) in part {
+                    if state.remove(service, id, left, &which) {
+                        changed.insert(service);
+                    }
+                }
+                changed.into_iter().for_each(|service| state.publish(service));
+            }
+            if keys.len() > BATCH {
+                yield_now().await;
+            }
+        }
+    }
+}
+
+impl Step {
+    fn new(by: &Identity, change: Change) -> Self {
+        match change {
+            Change::Register { instance, new, secret } => {
+                match Registration::new(by, &instance, new, secret.as_ref()) {
+                    Ok(registration) => Self::Register(registration),
+                    Err((why, message)) => {
+                        let key = (instance.service().to_owned(), instance.id().into());
+                        Self::Refused(why, message, key)
+                    }
+                }
+            }
+            Change::Unregister { service, id, epoch } => Self::Unregister { service, id, epoch },
+        }
+    }
+}

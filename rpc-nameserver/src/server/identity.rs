@@ -1,0 +1,179 @@
+//! [`Caller`] and [`Identity`]: what a connection shows of a client, and who that is.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rpc_runtime::{Context, PeerCertificate};
+use sha2::{Digest, Sha256};
+
+use super::policy::Rights;
+use super::quota::Quota;
+
+/// The hash of a token or of a secret.
+pub(super) type Hash = [u8; 32];
+
+/// The metadata under which a token is sent: `Bearer TOKEN`.
+pub(crate) const AUTHORIZATION: &str = "authorization";
+
+pub(super) fn hash(secret: &[u8]) -> Hash {
+    Sha256::digest(secret).into()
+}
+
+/// What the connection of a call shows of its client.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Caller {
+    /// The URI of the client's end.
+    pub(super) peer: Arc<str>,
+    /// What the certificate names, the strongest first: URIs, DNS names, the subject.
+    pub(super) names: Vec<Name>,
+    pub(super) token: Option<Hash>,
+    /// The token came unencrypted from another machine: others know it by now.
+    pub(super) is_token_exposed: bool,
+}
+
+/// A name in a client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    Uri(String),
+    Dns(String),
+    Subject(String),
+}
+
+impl Caller {
+    /// The client of the call that runs now.
+    pub(super) fn current() -> Self {
+        let context = Context::current();
+        let peer: Arc<str> = context.peer().unwrap_or_default().into();
+        let token = context.metadata(AUTHORIZATION).and_then(|it| it.strip_prefix("Bearer "));
+        Self {
+            is_token_exposed: token.is_some() && !is_private(&peer),
+            token: token.map(|token| hash(token.as_bytes())),
+            names: context.peer_certificate().map(names).unwrap_or_default(),
+            peer,
+        }
+    }
+}
+
+fn names(certificate: &PeerCertificate) -> Vec<Name> {
+    let uris = certificate.uris().iter().cloned().map(Name::Uri);
+    let dns = certificate.dns_names().iter().cloned().map(Name::Dns);
+    uris.chain(dns).chain([Name::Subject(certificate.subject().to_owned())]).collect()
+}
+
+/// The IP address of a peer; `None` at transports that have none.
+fn address(peer: &str) -> Option<IpAddr> {
+    let (_, rest) = peer.split_once("://")?;
+    rest.parse::<SocketAddr>().ok().map(|address| address.ip().to_canonical())
+}
+
+/// Whether what this peer sends can be read by nobody else.
+fn is_private(peer: &str) -> bool {
+    match peer.strip_prefix("tcp:") {
+        Some(_) => address(peer).is_some_and(|it| it.is_loopback()),
+        None => true,
+    }
+}
+
+/// Who a client is, and what it may do.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// `None` if it has not proved who it is.
+    pub(super) name: Option<Arc<str>>,
+    /// The URI of its end of the connection.
+    pub(super) peer: Arc<str>,
+    pub(super) rights: Arc<Rights>,
+    /// Which account pays for what it has: that of its name, or else of its address.
+    pub(super) owner: Arc<str>,
+    /// The account of its connection, if connections are told apart there: at `unix:`, those of each
+    /// process.
+    pub(super) connection: Option<Arc<str>>,
+    pub(super) quota: Quota,
+}
+
+impl Identity {
+    pub(super) fn new(
+        caller: &Caller,
+        name: Option<String>,
+        rights: Arc<Rights>,
+        quota: Quota,
+    ) -> Self {
+        let address = address(&caller.peer);
+        let owner = match (&name, address) {
+            (Some(name), _) => format!("identity {name}"),
+            (None, Some(IpAddr::V6(address))) if !address.is_loopback() => {
+                // A host has all addresses of its network to connect from.
+                let network = address.to_bits() >> 64;
+                format!("network {network:016x}::/64")
+            }
+            (None, Some(address)) => format!("address {address}"),
+            // A user of this machine, or this very process.
+            (None, None) => match caller.peer.rsplit_once("uid=") {
+                Some((_, user)) => format!("user {user}"),
+                None => caller.peer.to_string(),
+            },
+        };
+        let is_told_apart = address.is_some() || caller.peer.starts_with("unix:");
+        let connection = is_told_apart.then(|| format!("connection {}", caller.peer).into());
+        Self {
+            name: name.map(Into::into),
+            peer: Arc::clone(&caller.peer),
+            rights,
+            owner: owner.into(),
+            connection,
+            quota,
+        }
+    }
+
+    /// Whether both are the same, and pay from the same accounts.
+    pub(super) fn is_same_account(&self, other: &Self) -> bool {
+        (&self.name, &self.owner, &self.connection, self.quota)
+            == (&other.name, &other.owner, &other.connection, other.quota)
+    }
+
+    /// Whether both have proved to be the same one.
+    pub(super) fn is_proved_same(&self, other: &Self) -> bool {
+        self.name.is_some() && self.name == other.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(peer: &str) -> Identity {
+        let caller = Caller { peer: peer.into(), ..Caller::default() };
+        Identity::new(&caller, None, Arc::default(), Quota::default())
+    }
+
+    #[test]
+    fn a_host_of_ipv6_pays_from_one_account_whichever_of_its_addresses_it_uses() {
+        let (one, other) = (identity("tcp://[2001:db8::1]:1"), identity("tcp://[2001:db8::2]:1"));
+        assert_eq!(one.owner, other.owner);
+        assert_ne!(one.connection, other.connection);
+        assert_ne!(one.owner, identity("tcp://[2001:db8:0:1::1]:1").owner);
+        assert_eq!(identity("tcp://[::ffff:10.0.0.1]:1").owner, identity("tls://10.0.0.1:9").owner);
+    }
+
+    #[test]
+    fn processes_of_one_user_pay_from_one_account() {
+        let (one, other) = (identity("unix:///x#pid=1,uid=7"), identity("unix:///x#pid=2,uid=7"));
+        assert_eq!(one.owner, other.owner);
+        assert_ne!(one.connection, other.connection);
+        assert_ne!(one.owner, identity("unix:///x#pid=1,uid=8").owner);
+    }
+
+    #[test]
+    fn only_what_nobody_else_reads_is_private() {
+        for private in ["tls://10.0.0.1:1", "tcp://127.0.0.1:1", "tcp://[::1]:1", "memory:x"] {
+            assert!(is_private(private), "{private}");
+        }
+        for open in ["tcp://10.0.0.1:1", "tcp://[2001:db8::1]:1", "tcp://nonsense", "tcp:"] {
+            assert!(!is_private(open), "{open}");
+        }
+    }
+
+    #[test]
+    fn two_who_have_proved_nothing_are_not_the_same() {
+        assert!(!identity("tcp://10.0.0.1:1").is_proved_same(&identity("tcp://10.0.0.1:1")));
+    }
+}

@@ -1,0 +1,171 @@
+//! [`PolicyFile`]: a policy that is read again when its file changes.
+
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use rpc_runtime::RpcError;
+
+use super::policy::Policy;
+use super::quota::Quota;
+
+/// A larger file is no policy.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// The policy that is in force, and its file, if there is one.
+#[derive(Debug)]
+pub(super) struct PolicyFile {
+    current: RwLock<Arc<Policy>>,
+    file: Option<Source>,
+    quota: Quota,
+}
+
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    /// Of the file that was read last, be it good or bad.
+    seen: Mutex<Option<Version>>,
+}
+
+/// By what one sees that a file is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
+    modified: Option<SystemTime>,
+    len: u64,
+    file: u64,
+}
+
+impl Version {
+    fn of(metadata: &Metadata) -> Self {
+        #[cfg(unix)]
+        let file = std::os::unix::fs::MetadataExt::ino(metadata);
+        #[cfg(not(unix))]
+        let file = 0;
+        Self { modified: metadata.modified().ok(), len: metadata.len(), file }
+    }
+}
+
+impl PolicyFile {
+    /// Without a file: everybody may register and read everything.
+    pub(super) fn open(quota: Quota) -> Self {
+        Self { current: RwLock::new(Arc::new(Policy::open(quota))), file: None, quota }
+    }
+
+    /// # Errors
+    ///
+    /// The file cannot be read, or is wrong.
+    pub(super) fn read(path: &Path, quota: Quota) -> Result<Self, RpcError> {
+        let source = Source { path: path.to_owned(), seen: Mutex::default() };
+        let policy = source.load(quota).map_err(RpcError::invalid)?;
+        Ok(Self { current: RwLock::new(Arc::new(policy)), file: Some(source), quota })
+    }
+
+    pub(super) fn current(&self) -> Arc<Policy> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the file again. A wrong one leaves the policy that is in force.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn reload(&self) -> Result<(), RpcError> {
+        let Some(source) = &self.file else { return Ok(()) };
+        let policy = source.load(self.quota).map_err(RpcError::invalid)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        tracing::info!(path = %source.path.display(), "a new policy is in force");
+        Ok(())
+    }
+
+    /// Whether the file is another one than was read last. Blocks for a moment.
+    pub(super) fn has_changed(&self) -> bool {
+        let Some(source) = &self.file else { return false };
+        let now = fs::metadata(&source.path).ok().as_ref().map(Version::of);
+        now != *source.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source {
+    fn load(&self, quota: Quota) -> Result<Policy, String> {
+        let wrong = |what: String| format!("the policy {}: {what}", self.path.display());
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Until it is known better, so that each version of the file is complained of once.
+        *seen = None;
+        let metadata = fs::metadata(&self.path).map_err(|error| wrong(error.to_string()))?;
+        *seen = Some(Version::of(&metadata));
+        // Opening a pipe would wait for its other end.
+        if !metadata.is_file() {
+            return Err(wrong("it is no file".to_owned()));
+        }
+        let mut file = File::open(&self.path).map_err(|error| wrong(error.to_string()))?;
+        let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
+        *seen = Some(Version::of(&metadata));
+        #[cfg(unix)]
+        if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o002 != 0 {
+            return Err(wrong("anybody can write to it; take that away with chmod o-w".to_owned()));
+        }
+        let mut text = String::new();
+        let limit = MAX_BYTES.saturating_add(1);
+        Read::by_ref(&mut file)
+            .take(limit)
+            .read_to_string(&mut text)
+            .map_err(|error| wrong(error.to_string()))?;
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_BYTES {
+            return Err(wrong(format!("it has more than {MAX_BYTES} bytes")));
+        }
+        Policy::parse(&text, quota).map_err(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::identity::Caller;
+
+    fn may_register(file: &PolicyFile, service: &str) -> bool {
+        let caller = Caller::default();
+        file.current().identify(&caller).unwrap().rights.may_register(service)
+    }
+
+    #[test]
+    fn a_new_policy_is_taken_and_a_broken_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        let allow = |service: &str| {
+            let text = format!("[anonymous]\nregister = [{service:?}]");
+            let new = folder.path().join("new");
+            fs::write(&new, text).unwrap();
+            fs::rename(new, &path).unwrap();
+        };
+        allow("one");
+        let file = PolicyFile::read(&path, Quota::default()).unwrap();
+        assert!(may_register(&file, "one") && !file.has_changed());
+        allow("other");
+        assert!(file.has_changed());
+        file.reload().unwrap();
+        assert!(may_register(&file, "other") && !may_register(&file, "one"));
+        assert!(!file.has_changed());
+        fs::write(&path, "[anonymous]\nregister = ").unwrap();
+        assert!(file.has_changed());
+        assert!(file.reload().unwrap_err().to_string().contains("policy.toml"));
+        assert!(!file.has_changed(), "it is said once");
+        assert!(may_register(&file, "other"));
+        fs::remove_file(&path).unwrap();
+        assert!(file.has_changed() && file.reload().is_err());
+        assert!(!file.has_changed() && may_register(&file, "other"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_policy_that_anybody_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let error = PolicyFile::read(&path, Quota::default()).unwrap_err();
+        assert!(error.to_string().contains("chmod o-w"), "{error}");
+    }
+}

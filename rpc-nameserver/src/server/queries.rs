@@ -1,0 +1,103 @@
+//! What consumers learn from the [`Table`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::identity::Identity;
+use super::packed::{Packed, nobody};
+use super::quota::Item;
+use super::state::FIXED_BYTES;
+use super::table::Table;
+use crate::contract::NameError;
+
+impl Table {
+    /// How long the server must not yet say that nobody is there.
+    fn starting(&self) -> Option<Duration> {
+        let left = self.started.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// The list of a service, as it is now or later.
+    pub(super) async fn lookup(&self, service: &str) -> Result<Packed, NameError> {
+        {
+            let state = self.lock();
+            state.check_open()?;
+            let is_known = state.services.get(service).is_some_and(|it| !it.entries.is_empty());
+            if let Some(left) = self.starting().filter(|_| !is_known) {
+                return Err(is_starting(left));
+            }
+        }
+        self.list(service).await
+    }
+
+    /// The same, and never that the server is starting.
+    pub(super) async fn list(&self, service: &str) -> Result<Packed, NameError> {
+        let (packed, change) = {
+            let state = self.lock();
+            state.check_open()?;
+            let Some(listed) = state.services.get(service) else { return Ok(nobody()) };
+            let change = listed.change();
+            match listed.packed.since(change) {
+                Some(packed) => return Ok(packed),
+                None => (Arc::clone(&listed.packed), change),
+            }
+        };
+        let snapshot = || {
+            let state = self.lock();
+            let listed = state.services.get(service);
+            // Without anybody there, it is a list that nobody asks for again.
+            listed.map_or((change, Default::default()), |it| (it.change(), it.entries.clone()))
+        };
+        Ok(packed.pack(change, snapshot).await?)
+    }
+
+    /// Who left in order after the change `seen` and is not in the list of the change `told`.
+    pub(super) fn departed(&self, service: &str, seen: u64, told: u64) -> Vec<String> {
+        let state = self.lock();
+        state.services.get(service).map(|it| it.departed(seen, told)).unwrap_or_default()
+    }
+
+    pub(super) fn services(&self, by: &Identity) -> Result<Vec<String>, NameError> {
+        let state = self.lock();
+        state.check_open()?;
+        let known = state.services.iter().filter(|(_, listed)| !listed.entries.is_empty());
+        let names: Vec<_> = known.map(|(name, _)| name.clone()).collect();
+        drop(state);
+        match self.starting() {
+            Some(left) if names.is_empty() => Err(is_starting(left)),
+            _ => Ok(names.into_iter().filter(|name| by.rights.may_read(name)).collect()),
+        }
+    }
+
+    /// Begins to follow a service: the number of each change is seen by what is returned.
+    /// [`unfollow`](Self::unfollow) must follow.
+    pub(super) fn follow(
+        &self,
+        by: &Identity,
+        service: &str,
+    ) -> Result<watch::Receiver<u64>, NameError> {
+        let mut state = self.lock();
+        state.check_open()?;
+        let is_known = state.services.get(service).is_some_and(|listed| !listed.entries.is_empty());
+        match self.starting() {
+            Some(left) if !is_known => return Err(is_starting(left)),
+            _ => {}
+        }
+        state.charge(by, Item::Follow, FIXED_BYTES, self.max_bytes).map_err(NameError::Full)?;
+        Ok(state.services.entry(service.to_owned()).or_default().changes.subscribe())
+    }
+
+    /// The receiver that `follow` returned is dropped.
+    pub(super) fn unfollow(&self, by: &Identity, service: &str) {
+        let mut state = self.lock();
+        state.refund(by, Item::Follow, FIXED_BYTES);
+        state.drop_unused(service);
+    }
+}
+
+fn is_starting(left: Duration) -> NameError {
+    NameError::Starting { left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1) }
+}

@@ -1,0 +1,81 @@
+//! [`Registration`]: a registration as it is asked for, checked and packed before the table is
+//! locked.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rpc_registry::{Instance, Printable};
+
+use super::identity::{Hash, Identity, hash};
+use crate::contract::{Why, pack};
+use crate::secret::Secret;
+
+/// What an entry takes beside its text, roughly: those of maps and sets.
+pub(super) const ENTRY_BYTES: usize = 512;
+/// Epochs begin with the time, in milliseconds. One that is further ahead of this server's clock than
+/// this, a day, would keep its id from its owner.
+const MAX_AHEAD: u64 = 86_400_000;
+
+/// A valid registration that its client may make.
+pub(super) struct Registration {
+    pub(super) service: String,
+    pub(super) id: Arc<str>,
+    pub(super) epoch: u64,
+    /// The instance as it is listed.
+    pub(super) packed: Bytes,
+    /// Whether nobody may have the id.
+    pub(super) new: bool,
+    pub(super) secret: Option<Hash>,
+    /// What it takes, roughly.
+    pub(super) bytes: usize,
+}
+
+impl Registration {
+    pub(super) fn new(
+        by: &Identity,
+        instance: &Instance,
+        new: bool,
+        secret: Option<&Secret>,
+    ) -> Result<Self, (Why, String)> {
+        instance.validate().map_err(|error| (Why::Invalid, error.to_string()))?;
+        if !by.rights.may_register(instance.service()) {
+            let who = Printable(by.name.as_deref().unwrap_or("a client without an identity"));
+            let message = format!("{who} may not register {:?}", instance.service());
+            // Earlier versions, which send no secret, can't read the other reason.
+            let why = if secret.is_some() { Why::Denied } else { Why::Invalid };
+            return Err((why, message));
+        }
+        let latest = unix_ms().saturating_add(MAX_AHEAD);
+        if instance.epoch() > latest {
+            let message = format!(
+                "the epoch {} is later than {latest}, a day ahead of the name server's clock in \
+                 milliseconds; compare the clocks",
+                instance.epoch()
+            );
+            return Err((Why::Invalid, message));
+        }
+        let packed = pack(instance).map_err(|error| (Why::Invalid, format!("{error:?}")))?;
+        // Once as it is, and once within the list.
+        let texts = [
+            packed.len().saturating_mul(2),
+            instance.service().len().saturating_mul(3),
+            instance.id().len().saturating_mul(3),
+        ];
+        Ok(Self {
+            service: instance.service().to_owned(),
+            id: instance.id().into(),
+            epoch: instance.epoch(),
+            bytes: texts.into_iter().fold(ENTRY_BYTES, usize::saturating_add),
+            packed: Bytes::copy_from_slice(&packed),
+            new,
+            secret: secret.map(|secret| hash(secret.bytes())),
+        })
+    }
+}
+
+/// Milliseconds since the Unix epoch; 0 if the clock stands before it.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
