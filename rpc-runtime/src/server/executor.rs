@@ -16,7 +16,7 @@ use super::thread_pool::{NoThread, ThreadPool};
 use crate::channel::{Channel, Source};
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
-use crate::observe::{Observer, OwnedCall, PoolMetrics, WorkMetrics};
+use crate::observe::{Observer, OwnedCall, PoolMetrics, RefusedRequest, WorkMetrics};
 use crate::protocol::payload::Form;
 use crate::protocol::{Header, Kind};
 use crate::status::Status;
@@ -106,24 +106,41 @@ impl Executor {
         self.in_work = requests;
     }
 
-    /// Whether another request may begin, as far as the whole server is concerned.
+    /// Whether another request may begin. `overloaded`: its connection has more than it was told.
     ///
     /// # Errors
-    /// The server is near its limit, and this connection has its share.
+    /// A limit is reached.
     #[inline]
-    pub(super) fn admit(&self) -> Result<(), RpcError> {
+    pub(super) fn admit(
+        &self,
+        channel: &Channel,
+        overloaded: bool,
+    ) -> Result<(), (RefusedRequest, RpcError)> {
         let free = self.workers.max_in_work.saturating_sub(self.workers.in_work.load(RELAXED));
-        if may_have_more(self.in_work, free) { Ok(()) } else { Err(self.server_full()) }
+        if may_have_more(self.in_work, free) && !overloaded {
+            return Ok(());
+        }
+        Err(self.why_full(channel, overloaded))
     }
 
     #[cold]
-    fn server_full(&self) -> RpcError {
-        let message = format!(
-            "the provider is near its limit of {} requests in work \
-             (`max_total_concurrent_requests`), and this connection has its share",
-            self.workers.max_in_work
-        );
-        RpcError::new(Status::Overloaded, message)
+    fn why_full(&self, channel: &Channel, overloaded: bool) -> (RefusedRequest, RpcError) {
+        let (reason, message) = if overloaded {
+            let limit = channel.settings().max_concurrent_requests;
+            let message = format!(
+                "more requests of this connection are in work than the {limit} that may be \
+                 (`max_concurrent_requests`)"
+            );
+            (RefusedRequest::ConnectionFull, message)
+        } else {
+            let limit = self.workers.max_in_work;
+            let message = format!(
+                "the provider is near its limit of {limit} requests in work \
+                 (`max_total_concurrent_requests`), and this connection has its share"
+            );
+            (RefusedRequest::ServerFull, message)
+        };
+        (reason, RpcError::new(Status::Overloaded, message))
     }
 
     /// A request goes on. `None` once the channel is closed: the answer has no receiver.

@@ -229,25 +229,6 @@ impl Requests {
         (in_place, after)
     }
 
-    /// Whether another request may begin.
-    #[inline]
-    fn admit(
-        &self,
-        channel: &Channel,
-        batch: &Batch<'_>,
-    ) -> Result<(), (RefusedRequest, RpcError)> {
-        if batch.overloaded {
-            let full = format!(
-                "more requests of this connection are in work than the {} that may be \
-                 (`max_concurrent_requests`)",
-                channel.settings().max_concurrent_requests
-            );
-            let error = RpcError::new(Status::Overloaded, full);
-            return Err((RefusedRequest::ConnectionFull, error));
-        }
-        self.executor.admit().map_err(|error| (RefusedRequest::ServerFull, error))
-    }
-
     /// Answers with what was encoded behind `start`.
     fn finish(
         &mut self,
@@ -343,7 +324,7 @@ impl RequestHandler for Requests {
         let enough = channel.settings().flush_after(left, batch.split);
         for frame in &batch.requests {
             left -= 1;
-            if let Err((reason, error)) = self.admit(channel, &batch) {
+            if let Err((reason, error)) = self.executor.admit(channel, batch.overloaded) {
                 drop(channel.incoming_stream(&frame.header));
                 self.refuse(channel, &frame.header, reason, error);
                 continue;
