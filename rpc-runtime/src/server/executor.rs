@@ -201,18 +201,24 @@ impl Executor {
                 }
                 None => decoded.await,
             };
-            if let Ok((Ok(running), payload)) = &decoded {
-                late.arguments_take(running.call.memory().max(payload.len()));
-            }
-            match decoded {
-                Ok((Ok(running), _)) if mode == Dispatch::Blocking => {
+            let running = match decoded {
+                Ok((running, payload)) => {
+                    if let Ok(running) = &running {
+                        // Blobs among the arguments may keep all of the payload.
+                        late.arguments_take(running.call.memory().max(payload.len()));
+                    }
+                    // Not kept for as long as the call lasts.
+                    drop(payload);
+                    running
+                }
+                Err(error) => return late.fail(error).await,
+            };
+            match running {
+                Ok(running) if mode == Dispatch::Blocking => {
                     executor.block_on(late, running).await;
                 }
-                Ok((Ok(running), payload)) => {
-                    drop(payload);
-                    late::run(late, running).await;
-                }
-                Ok((Err(error), _)) | Err(error) => late.fail(error).await,
+                Ok(running) => late::run(late, running).await,
+                Err(error) => late.fail(error).await,
             }
         });
         channel.set_abort(ticket, task);

@@ -241,6 +241,8 @@ impl Shared {
 mod tests {
     use std::sync::mpsc;
 
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
     use super::*;
     use crate::observe::{Observer, Side};
 
@@ -287,6 +289,44 @@ mod tests {
         assert_eq!(finished.recv_timeout(PATIENCE), Ok(()));
         assert!(pool.0.lock().threads <= 1);
         drop((panics, other));
+    }
+
+    #[test]
+    fn what_a_pool_shows_of_itself_comes_back_to_nothing() {
+        let recorder = DebuggingRecorder::new();
+        let metrics = metrics::with_local_recorder(&recorder, || {
+            PoolMetrics::new(Observer::new(Side::Server, true), "test")
+        });
+        let gauges = || {
+            let seen = recorder.snapshotter().snapshot().into_vec();
+            let mut values: Vec<_> = seen
+                .into_iter()
+                .map(|(key, _, _, value)| match value {
+                    DebugValue::Gauge(value) => (key.key().name().to_owned(), value.0),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            values.sort_by(|a, b| a.0.cmp(&b.0));
+            values.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        let pool = ThreadPool::new("test", 1, metrics);
+        let (release, gate) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel();
+        let running = pool.run(1, move |_| {
+            begun.send(()).unwrap();
+            let _ = gate.recv();
+        });
+        begins.recv_timeout(PATIENCE).unwrap();
+        let (waiting, given_up) = (pool.run(1, |_| ()), pool.run(2, |_| ()));
+        drop(given_up);
+        assert_eq!(gauges(), [1.0, 1.0], "queued, busy");
+        drop(release);
+        let until = std::time::Instant::now() + PATIENCE;
+        while gauges() != [0.0, 0.0] {
+            assert!(std::time::Instant::now() < until, "{:?}", gauges());
+            thread::yield_now();
+        }
+        drop((running, waiting));
     }
 
     #[test]
