@@ -2,6 +2,10 @@
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rpc_runtime::protocol::{Header, Kind};
@@ -25,6 +29,8 @@ trait Turns {
     async fn count_blocking(&self, numbers: Vec<u8>) -> Result<usize>;
     /// Holds the thread for so many microseconds. Returns the task that it ran in.
     async fn hold(&self, microseconds: u64) -> Result<String>;
+    /// The same in virtual time.
+    async fn take(&self, microseconds: u64) -> Result<String>;
 }
 
 struct Busy;
@@ -41,6 +47,16 @@ impl Turns for Busy {
         while Instant::now() < until {
             std::hint::spin_loop();
         }
+        Ok(tokio::task::id().to_string())
+    }
+    async fn take(&self, microseconds: u64) -> Result<String> {
+        let mut time = pin!(tokio::time::advance(Duration::from_micros(microseconds)));
+        poll_fn(|cx| {
+            // The time has passed with the first poll; behind it, others would get a turn.
+            let _ = time.as_mut().poll(cx);
+            Poll::Ready(())
+        })
+        .await;
         Ok(tokio::task::id().to_string())
     }
 }
@@ -214,17 +230,17 @@ async fn a_slow_call_of_one_client_leaves_the_calls_of_another_in_place() {
     assert!(in_place);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn requests_that_take_half_a_turn_each_do_not_take_many_turns_together() {
-    let server = builder().bind("tcp://127.0.0.1:0").await.unwrap();
-    let mut peer = RawPeer::connect(server.local_uri()).await;
-    let many: Vec<u8> = (1..=64).flat_map(|id| turns_request(id, "hold", &(500,))).collect();
-    peer.send(&many).await;
-    let mut tasks = std::collections::HashMap::<String, usize>::new();
-    for _ in 1..=64 {
-        *tasks.entry(peer.next().await.unwrap().value()).or_default() += 1;
+    let server = builder().bind("memory:turns").await.unwrap();
+    let client = TurnsClient::connect(server.local_uri()).await.unwrap();
+    client.take(0).await.unwrap();
+    let calls = futures::future::join_all((0..64).map(|_| client.take(400))).await;
+    let mut tasks = HashMap::<String, usize>::new();
+    for task in calls {
+        *tasks.entry(task.unwrap()).or_default() += 1;
     }
-    // Three of each batch run in place, then the rest of that batch in tasks of their own, and the
+    // Three of the first batch run in place, then the rest of it in tasks of their own, and the
     // batches become smaller.
     assert!(tasks.len() > 4, "{tasks:?}");
 }
