@@ -135,8 +135,8 @@ impl EventLoop {
         let cores = self.cores;
         Builder::new_current_thread()
             .enable_all()
-            .thread_name(format!("rpc-block-{}", self.number))
-            // Those threads are the blocking pool's, which is there so as not to hold this core.
+            .thread_name(format!("rpc-loop-block-{}", self.number))
+            // Those threads are tokio's blocking pool, which is there so as not to hold this core.
             .on_thread_start(move || cores.release())
             .build()
     }

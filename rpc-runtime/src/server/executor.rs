@@ -62,8 +62,8 @@ impl Workers {
             in_work: AtomicUsize::new(0),
             max_in_work: limits.requests,
             metrics: WorkMetrics::new(observer),
-            blocking: pool("rpc-blocking", "blocking", limits.blocking_threads),
-            decoding: pool("rpc-decoding", "decoding", cores.saturating_sub(1)),
+            blocking: pool("rpc-block", "blocking", limits.blocking_threads),
+            decoding: pool("rpc-decode", "decoding", cores.saturating_sub(1)),
             _done: done,
         }
     }

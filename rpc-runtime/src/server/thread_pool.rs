@@ -46,6 +46,8 @@ struct Shared {
 struct State {
     queue: FairQueue<Job>,
     threads: usize,
+    /// Threads that were ever started, for their names.
+    started: u64,
     /// Threads that wait and were not woken.
     idle: usize,
     /// Threads that were woken and do not know it yet.
@@ -80,6 +82,7 @@ impl ThreadPool {
         let state = State {
             queue: FairQueue::new(max_threads),
             threads: 0,
+            started: 0,
             idle: 0,
             notified: 0,
             closed: false,
@@ -176,15 +179,17 @@ impl Shared {
             drop(state);
             self.woken.notify_one();
         } else if state.threads < self.max_threads {
+            let number = state.started;
             state.threads += 1;
+            state.started += 1;
             drop(state);
-            self.start_thread();
+            self.start_thread(number);
         }
     }
 
-    fn start_thread(self: &Arc<Self>) {
+    fn start_thread(self: &Arc<Self>, number: u64) {
         let pool = Arc::clone(self);
-        let thread = thread::Builder::new().name(self.name.into());
+        let thread = thread::Builder::new().name(format!("{}-{number}", self.name));
         let Err(error) = thread.spawn(move || pool.work()) else { return };
         limited!(error, %error, pool = self.name, "cannot start a thread");
         let mut state = self.lock();
