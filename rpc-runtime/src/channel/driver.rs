@@ -145,7 +145,7 @@ enum Turn {
 impl<H: RequestHandler> Driver<H> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RpcError> {
         self.now = clock();
-        let begun = self.now;
+        let until = self.now + TURN;
         let mut reading = true;
         // Once for each wake-up: a handler may leave its timer due.
         let mut timers_ran = false;
@@ -161,7 +161,7 @@ impl<H: RequestHandler> Driver<H> {
                         if !self.batch(cx) && step > 0 {
                             self.now = clock();
                         }
-                        if self.now.saturating_duration_since(begun) >= TURN {
+                        if self.now >= until {
                             break;
                         }
                         continue;
@@ -381,11 +381,10 @@ impl<H: RequestHandler> Driver<H> {
         self.now = self.handler.handle(&self.channel, batch, cx);
         self.channel.flush_unless_promised(self.now);
         // As many as are done in a turn: what is left over of it gets tasks, which costs more.
-        let took = self.now.saturating_duration_since(begun);
-        if took > TURN {
-            self.at_once = (self.at_once / 2).max(1);
-        } else if took < TURN / 2 {
+        if self.now < begun + TURN / 2 {
             self.at_once = self.at_once.saturating_mul(2).min(MAX_REQUESTS);
+        } else if self.now > begun + TURN {
+            self.at_once = (self.at_once / 2).max(1);
         }
         true
     }

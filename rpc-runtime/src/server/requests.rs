@@ -318,6 +318,7 @@ impl RequestHandler for Requests {
     ) -> Instant {
         self.bodies = buffer::take().into();
         self.executor.set_in_work(batch.in_work);
+        let until = batch.now + TURN;
         let mut before = batch.now;
         let mut in_place = true;
         let mut left = batch.requests.len();
@@ -333,7 +334,7 @@ impl RequestHandler for Requests {
             let held = after.saturating_duration_since(before);
             let slow = held > IN_PLACE_BUDGET;
             // The rest of the batch has waited long enough, and its answers, too.
-            in_place &= after.saturating_duration_since(batch.now) <= TURN;
+            in_place &= after <= until;
             if slow
                 && polled
                 && let Some(route) = self.dispatcher.route(frame.header.method)
