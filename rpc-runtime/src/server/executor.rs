@@ -204,6 +204,7 @@ impl Executor {
             let running = match decoded {
                 Ok((running, payload)) => {
                     if let Ok(running) = &running {
+                        // Blobs among the arguments may keep all of the payload.
                         late.arguments_take(running.call.memory().max(payload.len()));
                     }
                     // Not kept for as long as the call lasts.
