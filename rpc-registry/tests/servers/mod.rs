@@ -43,9 +43,19 @@ impl Process {
         self.child.id()
     }
 
-    /// Stops it in its tracks (`SIGSTOP`): connections stay, and nothing is answered.
+    /// Stops it (`SIGSTOP`): connections stay, and nothing is answered. The signal reaches a busy
+    /// machine's threads one by one, so this returns when all of them have stopped.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.id());
+        let runs = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // Behind the program's name, which is in parentheses.
+            stat.rsplit_once(") ").is_some_and(|(_, stat)| !stat.starts_with('T'))
+        };
+        while fs::read_dir(&tasks).unwrap().flatten().any(runs) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets it go on.
