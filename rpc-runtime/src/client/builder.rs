@@ -23,8 +23,8 @@ use crate::transport::{self, ConnectSettings};
 use crate::transport::{ClientTls, Connector};
 use crate::uri::Uri;
 
-/// Connections that a client makes at a time; further attempts wait for their turn. A long list of
-/// addresses at which nobody answers must not take all the sockets of the process.
+/// Connection attempts of a client at a time; further attempts wait. A long list of unreachable
+/// addresses must not take all sockets of the process.
 const MAX_CONNECTING: usize = 128;
 
 /// Most connections to one address.
@@ -175,12 +175,13 @@ impl ClientBuilder {
         self
     }
 
-    /// Memory that one decoded value may take, in bytes: the arguments of a call, a result, or an
-    /// item of a stream. A larger one fails that call only. Default: four times its encoded length,
-    /// and at least 32 MiB.
+    /// Maximum memory of one decoded value, in bytes: the arguments of a call, a result, or an item of
+    /// a stream. Default: four times the encoded length, at least 32 MiB. A larger value fails only
+    /// its call, with the status `decode`.
     ///
-    /// It is charged before it is taken, as [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory) says. Many small maps need more
-    /// than other values.
+    /// Memory is charged before it is allocated, by the rules of
+    /// [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory). Many small maps are charged
+    /// more than other values of the same encoded length.
     pub fn max_decoded(mut self, bytes: usize) -> Self {
         self.settings.decode = self.settings.decode.memory(bytes);
         self
@@ -273,7 +274,7 @@ impl ClientBuilder {
         Ok(self.client(Arc::new(SinglePeer { endpoint, settings })))
     }
 
-    /// `service` is the one whose providers are to be found; `None` if the address is known.
+    /// `service` is the discovered service; `None` with a fixed address.
     ///
     /// # Errors
     /// A setting is invalid, or there is no tokio runtime.

@@ -156,12 +156,13 @@ impl ServerBuilder {
         self
     }
 
-    /// How old a connection may become, ±10 %. Then its client is told to go (goaway): it connects
-    /// again for its next call, and ends the old connection when it has the answers to what is under
-    /// way there. No call is lost. By default there is no limit; at least 1 s.
+    /// Maximum age of a connection, ±10 %. Default: no limit; at least 1 s.
     ///
-    /// Behind a load balancer it spreads long-lived clients over new servers. A connection with TLS
-    /// ends in time without it: when its client's certificate expires, and when a
+    /// At that age the client gets a goaway. It opens a new connection for its next call, and closes
+    /// the old one when its calls in progress are answered. No call is lost.
+    ///
+    /// Behind a load balancer this spreads long-lived clients over new servers. It is not needed for
+    /// TLS: a connection ends when its client's certificate expires, or when a
     /// [reload](crate::ServerTls::reload) of roots or revocation lists refuses it.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.max_connection_age = Some(age.max(MIN_CONNECTION_AGE));
@@ -174,8 +175,8 @@ impl ServerBuilder {
     ///
     /// Each thread runs a current-thread tokio runtime, is pinned to a core and has a socket of its
     /// own on the address (`SO_REUSEPORT`). A connection stays on the thread that accepted it, and so
-    /// do its methods with all that they spawn; `blocking` ones run in the server's pool of threads,
-    /// which are not pinned.
+    /// do its methods with all that they spawn; `blocking` methods run on the server's blocking
+    /// threads, which are not pinned.
     ///
     /// It pays with many busy connections, at least several for each loop, since the system spreads
     /// them by chance: calls then never change threads. It costs fairness. A method that computes for
@@ -215,12 +216,13 @@ impl ServerBuilder {
         self
     }
 
-    /// Memory that one decoded value may take, in bytes: the arguments of a call, a result, or an
-    /// item of a stream. A larger one fails that call only. Default: four times its encoded length,
-    /// and at least 32 MiB.
+    /// Maximum memory of one decoded value, in bytes: the arguments of a call, a result, or an item of
+    /// a stream. Default: four times the encoded length, at least 32 MiB. A larger value fails only
+    /// its call, with the status `decode`.
     ///
-    /// It is charged before it is taken, as [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory) says. Many small maps need more
-    /// than other values.
+    /// Memory is charged before it is allocated, by the rules of
+    /// [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory). Many small maps are charged
+    /// more than other values of the same encoded length.
     pub fn max_decoded(mut self, bytes: usize) -> Self {
         self.settings.decode = self.settings.decode.memory(bytes);
         self
@@ -250,26 +252,24 @@ impl ServerBuilder {
         self
     }
 
-    /// Requests of all connections together that may be in work in tasks of their own. Default
-    /// 65,536; at least 1.
+    /// Maximum requests of all connections that run in tasks of their own. Default 65,536; at least 1.
     ///
-    /// A connection never has more of them than are still free: one alone gets half of them, two get
-    /// a third each. What a connection sends beyond that is refused with the status `overloaded`,
-    /// which is safe to retry, and connections with fewer requests are served on. Requests that are
+    /// A connection may have one more while it has fewer than are free: one connection alone gets
+    /// half, two get a third each. Further requests of it are refused with the status `overloaded`,
+    /// which is safe to retry; connections with fewer requests are still served. Requests that are
     /// answered at once do not count.
     pub fn max_total_concurrent_requests(mut self, requests: usize) -> Self {
         self.work.requests = requests.max(1);
         self
     }
 
-    /// Threads for methods that are [`blocking`](Dispatch::Blocking). Default 512, tokio's; at least
-    /// 1.
+    /// Maximum threads for [`blocking`](Dispatch::Blocking) methods. Default 512, as in tokio; at
+    /// least 1.
     ///
-    /// They are the server's own, so that such methods hold up nothing else in the process that
-    /// needs tokio's pool for blocking work. They are started when they are needed and end after
-    /// 10 s without work. Connections take turns, and one connection never has more threads than are
-    /// still free: one alone gets half of them, two get a third each. Further calls wait, within
-    /// their deadlines.
+    /// The server has its own pool, so blocking methods do not delay other users of tokio's blocking
+    /// pool. Threads are started on demand and end after 10 s without work. Connections take turns. A
+    /// connection may have one more thread while it has fewer than are free: one connection alone
+    /// gets half, two get a third each. Further calls wait, within their deadlines.
     pub fn blocking_threads(mut self, threads: usize) -> Self {
         self.work.blocking_threads = threads.max(1);
         self
@@ -329,12 +329,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Whether clients are told the texts of panics, the causes of errors (their
-    /// [`source`](std::error::Error::source)) and the peers of calls that a method passes on. Default
-    /// `false`: these name files, addresses and other services of this process. They are in its log.
+    /// Whether internal details of errors are sent to clients: panic texts, the causes of an
+    /// [`RpcError`] (its [`source`](std::error::Error::source)) and its peer. Default `false`: they
+    /// name files, addresses and other services of this process, and are logged instead.
     ///
-    /// For development. The message of an error that a method returns is sent in any case, and so
-    /// are all errors of the contract. Not for items of streams.
+    /// For development only. The message of an error and the errors of the contract are always sent.
+    /// Items of streams never carry the details.
     pub fn expose_internal_errors(mut self, on: bool) -> Self {
         self.settings.expose_internal_errors = on;
         self
