@@ -16,9 +16,9 @@ pub(crate) enum RefusedRequest {
     TooLarge,
     /// What came breaks the protocol's rules.
     Malformed,
-    /// Too many requests of its connection are in work.
+    /// Its connection has too many running requests.
     ConnectionFull,
-    /// Too many requests of the server are in work, and its connection has its share.
+    /// The server is near its limit of running requests, and the connection has its share.
     ServerFull,
 }
 
@@ -68,12 +68,12 @@ impl RefusedConnection {
     }
 }
 
-/// Why an open connection is ended in order while its process goes on.
+/// Why an open connection is drained while its process keeps running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetiredConnection {
-    /// It is as old as the server lets connections become.
+    /// It has reached the server's maximum age.
     Age,
-    /// What its peer has proved does not hold any more.
+    /// Its peer is no longer trusted.
     Distrust,
 }
 
@@ -148,7 +148,7 @@ impl Observer {
         self.count(&names::CONNECTIONS_REFUSED, Some((names::REASON, reason.label())));
     }
 
-    /// A connection is to end in order.
+    /// A connection is being drained.
     pub(crate) fn connection_retired(self, reason: RetiredConnection) {
         self.count(&names::CONNECTIONS_RETIRED, Some((names::REASON, reason.label())));
     }

@@ -63,7 +63,7 @@ impl Late {
         self.observed.span()
     }
 
-    /// When the caller stops waiting. A oneway call has none who waits.
+    /// The caller's deadline. A oneway call has none.
     pub(super) fn deadline(&self, context: &Context) -> Option<Instant> {
         context.deadline.filter(|_| self.request.kind != Kind::Oneway)
     }
@@ -197,7 +197,7 @@ pub(super) async fn run(mut late: Late, running: Running) {
     late.finish(result, body).await;
 }
 
-/// The same for a call that waited before it began.
+/// The same for a call that waited in a queue.
 pub(super) async fn run_after_waiting(late: Late, running: Running) {
     if late.deadline(&running.context).is_some_and(|deadline| deadline <= clock()) {
         return late.fail(expired()).await;
@@ -205,7 +205,7 @@ pub(super) async fn run_after_waiting(late: Late, running: Running) {
     run(late, running).await;
 }
 
-/// The answer to a call whose deadline passed before it began.
+/// The response to a call whose deadline passed before it began.
 pub(super) fn expired() -> RpcError {
     RpcError::timeout("the deadline passed before the provider began with it").unexecuted()
 }
@@ -219,13 +219,13 @@ pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
     header
 }
 
-/// The answer that says why a request failed.
+/// The error response to a failed request.
 pub(super) fn answer_failed(channel: &Channel, id: u64, error: &RpcError) -> (Header, Vec<u8>) {
     exposed(channel.settings().expose_internal_errors, || error_answer(id, error))
 }
 
-/// Runs a user's code, and encodes what it returns; its panic is this call's error. The text of a
-/// panic is for the log: it tells of the inside of this process.
+/// Runs a user's code and encodes its result. A panic becomes the error of this call. Its text is
+/// logged only, since it reveals details of this process.
 #[inline]
 pub(super) fn caught<T>(
     method: &MethodDescriptor,

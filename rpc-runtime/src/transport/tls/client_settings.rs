@@ -189,7 +189,7 @@ impl ClientTls {
             (None, Some(service)) => {
                 return Err(RpcError::invalid(format!(
                     "the TLS settings do not say which identity is expected of the providers of \
-                     {service}, and a registry is not to choose it: set \
+                     {service}, and the registry must not choose it: set \
                      `server_name(\"{{service}}.example\")` or \
                      `server_uri(\"spiffe://example/{{service}}\")`, or `trust_registry_names()`"
                 )));

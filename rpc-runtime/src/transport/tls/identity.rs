@@ -50,7 +50,7 @@ impl Identity {
         self.files.is_some()
     }
 
-    /// What its files have now; what is in use, if it came from memory.
+    /// Reads the files again. Returns the current certificate if it came from memory.
     pub(super) fn load(&self) -> Result<Arc<CertifiedKey>, RpcError> {
         self.files.as_ref().map_or_else(|| Ok(self.current()), Files::load)
     }
