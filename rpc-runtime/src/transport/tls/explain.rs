@@ -95,8 +95,7 @@ fn untrusted(error: &CertificateError) -> String {
         }
         CertificateError::ExpiredRevocationList
         | CertificateError::ExpiredRevocationListContext { .. } => {
-            "was refused: the revocation list of its issuer has expired and must be renewed"
-                .into()
+            "was refused: the revocation list of its issuer has expired and must be renewed".into()
         }
         CertificateError::Other(error) => error.to_string(),
         _ => format!("was refused: {error}"),
