@@ -50,14 +50,14 @@ impl Rest {
         Self { output, at, pace }
     }
 
-    /// When the operating system will have taken too little, if there is something to take.
+    /// The time at which the peer will have read too slowly, if output waits.
     pub(super) fn stalls_at(&self, limit: Duration) -> Option<Instant> {
         self.pace.due(limit).filter(|_| !self.is_empty())
     }
 
-    /// Whether the operating system has taken too little. When that first seems so, another look is
-    /// due: a method may have held up the thread that hears of sockets, and the peer has read all the
-    /// while. The timer that fires next does so after the news of the sockets.
+    /// Whether the peer reads too slowly. Before it is judged, another check is due: a method may
+    /// have blocked the thread that polls the sockets while the peer was reading. The next timer
+    /// fires after the sockets were polled.
     pub(super) fn has_stalled(&mut self, limit: Duration, now: Instant) -> bool {
         !self.is_empty() && self.pace.is_slow(limit, now)
     }

@@ -24,7 +24,7 @@ use crate::protocol::{Flags, Frame, Header, Kind, Output, error_answer};
 use crate::service::{BoxCall, Finished};
 use crate::status::Status;
 
-/// How long a request that is not begun may wait for memory.
+/// Maximum wait of a request for memory before it begins.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A request in work, until it is dropped.
@@ -33,7 +33,7 @@ pub(super) struct Late {
     ticket: Ticket,
     request: Header,
     observed: OwnedCall,
-    /// Memory for the answer, until that waits to be sent and counts there.
+    /// Memory for the response, until the response is queued and counted as output.
     room: Option<Claim>,
     _in_work: InWork,
 }
@@ -68,18 +68,19 @@ impl Late {
         context.deadline.filter(|_| self.request.kind != Kind::Oneway)
     }
 
-    /// The arguments take so many bytes of memory from now on.
+    /// Sets the memory of the arguments, in bytes.
     pub(super) fn arguments_take(&self, bytes: usize) {
         self.channel.arguments_take(self.ticket, bytes);
     }
 
-    /// Waits until there is memory for the answer, before its method begins.
+    /// Waits until there is memory for the response, before the method begins.
     ///
     /// # Errors
-    /// None became free in time. The method has not run.
+    /// No memory became free in time. The method has not run.
     async fn begin(&mut self, answers: &AnswerSize) -> Result<(), RpcError> {
         let expected = answers.expected();
-        // One that has memory for its arguments goes on, or those that wait here could keep it all.
+        // A request with counted arguments continues; otherwise waiting requests could hold all
+        // memory.
         if self.request.length as usize > FREE || !self.channel.must_wait(expected) {
             return Ok(());
         }
@@ -90,7 +91,7 @@ impl Late {
         Ok(())
     }
 
-    /// Waits until there is memory for the answer, which is still to be encoded.
+    /// Waits until there is memory for the response, which is not yet encoded.
     async fn end(&mut self, answers: &AnswerSize) {
         if self.room.is_none() && self.channel.must_wait(answers.expected()) {
             // Not while it holds what others may wait for.
@@ -137,7 +138,7 @@ impl Late {
     fn no_memory(&self) -> RpcError {
         self.channel.settings().observer.memory_refused(RefusedMemory::Request);
         let why = format!(
-            "no memory for the answer became free within {LONGEST_WAIT:?} (`MemoryLimits`)"
+            "no memory for the response became free within {LONGEST_WAIT:?} (`MemoryLimits`)"
         );
         RpcError::new(Status::Overloaded, why).unexecuted()
     }
