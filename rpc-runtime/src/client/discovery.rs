@@ -44,7 +44,7 @@ impl DiscoverySettings {
             })?;
             if refuses(*protection) {
                 return Err(RpcError::invalid(format!(
-                    "`schemes` has {name:?}, which proves no identity, and the client has TLS \
+                    "`schemes` has {name:?}, which is not encrypted, and the client has TLS \
                      settings: leave it out, or add `allow_plaintext()`"
                 )));
             }
@@ -56,7 +56,7 @@ impl DiscoverySettings {
     /// Why an address of another scheme is not followed.
     pub(crate) fn why_not(&self) -> &'static str {
         match &self.schemes {
-            Some(_) => "the client's `schemes` do not have it",
+            Some(_) => "the client's `schemes` do not include it",
             None => "the client has TLS settings and no `allow_plaintext()`",
         }
     }

@@ -38,7 +38,7 @@ const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A shorter one would refuse clients that are merely far away.
 const MIN_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Clients would hardly do anything but connect.
+/// With a shorter age, clients would spend most of their time connecting.
 const MIN_CONNECTION_AGE: Duration = Duration::from_secs(1);
 
 /// Most event loops; more than machines have cores.
@@ -209,8 +209,8 @@ impl ServerBuilder {
     /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
     /// 8 MiB; at most 4 GiB.
     ///
-    /// How many payloads of that size are held at a time is bounded by
-    /// [`memory_limits`](Self::memory_limits).
+    /// [`memory_limits`](Self::memory_limits) bounds how many payloads of that size are held at a
+    /// time.
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.settings.max_payload = bytes;
         self
@@ -228,17 +228,19 @@ impl ServerBuilder {
         self
     }
 
-    /// How much memory the server holds for its clients: for one connection, for one address, and for
-    /// all. Default 32 MiB, 128 MiB, and a quarter of the machine's memory. See [`MemoryLimits`].
+    /// Limits of the memory that the server holds for its clients. Default: 32 MiB per connection,
+    /// 128 MiB per address, and a quarter of the machine's memory in total. See [`MemoryLimits`].
     pub fn memory_limits(mut self, limits: MemoryLimits) -> Self {
         self.memory = limits;
         self
     }
 
-    /// The rate at which a client has to send a frame that it has begun, over 15 s at a time, and to
-    /// take answers that wait for it, over [`slow_reader_timeout`](Self::slow_reader_timeout); in
-    /// bytes a second. Default 4,096. One that is slower loses its connection. With 0, any byte will
-    /// do for answers, and a frame may take for ever.
+    /// Minimum rate of a client, in bytes per second. Default 4,096. The connection of a slower
+    /// client is closed.
+    ///
+    /// It holds for sending a frame that has begun, measured over 15 s, and for reading responses
+    /// that wait, measured over [`slow_reader_timeout`](Self::slow_reader_timeout). With 0, a frame
+    /// may take any time, and reading any byte is enough.
     pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
         self.settings.min_rate = bytes_per_second;
         self
@@ -311,9 +313,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Closes a connection when answers wait to be written and the operating system has taken none of
-    /// them for so long, or fewer than [`min_rate`](Self::min_rate) asks, since its client does not
-    /// read. Default 30 s; at least 100 ms; [`Duration::MAX`] for never.
+    /// Closes a connection when responses wait to be written and its client has read none of them
+    /// for this time, or fewer bytes than [`min_rate`](Self::min_rate) requires. Default 30 s; at
+    /// least 100 ms; [`Duration::MAX`] for never.
     ///
     /// Without it, one that stops reading and does not go away would keep the memory of what waits
     /// for it for ever.
@@ -368,11 +370,11 @@ impl ServerBuilder {
     ///
     /// - `tcp://host:port`, port 0 for any free one.
     /// - `tls://host:port`: the same, encrypted; with the feature `tls` and `ServerBuilder::tls`.
-    /// - `unix:///path`: a socket in the file system, for consumers on this machine. Its file is made
-    ///   with the permissions that the process's umask leaves; whoever may write to it may call. Put
-    ///   it into a folder in which nobody else may make files: others could take the path first. It
-    ///   is removed when the server ends, and that of a server that was killed is replaced. Beside it
-    ///   is a lock file, `/path.lock`, which stays.
+    /// - `unix:///path`: a socket in the file system, for consumers on this machine. Its file is
+    ///   made with the permissions of the process's umask; every user with write access to it may
+    ///   call. Put it into a folder in which no other user can create files. It is removed when the
+    ///   server ends, and that of a server that was killed is replaced. Beside it is a lock file,
+    ///   `/path.lock`, which stays.
     /// - `memory:name`: within this process.
     ///
     /// Dropping the future leaves nothing behind.

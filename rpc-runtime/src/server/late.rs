@@ -94,18 +94,18 @@ impl Late {
     /// Waits until there is memory for the response, which is not yet encoded.
     async fn end(&mut self, answers: &AnswerSize) {
         if self.room.is_none() && self.channel.must_wait(answers.expected()) {
-            // Not while it holds what others may wait for.
+            // Release the arguments first: others may wait for their memory.
             self.arguments_take(0);
             self.room = Some(self.channel.room(answers.expected()).await);
         }
     }
 
-    /// Answers with an error.
+    /// Responds with an error.
     pub(super) async fn fail(self, error: RpcError) {
         self.finish(Err(error), Output::default()).await;
     }
 
-    /// Sends the answer, which is in `body`, and the items of its stream.
+    /// Sends the response in `body`, and the items of its stream.
     async fn finish(mut self, result: Result<Finished, RpcError>, mut body: Output) {
         let status = result.as_ref().map_or_else(RpcError::status, |finished| finished.status);
         self.observed.ended(status);
@@ -134,7 +134,7 @@ impl Late {
         }
     }
 
-    /// Why a request is not begun.
+    /// The error of a request that is not begun.
     fn no_memory(&self) -> RpcError {
         self.channel.settings().observer.memory_refused(RefusedMemory::Request);
         let why = format!(
