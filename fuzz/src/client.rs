@@ -1,4 +1,5 @@
-//! A client whose provider follows no rules: every call ends, and what is sent are frames.
+//! A client with a provider that violates the protocol: every call ends, and the client sends only
+//! valid frames.
 
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use crate::server::{Peer, Zoo, ZooClient, method, settle};
 
 /// Steps of one input.
 const STEPS: usize = 200;
-/// Connections that the provider takes at a time.
+/// Connections that the provider accepts at a time.
 const MOST_PEERS: usize = 4;
-/// The default timeout of a call, and some more.
+/// Slightly more than the default timeout of a call.
 const LONGEST_CALL: Duration = Duration::from_secs(11);
 const URI: &str = "memory:fuzz-client";
 
