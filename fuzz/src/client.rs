@@ -76,7 +76,7 @@ fn call(calls: &mut JoinSet<()>, zoo: &ZooClient, which: u8) {
         })),
         3 => drop(calls.spawn(async move {
             let Ok(mut items) = zoo.endless(10).await else { return };
-            // A stream may last longer than its call; somebody stops it.
+            // A stream may outlive its call; one end stops it.
             for _ in 0..3 {
                 let _ = tokio::time::timeout(Duration::from_secs(1), items.next()).await;
             }

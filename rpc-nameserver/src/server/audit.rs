@@ -32,7 +32,7 @@ pub(super) enum Action {
     /// A registration of another session, or of an older epoch.
     Replace,
     Unregister,
-    /// A registration of somebody else.
+    /// A registration of another client.
     Remove,
     /// A session whose connection has ended, with all that it had.
     Leave,

@@ -5,7 +5,7 @@
 //! | [`builder`] | settings, and where a server may listen |
 //! | [`desk`] | the contract, and who is told what |
 //! | [`table`], [`changes`], [`queries`] | what sessions and consumers can do |
-//! | [`state`], [`entry`] | who is registered, and by which session |
+//! | [`state`], [`entry`] | registrations, and their sessions |
 //! | [`registration`] | a registration as it is asked for, checked and packed |
 //! | [`listed`], [`entries`], [`packed`] | one service of the table, its registrations, its list |
 //! | [`leases`] | when each session was last heard of |

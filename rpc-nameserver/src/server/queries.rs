@@ -49,7 +49,7 @@ impl Table {
         let snapshot = || {
             let state = self.lock();
             let listed = state.services.get(service);
-            // Without anybody there, it is a list that nobody asks for again.
+            // A service without registrations needs no cached list.
             listed.map_or((change, Default::default()), |it| (it.change(), it.entries.clone()))
         };
         Ok(packed.pack(change, snapshot).await?)

@@ -23,7 +23,7 @@ pub(super) struct Registration {
     pub(super) epoch: u64,
     /// The encoded instance, as it is listed.
     pub(super) packed: Bytes,
-    /// Whether nobody may have the id.
+    /// Whether the id must be free.
     pub(super) new: bool,
     pub(super) secret: Option<Hash>,
     /// Estimated memory.

@@ -281,7 +281,7 @@ mod tests {
         }
         for next in 0..turns.len() {
             drop(holder);
-            // Whoever comes late, or is first to look, is not the first for that.
+            // Neither a late arrival nor an early check makes a process the first.
             assert!(taken(&mut Turn::new(Mode::Exclusive), &folder).is_none());
             for later in &mut turns[next + 1..] {
                 assert!(taken(later, &folder).is_none());

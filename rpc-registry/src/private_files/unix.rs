@@ -45,7 +45,7 @@ pub(super) fn open(options: &mut OpenOptions, path: &Path, access: Access) -> io
         Some(Errno::ELOOP) => {
             NotPrivate::error("it is a symbolic link, and links are not followed", "remove it")
         }
-        // A named pipe that nobody reads, or a socket.
+        // A named pipe without a reader, or a socket.
         Some(Errno::ENXIO) => not_regular(),
         _ => error,
     })
@@ -193,12 +193,12 @@ pub(super) fn check_folder(path: &Path, it: &Metadata, access: Access) -> io::Re
         Access::Owner if !is_trusted(it.uid()) => return Err(other_owner(it)),
         Access::Owner => (
             OTHERS_WRITE,
-            "make sure that nobody else has put anything there, then \
+            "make sure that no other user has put anything there, then \
             chmod 700; users of one group share a folder by ?shared=group",
         ),
         Access::Group => {
             check_group(path, it)?;
-            (0o002, "make sure that nobody else has put anything there, then chmod 2770")
+            (0o002, "make sure that no other user has put anything there, then chmod 2770")
         }
     };
     if mode(it) & may_write != 0 {

@@ -111,8 +111,8 @@ impl ZooKeeperBackEnd {
             limited!(
                 warn,
                 registry,
-                "everybody who reaches ZooKeeper may change what is registered there: name a user \
-                 and a password in the URI, or say acl=open"
+                "every client of ZooKeeper may change what is registered there: name a user and a \
+                 password in the URI, or say acl=open"
             );
         }
         Ok(Self { sessions: Arc::new(Sessions::new(settings, runtime)) })

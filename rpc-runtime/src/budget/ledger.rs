@@ -120,7 +120,7 @@ impl Ledger {
         let id = self.next_claim;
         self.next_claim += 1;
         self.claims.insert(id, Claim { owner, bytes, waits_at: None, waker: None });
-        // Nobody waits for it yet.
+        // Nothing waits for it yet.
         self.climb(id, Level::Connection, &mut Vec::new());
         (id, self.is_granted(id))
     }

@@ -110,7 +110,7 @@ impl Channel {
             core.written(written, now, &mut wakers);
             match result {
                 Ok(true) => {}
-                // Nobody writes the rest of it.
+                // Nothing writes the rest of it.
                 Ok(false) if matches!(core.state, State::Closed(_)) => break,
                 Ok(false) => {
                     // Exact: a promise may be kept long after it was given, and the peer is judged by

@@ -33,7 +33,7 @@ use crate::error::RpcError;
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     identity: Arc<Identity>,
-    /// Who issues the certificates of clients, if they must have one.
+    /// The issuers of client certificates, if clients must have one.
     clients: Option<Arc<Trust>>,
 }
 
