@@ -35,7 +35,7 @@ impl Secret {
 pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], RegistryError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
-        RegistryError::unavailable(format!("the operating system gives no randomness: {error}"))
+        RegistryError::unavailable(format!("the operating system provides no randomness: {error}"))
     })?;
     Ok(bytes)
 }

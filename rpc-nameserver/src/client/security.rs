@@ -21,7 +21,7 @@ impl Token {
         let is_visible = token.bytes().all(|byte| byte.is_ascii_graphic());
         match is_visible && (1..=MAX_TOKEN).contains(&token.len()) {
             true => Ok(Self(token)),
-            false => Err("the token is not of 1 to 4096 visible ASCII characters"),
+            false => Err("the token must have 1 to 4096 visible ASCII characters"),
         }
     }
 

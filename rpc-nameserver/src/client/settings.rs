@@ -121,12 +121,13 @@ impl NameServersSettings {
     fn check_server(&self, server: &str) -> Result<(), RegistryError> {
         #[cfg(feature = "tls")]
         if self.tls.is_some() && scheme(server) != "tls" {
-            let error =
-                self.wrong(format!("with TLS settings {server} is not used, it is no tls:"));
+            let error = self.wrong(format!(
+                "{server} is not a tls: address, and with TLS settings only those are used"
+            ));
             return Err(error);
         }
         if self.token.is_some() && scheme(server) == "tcp" && is_on_network(server) {
-            let error = self.wrong(format!("the token would travel in clear to {server}"));
+            let error = self.wrong(format!("the token would be sent unencrypted to {server}"));
             return Err(error.with_hint("use TLS: name the authority of the servers with ca="));
         }
         Ok(())
@@ -141,9 +142,9 @@ impl NameServersSettings {
         let own = ["interval_ms", "expiry_ms", "timeout_ms"];
         uri.expect_params(&[&own[..], &security::PARAMS, &ResilientSettings::PARAMS].concat())?;
         if uri.user().is_some() || uri.password().is_some() {
-            return Err(uri
-                .wrong("name servers know no users")
-                .with_hint("leave out what stands before the @; a token is named by token_file="));
+            return Err(uri.wrong("name servers know no users").with_hint(
+                "remove the part before the @; name a file with a token by token_file=",
+            ));
         }
         if !matches!(uri.path(), "" | "/") {
             return Err(uri.wrong(format!("name servers have no path, such as {:?}", uri.path())));

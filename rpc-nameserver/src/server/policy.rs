@@ -79,7 +79,7 @@ fn check_text(what: &str, text: &str) -> Result<(), String> {
     let is_bad = text.is_empty() || text.len() > MAX_TEXT || text.chars().any(char::is_control);
     match is_bad {
         true => Err(format!(
-            "the {what} {text:?} is not of 1 to {MAX_TEXT} bytes without control characters"
+            "the {what} {text:?} must have 1 to {MAX_TEXT} bytes and no control characters"
         )),
         false => Ok(()),
     }
@@ -135,11 +135,11 @@ impl Policy {
             let name = it.name;
             check_text("name of an identity", &name)?;
             if identities.iter().any(|known| known.name == name) {
-                return Err(format!("the identity {name:?} is there twice"));
+                return Err(format!("the identity {name:?} is defined twice"));
             }
             if it.dns.is_empty() && it.uri.is_empty() && it.token_sha256.is_empty() {
                 return Err(format!(
-                    "nobody can prove to be {name:?}: it needs dns, uri or token_sha256"
+                    "no client can authenticate as {name:?}: it needs dns, uri or token_sha256"
                 ));
             }
             let patterns = [&it.dns, &it.uri, &it.register, &it.remove, &it.read];
@@ -148,10 +148,10 @@ impl Policy {
             }
             for text in &it.token_sha256 {
                 let hash = parse_hash(text).ok_or_else(|| {
-                    format!("a token_sha256 of {name:?} is not of 64 hexadecimal digits")
+                    format!("a token_sha256 of {name:?} must have 64 hexadecimal digits")
                 })?;
                 if tokens.insert(hash, index).is_some() {
-                    return Err(format!("a token of {name:?} is there twice"));
+                    return Err(format!("a token of {name:?} is defined twice"));
                 }
             }
             identities.push(Known {

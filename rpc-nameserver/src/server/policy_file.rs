@@ -97,7 +97,7 @@ impl Source {
         *seen = Some(Version::of(&metadata));
         // Opening a pipe would block until its other end is opened.
         if !metadata.is_file() {
-            return Err(wrong("it is no file".to_owned()));
+            return Err(wrong("it is not a regular file".to_owned()));
         }
         let mut file = File::open(&self.path).map_err(|error| wrong(error.to_string()))?;
         let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;

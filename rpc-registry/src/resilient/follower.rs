@@ -230,7 +230,7 @@ impl<B: BackEnd> Follow<B> {
                 limit = self.log.away;
                 service = self.service,
                 %error,
-                "the registry is away; using what was remembered"
+                "the registry is away; using the cached list"
             );
             known.roster.remember(instances);
             known.roster.fault();

@@ -169,7 +169,7 @@ impl Channel {
     /// Why a connection is closed whose peer does not read.
     pub(super) fn slow_reader(&self, now: Instant) -> RpcError {
         let cause = RpcError::unavailable(format!(
-            "the peer did not read: of the bytes that wait for it, too few were taken within {:?} \
+            "the peer reads too slowly: too few of the waiting bytes were read within {:?} \
              (`slow_reader_timeout`, `min_rate`)",
             self.settings.slow_reader_timeout
         ));

@@ -129,7 +129,7 @@ impl Executor {
         let (reason, message) = if overloaded {
             let limit = channel.settings().max_concurrent_requests;
             let message = format!(
-                "more requests of this connection are in work than the {limit} that may be \
+                "this connection has more requests in work than its limit of {limit} \
                  (`max_concurrent_requests`)"
             );
             (RefusedRequest::ConnectionFull, message)

@@ -208,7 +208,7 @@ pub(super) async fn run_after_waiting(late: Late, running: Running) {
 
 /// The response to a call whose deadline passed before it began.
 pub(super) fn expired() -> RpcError {
-    RpcError::timeout("the deadline passed before the provider began with it").unexecuted()
+    RpcError::timeout("the deadline passed before the provider began the call").unexecuted()
 }
 
 pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {

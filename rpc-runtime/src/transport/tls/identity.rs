@@ -112,7 +112,7 @@ pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, RpcError> {
     file.read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > max {
         return Err(RpcError::invalid(format!(
-            "{} has more than {max} bytes, the most for such a file",
+            "{} is larger than the limit of {max} bytes for such a file",
             path.display()
         )));
     }
