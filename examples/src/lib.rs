@@ -14,7 +14,7 @@ use rpc_registry::Registry;
 use rpc_runtime::{Server, rpc_service};
 use tracing_subscriber::EnvFilter;
 
-/// Where the examples meet when nothing else is said: a folder of this user on this machine.
+/// Default registry of the examples: a folder of this user on this machine.
 pub const DEFAULT_REGISTRY: &str = "file:rpc-demo";
 
 /// The contract. From it the macro makes the stub, `HelloServiceClient`, and the dispatcher,

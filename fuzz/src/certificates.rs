@@ -1,4 +1,4 @@
-//! Certificates and the names in them: text that cannot break a line, whatever they hold.
+//! Certificates and the names in them: names of any content become one line of text.
 
 use rpc_runtime::__fuzz::{certificate_name, peer_certificate};
 

@@ -1,4 +1,5 @@
-//! A client whose provider follows no rules: every call ends, and what is sent are frames.
+//! A client with a provider that violates the protocol: every call ends, and the client sends only
+//! valid frames.
 
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use crate::server::{Peer, Zoo, ZooClient, method, settle};
 
 /// Steps of one input.
 const STEPS: usize = 200;
-/// Connections that the provider takes at a time.
+/// Connections that the provider accepts at a time.
 const MOST_PEERS: usize = 4;
-/// The default timeout of a call, and some more.
+/// Slightly more than the default timeout of a call.
 const LONGEST_CALL: Duration = Duration::from_secs(11);
 const URI: &str = "memory:fuzz-client";
 
@@ -75,7 +76,7 @@ fn call(calls: &mut JoinSet<()>, zoo: &ZooClient, which: u8) {
         })),
         3 => drop(calls.spawn(async move {
             let Ok(mut items) = zoo.endless(10).await else { return };
-            // A stream may last longer than its call; somebody stops it.
+            // A stream may outlive its call; one end stops it.
             for _ in 0..3 {
                 let _ = tokio::time::timeout(Duration::from_secs(1), items.next()).await;
             }

@@ -1,4 +1,4 @@
-//! What registries on other machines say: only instances in their own place are believed.
+//! Entries of registries on other machines: an instance is accepted only under its own key.
 
 use std::collections::BTreeSet;
 
@@ -62,7 +62,7 @@ fn name_server(body: &[u8]) {
     }
 }
 
-/// They keep the rules, and none is there twice.
+/// Checks that all are valid and none is listed twice.
 fn check(instances: &[Instance], service: &str) {
     let ids: BTreeSet<_> = instances.iter().map(Instance::id).collect();
     assert_eq!(ids.len(), instances.len());

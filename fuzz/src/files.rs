@@ -1,4 +1,4 @@
-//! Files that a registry reads: written again, they say the same.
+//! Files that a registry reads: written again, they have the same content.
 
 use rpc_registry::__fuzz::{rewritten_cache, rewritten_list};
 

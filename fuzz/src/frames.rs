@@ -1,5 +1,4 @@
-//! The codec: bytes that arrive in other pieces are the same frames, and written again they are the
-//! same bytes.
+//! The codec: bytes in any pieces decode to the same frames, and frames encode to the same bytes.
 
 use rpc_runtime::protocol::{Body, Codec, Decoded, Frame, FrameCodec, HEADER_LEN, Output};
 
@@ -19,7 +18,7 @@ pub(crate) fn run(data: &[u8]) {
     write_again(codec(), bytes, &whole.0);
 }
 
-/// The frames, and why there are no more.
+/// The frames, and the error that ended them.
 fn decode<'a>(
     mut codec: FrameCodec,
     pieces: impl IntoIterator<Item = &'a [u8]>,

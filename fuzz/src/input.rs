@@ -1,7 +1,6 @@
-//! [`Input`]: a target's decisions, taken from its bytes.
+//! [`Input`]: the decisions of a target, derived from its bytes.
 
-/// Bytes that are read from the front. What is not there reads as zeros, so that every input means
-/// something.
+/// Bytes that are read from the front. Missing bytes read as zeros, so that every input is valid.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a>(&'a [u8]);
 
@@ -31,14 +30,14 @@ impl<'a> Input<'a> {
         u64::from_be_bytes(self.array())
     }
 
-    /// So many bytes, or as many as there are.
+    /// This many bytes, or as many as there are.
     pub(crate) fn bytes(&mut self, count: usize) -> &'a [u8] {
         let (front, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;
         front
     }
 
-    /// All that is left.
+    /// All remaining bytes.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }

@@ -1,5 +1,5 @@
-//! The fuzz targets: what strangers can send, as a function of bytes that panics when a promise is
-//! broken. libFuzzer drives them (`fuzz/run`), and a test replays what it found (`fuzz/corpus`).
+//! The fuzz targets. Each is a function of untrusted bytes that panics when a promise is broken.
+//! libFuzzer drives them (`fuzz/run`), and a test replays the corpora (`fuzz/corpus`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,16 +20,16 @@ mod uris;
 mod values;
 mod zoo;
 
-/// Inputs beyond this find nothing that shorter ones do not, and take longer.
+/// Maximum length of an input. Longer ones find nothing more and take longer.
 pub const MAX_LEN: usize = 4_096;
 
 /// One target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name, and that of its folder in the corpus.
+    /// Its name, which is also the name of its folder in the corpus.
     pub name: &'static str,
     run: fn(&[u8]),
-    /// Most memory that one input may take, in bytes.
+    /// Maximum memory of one input, in bytes.
     memory: u64,
 }
 
@@ -56,7 +56,7 @@ impl Target {
     /// Runs it with an input.
     ///
     /// # Panics
-    /// A promise is broken, one of them that little memory is taken.
+    /// A promise is broken, such as the memory limit.
     pub fn run(&self, data: &[u8]) {
         let taken = allocation_counter::measure(|| (self.run)(data)).bytes_max;
         assert!(taken <= self.memory, "{} took {taken} bytes for {}", self.name, data.len());

@@ -1,4 +1,4 @@
-//! What is in frames beside users' values: hellos, metadata, errors, arrays of arguments.
+//! Payloads beside users' values: hellos, metadata, errors, arrays of arguments.
 
 use std::error::Error;
 

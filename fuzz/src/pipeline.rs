@@ -1,5 +1,5 @@
-//! Two pipelines with the handlers of every connection, and time that passes: bytes between them
-//! and from strangers, in pieces of any size.
+//! Two pipelines with the handlers of every connection and virtual time: bytes between them and
+//! arbitrary bytes, in pieces of any size.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::input::Input;
 
 /// Steps of one input.
 const STEPS: usize = 256;
-/// Pings and pongs that wait to be written, at most, in bytes.
+/// Maximum bytes of pings and pongs that wait to be written.
 const MOST_HEARTBEATS: usize = 2 << 10;
 
 pub(crate) fn run(data: &[u8]) {

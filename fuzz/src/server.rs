@@ -1,5 +1,5 @@
-//! A server with one connection at a time, whose peer follows no rules: whatever it sends, what it
-//! is sent are frames, and it leaves nothing behind.
+//! A server with one connection at a time, whose peer violates the protocol: the server sends only
+//! valid frames, and nothing of the connection remains.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) trait Zoo {
 }
 
 thread_local! {
-    /// Methods that are under way.
+    /// Running methods.
     static UNDER_WAY: Cell<i64> = const { Cell::new(0) };
     static WORLD: (Runtime, Server) = world();
 }
@@ -128,7 +128,7 @@ async fn attack(server: &Server, mut input: Input<'_>) {
     settle().await;
     peer.read();
     drop(peer);
-    // The longest that anything is waited for once the peer is gone.
+    // Maximum wait after the peer has closed.
     for _ in 0..10 {
         if server.channels().is_empty() && UNDER_WAY.get() == 0 {
             return;
@@ -140,7 +140,7 @@ async fn attack(server: &Server, mut input: Input<'_>) {
     assert_eq!(UNDER_WAY.get(), 0, "methods of a peer that is gone go on");
 }
 
-/// Everything that can be done without time has been.
+/// Runs everything that needs no time to pass.
 pub(crate) async fn settle() {
     for _ in 0..30 {
         yield_now().await;
@@ -219,7 +219,7 @@ pub(crate) struct Peer {
     pub(crate) end: RawEnd,
     codec: FrameCodec,
     input: Vec<u8>,
-    /// Requests that came.
+    /// Received requests.
     pub(crate) requests: Vec<u64>,
 }
 
@@ -240,7 +240,7 @@ impl Peer {
         self.write(&bytes);
     }
 
-    /// Takes in what came, which must be frames.
+    /// Reads received bytes, which must be valid frames.
     pub(crate) fn read(&mut self) {
         self.input.extend(self.end.read().unwrap_or_default());
         loop {

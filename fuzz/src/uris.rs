@@ -50,7 +50,7 @@ fn folder(path: &str) {
     }
 }
 
-/// What is shown cannot break a line.
+/// Checks that the displayed text is one line.
 fn plain(shown: &str) {
     assert!(!shown.contains(['\n', '\r', '\0', '\u{1b}']), "{shown:?}");
 }

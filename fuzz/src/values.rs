@@ -1,4 +1,5 @@
-//! Values of every shape: what is read is what rmp-serde reads, and written again it is read again.
+//! Values of every shape: they decode as with rmp-serde, and encoded again they decode to the same
+//! value.
 
 use std::any::type_name;
 use std::cell::RefCell;
@@ -14,15 +15,15 @@ use crate::zoo::{
     Adjacent, Bytes, Chain, Defaults, Expr, Flat, Maps, Mixed, Nest, Plain, Tagged, Untagged, Wide,
 };
 
-/// Values nested deeper are not compared: the limits differ.
+/// Deeper values are not compared, since the limits differ.
 const COMPARED_DEPTH: usize = 24;
-/// A budget that inputs of a few kilobytes can reach, and what is taken with it at most: what grows
-/// doubles, and was one size smaller until then.
+/// A memory limit that inputs of a few kilobytes can reach, and the maximum real memory with it. A
+/// growing collection doubles, and the previous allocation still exists meanwhile.
 const BUDGET: usize = 64 << 10;
 const MOST_TAKEN: u64 = 4 * (BUDGET as u64);
 
 thread_local! {
-    /// Whether types may be written compact, by their names.
+    /// Whether types may be encoded compact, by their names.
     static SHAPES: RefCell<BTreeMap<&'static str, bool>> = const { RefCell::new(BTreeMap::new()) };
 }
 
@@ -85,7 +86,7 @@ fn named(value: &impl Serialize) -> Vec<u8> {
     encode(value, Form::Named).expect("what was read can be written").0
 }
 
-/// How deep arrays and maps are nested in the first value, at most; what is damaged ends it.
+/// Maximum nesting of arrays and maps in the first value, up to the first damaged byte.
 fn depth(bytes: &[u8]) -> usize {
     let (mut open, mut deepest, mut at) = (vec![1_usize], 0, 0);
     while let Some(left) = open.last_mut() {

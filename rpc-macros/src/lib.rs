@@ -81,7 +81,7 @@ use proc_macro::TokenStream;
 /// | `timeout = "200ms"` | default timeout of the method; `ms`, `s` or `m`, at most 24 hours |
 /// | `inline` | it does little between awaits: it begins where its request is read (the default) |
 /// | `spawn` | it computes for more than a few hundred microseconds: a task of its own |
-/// | `blocking` | it blocks its thread: a thread of the server's pool for that |
+/// | `blocking` | it blocks its thread: it runs on a blocking thread of the server |
 ///
 /// `#[rpc(default)]` before an argument: a caller with an older contract may leave it out, and the
 /// provider gets `Default::default()`. An `Option` needs no such mark.

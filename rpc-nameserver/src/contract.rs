@@ -51,10 +51,10 @@ pub trait NameService {
     #[rpc(idempotent)]
     async fn services(&self) -> Result<Vec<String>, NameError>;
 
-    /// Removes a registration, until its owner registers it anew. Returns whether it was there.
+    /// Removes a registration, until its owner registers it again. Returns whether it existed.
     ///
-    /// Allowed with the secret that it was registered with, for the authenticated identity that has
-    /// registered it, and for identities with the right to remove; otherwise
+    /// Allowed with the secret of the registration, for the authenticated identity that registered
+    /// it, and for identities with the right to remove. Otherwise the error is
     /// [`NameError::Denied`].
     async fn remove(
         &self,
@@ -106,7 +106,7 @@ pub struct Refusal {
 pub enum Why {
     /// The id belongs to another session, or has a newer epoch.
     Taken,
-    /// It breaks the rules of [`Instance::validate`], or its epoch is of the far future.
+    /// It breaks the rules of [`Instance::validate`], or its epoch is too far in the future.
     Invalid,
     /// The server has no room for more, or the client has reached its quota.
     Full,
@@ -139,7 +139,7 @@ pub enum NameError {
     Invalid(String),
     /// It has no room for more, or the client has reached its quota.
     Full(String),
-    /// The client may not do this, or has not proved who it is.
+    /// The client has no right to do this, or is not authenticated.
     Denied(String),
     /// The call failed.
     Rpc(RpcError),
@@ -164,18 +164,18 @@ pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Blob, NameError> {
     Ok(Blob::from(Bytes::from(bytes)))
 }
 
-/// Memory of an unpacked body, for each byte of it. An instance with a short name and one entry of
-/// metadata takes about as much.
+/// Maximum memory of a decoded body per byte. An instance with a short name and one metadata entry
+/// takes about as much.
 const MEMORY_PER_BYTE: usize = 8;
-/// Memory that a body may take however short it is.
+/// Memory that every body may take, whatever its length.
 const MIN_MEMORY: usize = 8 << 20;
 
 /// Reads what [`pack`] has written.
 ///
 /// # Errors
 ///
-/// It is something else, is nested deeper than 256 levels, or would take more than eight times its
-/// length of memory, and more than 8 MiB.
+/// It is not such a value, has more than 256 levels of nesting, or would take more memory than
+/// eight times its length and more than 8 MiB.
 pub fn unpack<T: DeserializeOwned>(packed: &Blob) -> Result<T, NameError> {
     let memory = packed.len().saturating_mul(MEMORY_PER_BYTE).max(MIN_MEMORY);
     protocol::decode(packed, DecodeLimits::new().memory(memory))

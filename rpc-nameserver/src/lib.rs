@@ -20,13 +20,13 @@
 //!
 //! | parameter | value |
 //! | --- | --- |
-//! | `interval_ms=` | between renewals; taken as 1,000 if less and 60,000 if more; default 30,000 |
-//! | `expiry_ms=` | what is not renewed for so long is removed; 3,000 to 3,600,000, three intervals at least; default 120,000 |
-//! | `timeout_ms=` | for the answer of each server, connecting included; 100 to 60,000, default 3,000 |
-//! | `ca=` | a PEM file with the authorities of the servers, read again every minute. With it TLS is spoken, and nothing else |
-//! | `cert=`, `key=` | PEM files of the client's certificate and key, read again every minute; with `ca=` |
-//! | `server_name=` | the name that the servers' certificates must be for; default: the host of each; with `ca=` |
-//! | `token_file=` | a file with a token that says who the client is; with `ca=`, or for servers on this machine |
+//! | `interval_ms=` | interval between renewals; less than 1,000 counts as 1,000, more than 60,000 as 60,000; default 30,000 |
+//! | `expiry_ms=` | registrations that are not renewed for this long are removed; 3,000 to 3,600,000, at least three intervals; default 120,000 |
+//! | `timeout_ms=` | timeout for the response of each server, connecting included; 100 to 60,000, default 3,000 |
+//! | `ca=` | a PEM file with the authorities of the servers, reloaded every minute. With it, only TLS is used |
+//! | `cert=`, `key=` | PEM files of the client's certificate and key, reloaded every minute; require `ca=` |
+//! | `server_name=` | the name in the servers' certificates; default: the host of each server; requires `ca=` |
+//! | `token_file=` | a file with a token that authenticates the client; requires `ca=`, unless the servers are on this machine |
 //! | | and those of [`ResilientSettings::from_uri`](rpc_registry::ResilientSettings::from_uri) |
 //!
 //! # What holds
@@ -49,59 +49,60 @@
 //!   ([`NameServerBuilder::grace`]): it says that it is starting, and another one is asked. What is
 //!   registered with it meanwhile is listed, as RocketMQ does; who knew more has had a fault, or has
 //!   moved on, and takes such a list with care.
-//! - **Ids** belong to whoever has them, which a [`Secret`] proves that a provider makes for each
-//!   registration. Only its holder replaces the registration, with a newer epoch, or removes it. A
-//!   provider that starts again has another secret, and finds its id free, since the registrations of
-//!   a closed connection are gone.
-//! - **Epochs** begin with the time, in milliseconds, so what is left of a provider's former life is
-//!   older than the provider that came back. One that is a day ahead of the server's clock is refused.
+//! - **Ids** belong to the provider that registered them. It creates a [`Secret`] for each
+//!   registration. Only the holder of the secret can replace the registration, with a newer epoch,
+//!   or remove it. A restarted provider has a new secret and finds its id free, since the
+//!   registrations of a closed connection are removed.
+//! - **Epochs** begin with the time in milliseconds, so a restarted provider has a newer epoch than
+//!   what is left of its former life. An epoch more than a day ahead of the server's clock is
+//!   refused.
 //!
-//! Two servers may say different things for a while, and so may two consumers see.
+//! Two servers may have different lists for a while, and so may two consumers.
 //!
 //! # Who may do what
 //!
-//! A server that is started without more listens on this machine only. Everybody there may register
-//! and read everything, within a [`Quota`] for each client, and change what is theirs. To listen on a
-//! network a server has to know its clients, or to be told that it need not (`--insecure`):
+//! By default a server listens on this machine only. Every client there may register and read
+//! everything, within a [`Quota`] for each client, and change its own registrations. To listen on a
+//! network, a server must authenticate its clients, or be started with `--insecure`:
 //!
 //! ```text
 //! rpc-nameserver --listen tls://0.0.0.0:9876 --cert names.pem --key names.key \
 //!     --client-ca clients-ca.pem --policy policy.toml
 //! ```
 //!
-//! Clients are known by certificates (`--client-ca`), or by tokens that they send over TLS
-//! (`--policy` alone). A policy says who may do what; it is read again when it changes or at SIGHUP,
-//! and one that is wrong is not taken. Without a policy, everybody with a certificate may register and
-//! read everything.
+//! Clients authenticate by certificates (`--client-ca`), or by tokens that they send over TLS
+//! (`--policy` alone). A policy gives rights to identities. It is read again when it changes or at
+//! SIGHUP; an invalid policy is not applied. Without a policy, every client with a certificate may
+//! register and read everything.
 //!
 //! ```toml
-//! # Each identity is proved by any one of uri, dns and token_sha256.
+//! # An identity is authenticated by any one of uri, dns and token_sha256.
 //! [[identity]]
 //! name = "orders"                          # for messages and the audit log
 //! uri = ["spiffe://example/orders/*"]      # URIs of the certificate
 //! dns = ["orders.example"]                 # DNS names of the certificate
 //! token_sha256 = []                        # of tokens, in hexadecimal: printf %s TOKEN | sha256sum
 //! register = ["Orders", "orders.*"]        # services; * stands for any text
-//! remove = []                              # what others have registered
+//! remove = []                              # registrations of other clients
 //! read = ["*"]
 //! quota = { instances = 100, bytes = 1000000 }   # also services, sessions, follows
 //!
-//! # Those who have proved nothing. Without this they may do nothing.
+//! # Clients without authentication. Without this table they have no rights.
 //! [anonymous]
 //! read = ["public.*"]
 //! ```
 //!
-//! Make tokens of 128 random bits or more, such as `openssl rand -hex 32`: the file has hashes only,
-//! which protect nothing that can be guessed. Two certificates that one pattern matches are two
-//! clients: neither changes what the other has registered.
+//! Create tokens of 128 random bits or more, such as with `openssl rand -hex 32`: the file contains
+//! plain hashes, which do not protect a token that can be guessed. Two certificates that match one
+//! pattern are two clients: neither can change the registrations of the other.
 //!
-//! Each change and each refusal is an event with the target `rpc_nameserver::audit`: what was done, to
-//! what, by which identity, from where.
+//! Each change and each refusal is an event with the target `rpc_nameserver::audit`. It has the
+//! action, its object, the identity and the peer.
 //!
 //! # Earlier versions
 //!
-//! Providers of earlier versions send no secret. What they have registered is replaced by their own
-//! session alone, or by the same identity if it is proved; it is gone with their connection as
+//! Providers of earlier versions send no secret. Their registrations can be replaced only by their
+//! own session, or by the same authenticated identity. They are removed with the connection, as
 //! before. Servers of earlier versions ignore secrets.
 
 mod client;

@@ -1,4 +1,4 @@
-//! [`Secret`]: what proves that a registration is one's own.
+//! [`Secret`]: the proof of ownership of a registration.
 
 use std::fmt;
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const BYTES: usize = 16;
 
-/// The secret of one registration, 128 random bits. Only its holder replaces or removes the
-/// registration. A name server keeps a hash of it and tells it to nobody.
+/// The secret of one registration, 128 random bits. Only its holder can replace or remove the
+/// registration. A name server keeps a hash of it and never sends it.
 ///
-/// A provider that starts anew has another secret. Its id is free by then: what was registered over a
-/// connection goes with it.
+/// A restarted provider has a new secret. Its id is free by then, since registrations are removed
+/// with the connection that made them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; BYTES]);
 
 impl Secret {
-    /// A new one, from the operating system's source of randomness.
+    /// Creates a secret from the operating system's source of randomness.
     ///
     /// # Errors
     ///
-    /// `is_unavailable` if the system has none.
+    /// `is_unavailable` if the system provides no randomness.
     pub fn random() -> Result<Self, RegistryError> {
         random_bytes().map(Self)
     }
@@ -31,11 +31,11 @@ impl Secret {
     }
 }
 
-/// Bytes that nobody else can know.
+/// Unpredictable bytes.
 pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], RegistryError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
-        RegistryError::unavailable(format!("the operating system gives no randomness: {error}"))
+        RegistryError::unavailable(format!("the operating system provides no randomness: {error}"))
     })?;
     Ok(bytes)
 }

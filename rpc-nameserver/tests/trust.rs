@@ -215,8 +215,8 @@ async fn nothing_that_is_secret_goes_to_a_server_in_clear() {
     fs::write(&token, "t0ken").unwrap();
     let (ca, token) = (ca.display(), token.display());
     for (uri, mention) in [
-        (format!("nameserver://10.0.0.1?token_file={token}"), "would travel in clear"),
-        (format!("nameserver://names?token_file={token}"), "would travel in clear"),
+        (format!("nameserver://10.0.0.1?token_file={token}"), "would be sent unencrypted"),
+        (format!("nameserver://names?token_file={token}"), "would be sent unencrypted"),
         (format!("nameserver://names?cert={ca}&key={ca}"), "cert needs ca"),
         ("nameserver://names?server_name=x".to_owned(), "server_name needs ca"),
         (format!("nameserver://names?ca={ca}&cert={ca}"), "given together"),

@@ -1,5 +1,5 @@
-//! What the fuzz targets reach of the inside. No part of the public interface: it changes without
-//! notice, and is there only with the feature `__fuzz`.
+//! Internals for the fuzz targets. Not part of the public interface: it changes without notice and
+//! exists only with the feature `__fuzz`.
 
 pub use crate::etcd::fuzz as etcd;
 pub use crate::file::rewritten_list;

@@ -1,14 +1,14 @@
-//! Credentials are not sent over connections that anybody on the way can read.
+//! Checks that credentials are not sent over unencrypted connections.
 
 use std::net::IpAddr;
 
 use crate::{RegistryError, RegistryUri};
 
-/// The parameter that lifts the rule.
+/// The parameter that allows it.
 pub(crate) const PARAM: &str = "insecure";
 
-/// Checks what a URI says about servers, given as `host:port`, that are talked to without
-/// encryption: it has no credentials, or `insecure=1`, or all servers are on this machine.
+/// Checks a URI with `host:port` servers that are used without encryption. It must have no
+/// credentials, or `insecure=1`, or all servers must be on this machine.
 pub(crate) fn check(uri: &RegistryUri, servers: &[String]) -> Result<(), RegistryError> {
     let allowed = uri.number(PARAM, 0, 0..=1)? == 1;
     if allowed || uri.user().is_none() {
@@ -22,7 +22,7 @@ pub(crate) fn check(uri: &RegistryUri, servers: &[String]) -> Result<(), Registr
     }
 }
 
-/// Whether a server, given as `host:port`, is reached without a network.
+/// Whether a `host:port` server is on this machine.
 pub(crate) fn is_loopback(server: &str) -> bool {
     let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);

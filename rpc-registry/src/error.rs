@@ -167,7 +167,7 @@ impl RegistryError {
     }
 }
 
-/// One line, whatever a registry's contents or a server's answer put into it.
+/// Formats the error as one line. Text of a registry or a server is escaped.
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Printable(&self.inner.what))?;

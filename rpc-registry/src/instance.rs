@@ -35,7 +35,7 @@ const MAX_METADATA_VALUE: usize = 4096;
 /// The serialized form is a map by field name. Fields that a reader does not know are ignored,
 /// and all but `service`, `id` and `uri` may be missing, so old and new versions read each other.
 ///
-/// Clones share their fields, so a list of them is cheap to copy and to compare.
+/// Clones share their fields, so lists of instances are cheap to copy and to compare.
 #[derive(Clone, PartialEq)]
 pub struct Instance(Arc<Fields>);
 
@@ -90,7 +90,7 @@ impl Instance {
         }))
     }
 
-    /// The fields, those of this instance alone.
+    /// The fields, copied if they are shared.
     fn fields(&mut self) -> &mut Fields {
         Arc::make_mut(&mut self.0)
     }
@@ -198,10 +198,10 @@ impl Instance {
 
     /// Checks what every back end relies on:
     ///
-    /// - service, id and version: 1 to 255 bytes, no whitespace, no control characters, none that
-    ///   change the direction of text;
+    /// - service, id and version: 1 to 255 bytes, no whitespace, no control characters, no
+    ///   characters that change the direction of text;
     /// - group and zone: the same, but may be empty;
-    /// - uri: `scheme://` and something after it, at most 2048 bytes, of the same characters;
+    /// - uri: `scheme://` and more, at most 2048 bytes, with the same characters;
     /// - metadata: at most 64 pairs, keys as above, values of at most 4096 bytes.
     ///
     /// # Errors

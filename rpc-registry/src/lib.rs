@@ -82,14 +82,15 @@
 //!
 //! `file:///absolute/folder` or `file:./relative/folder` names a folder on a local file system; the
 //! path is percent-decoded. `file:name`, without a slash, names a folder of this user:
-//! `$XDG_RUNTIME_DIR/rpc/name`, or `rpc-UID/name` in the folder for temporary files. A missing folder
-//! is made. It needs a tokio runtime with its timer enabled.
+//! `$XDG_RUNTIME_DIR/rpc/name`, or `rpc-UID/name` in the folder for temporary files. A missing
+//! folder is created. A tokio runtime with its timer enabled is required.
 //!
-//! - **Users.** The folder and all in it belong to the user of the process, or to root, and are closed
-//!   to all others (0700, 0600). What somebody else owns or may write, or may exchange because of a
-//!   folder above, is refused with an [`is_permission_denied`](RegistryError::is_permission_denied)
-//!   error; links in it are not followed. `?shared=group` lets the members of the folder's group share
-//!   it, who then trust each other with all of it. The rules are in `docs/registry.md`.
+//! - **Users.** The folder and everything in it belong to the user of the process or to root, and
+//!   are closed to other users (0700, 0600). A file or folder that another user owns, may write or
+//!   may replace is refused with an [`is_permission_denied`](RegistryError::is_permission_denied)
+//!   error. Links in the folder are not followed. `?shared=group` shares the folder among the
+//!   members of its group, who must trust each other completely. The rules are in
+//!   `docs/registry.md`.
 //! - **Liveness.** A provider is returned from the moment its registration returns until its lease
 //!   ends or its process does, however it ends: the kernel tells at once. A process that stands still,
 //!   such as one that is stopped (`SIGSTOP`), goes after its lease time, `?ttl_ms=` (1000 to 600000,
@@ -103,12 +104,14 @@
 //!   and, with care, to edit: values may be changed; a line that is added by hand has no process
 //!   behind it and goes with a later write, one that is deleted comes back while its provider runs.
 //!   It is only ever replaced as a whole, at most 16 MiB. `registry.lock`, `leases/`, `beats/`,
-//!   `signs/` and `turns/` belong to the back end; don't delete them while anyone runs.
+//!   `signs/` and `turns/` belong to the back end; do not delete them while a program uses the
+//!   registry.
 //! - **Waiting.** Lookups and watches do not wait for writers. Whatever writes waits at most
 //!   `?lock_timeout_ms=` (1 to 600000, default 5000) for its turn, and fails with an
 //!   [`is_timeout`](RegistryError::is_timeout) error that names the lock file and the last holder.
-//!   What tasks of one process want to write meanwhile is written together, and processes write in
-//!   the order in which they came. One that does not take its turn for half a second goes to the end.
+//!   Changes of the tasks of one process are written together, and processes write in order of
+//!   arrival. A process that does not take its turn for half a second moves to the end of the
+//!   queue.
 //! - **Watching** is done through the operating system: registrations, departures and deaths are told
 //!   within milliseconds (elsewhere than on Linux, deaths when it is looked for them). What gives no
 //!   sign, such as an editor, is looked for every `?watch_interval_ms=` (10 to 60000, default 1000),

@@ -1,15 +1,15 @@
-//! [`LogLimit`]: log lines that a flood does not multiply.
+//! [`LogLimit`]: a rate limit for log lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines of one kind are at least so far apart.
+/// Minimum time between two lines of one kind.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Lets a log line of one kind pass every ten seconds, and counts those that it holds back.
+/// A rate limit for one kind of log line: one line every ten seconds. Suppressed lines are counted.
 ///
-/// For lines that strangers can cause: they must not fill a disk. [`limited!`](crate::limited)
-/// writes a line with a limit of its own.
+/// For lines that a peer or a registry can cause, which must not fill a disk.
+/// [`limited!`](crate::limited) writes a line with a limit of its own.
 #[derive(Debug)]
 pub struct LogLimit(Mutex<Lines>);
 
@@ -21,12 +21,12 @@ struct Lines {
 }
 
 impl LogLimit {
-    /// A limit that lets the first line pass.
+    /// A new limit. The first line passes.
     pub const fn new() -> Self {
         Self(Mutex::new(Lines { next: None, held_back: 0 }))
     }
 
-    /// Whether to log this one: then, how many were held back before it.
+    /// Whether to log a line now. If so, returns the number of lines suppressed before it.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.next.is_some_and(|next| now < next) {
@@ -44,13 +44,15 @@ impl Default for LogLimit {
     }
 }
 
-/// Writes a log line that strangers can cause, at most every ten seconds for each place in the code:
-/// `limited!(warn, peer, %error, "a request failed")`. The field `held_back` says how many lines
-/// were held back since the one before.
+/// Writes a log line, at most every ten seconds per place in the code:
+/// `limited!(warn, peer, %error, "a request failed")`. The field `held_back` counts the lines
+/// suppressed since the previous one.
 ///
-/// The first argument is the name of one of `tracing`'s macros, the others are its arguments. With
-/// `limit = EXPRESSION;` after the level the line passes that [`LogLimit`](crate::LogLimit) in place
-/// of its own.
+/// For lines that a peer or a registry can cause.
+///
+/// The first argument is the name of one of `tracing`'s macros, the others are its arguments.
+/// `limit = EXPRESSION;` after the level uses that [`LogLimit`](crate::LogLimit) in place of the
+/// line's own.
 #[macro_export]
 macro_rules! limited {
     ($level:ident, limit = $limit:expr; $($line:tt)+) => {

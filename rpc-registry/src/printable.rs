@@ -1,16 +1,16 @@
-//! [`Printable`]: text of others, fit to be shown.
+//! [`Printable`]: untrusted text, escaped for log lines and messages.
 
 use std::fmt::{self, Write};
 
-/// Most characters that a [`Printable`] shows.
+/// Maximum characters of a value that a [`Printable`] shows.
 const MAX_SHOWN: usize = 1024;
 
-/// Shows a value as one line of at most 1,024 characters.
+/// Displays a value as one line: escaped, and cut after 1,024 characters of the value.
 ///
-/// For text that a peer, a file or a registry can choose, wherever it reaches a log line or an
-/// error: control characters, line separators and characters that change the direction of text
-/// (bidirectional overrides, isolates and marks) are written as escapes, such as `\\n` or
-/// `\\u{202e}`. Longer text ends in `…`. Text that needs no escape is shown as it is.
+/// For text of a peer, a file or a registry in a log line or an error. Control characters, line
+/// separators and characters that change the direction of text (bidirectional overrides, isolates
+/// and marks) are escaped, such as `\n` or `\u{202e}`. Longer text ends with `…`. Backslashes are
+/// not escaped.
 ///
 /// ```
 /// use rpc_registry::Printable;
@@ -25,15 +25,15 @@ impl<T: fmt::Display> fmt::Display for Printable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut escaping = Escaping { out: f, left: MAX_SHOWN };
         match write!(escaping, "{}", self.0) {
-            // Everything was said that there is room for.
+            // The maximum is reached.
             Err(_) if escaping.left == 0 => f.write_char('…'),
             result => result,
         }
     }
 }
 
-/// `text` as [`Printable`] shows it, with at most `limit` characters. Without a copy if it can stay
-/// as it is. Applied twice, it is the same as once.
+/// `text` as [`Printable`] displays it, with at most `limit` characters before escaping. Not copied
+/// if it needs no change.
 #[doc(hidden)]
 pub fn printable(text: String, limit: usize) -> String {
     if text.len() <= limit && text.chars().all(is_printable) {
@@ -47,7 +47,7 @@ pub fn printable(text: String, limit: usize) -> String {
     out
 }
 
-/// Whether a character takes its place in a line and does nothing else.
+/// Whether a character is displayed without an effect on the line.
 #[doc(hidden)]
 pub fn is_printable(c: char) -> bool {
     let acts = matches!(
@@ -57,7 +57,7 @@ pub fn is_printable(c: char) -> bool {
     !acts && !c.is_control()
 }
 
-/// Escapes what is written to it; an error when there is no more room.
+/// Escapes what is written to it. Fails when the maximum is reached.
 struct Escaping<'w, W> {
     out: &'w mut W,
     left: usize,

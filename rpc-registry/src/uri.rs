@@ -42,7 +42,7 @@ pub fn file_uri(folder: impl AsRef<Path>) -> Result<String, RegistryError> {
     })?;
     let mut uri = String::from(if folder.is_absolute() { "file://" } else { "file:" });
     if folder.is_relative() && !path.contains('/') {
-        // Else it would be a short name.
+        // Without it, it would be a short name.
         uri.push_str("./");
     }
     for c in path.chars() {

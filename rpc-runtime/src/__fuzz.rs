@@ -1,5 +1,5 @@
-//! What the fuzz targets reach of the inside. No part of the public interface: it changes without
-//! notice, and is there only with the feature `__fuzz`.
+//! Internals for the fuzz targets. Not part of the public interface: it changes without notice and
+//! exists only with the feature `__fuzz`.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -17,10 +17,10 @@ use crate::transport::{ConnectSettings, ListenSettings, Listener, Transport, con
 use crate::uri::Uri;
 use crate::{channel, protocol};
 
-/// Most bytes that are read at once.
+/// Maximum bytes read at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// Writes a value, and says in which form.
+/// Encodes a value and returns its form.
 pub fn encode<T: Serialize>(value: &T, form: Form) -> Result<(Vec<u8>, Form), RpcError> {
     let mut out = Vec::new();
     payload::encode(value, form, &mut out).map(|form| (out, form))
@@ -34,8 +34,7 @@ pub fn decode_arguments<A: Arguments>(bytes: &[u8]) -> Result<A, RpcError> {
 /// Metadata.
 pub type Metadata = BTreeMap<String, String>;
 
-/// Whether values of the type may be written compact, as far as their shape tells. What is found
-/// out is not kept.
+/// Whether values of the type may be written compact, by their shape. The result is not cached.
 pub fn has_shape<T: Serialize + DeserializeOwned>() -> bool {
     crate::shape::of::<T>().is_some()
 }
@@ -61,17 +60,17 @@ pub fn encode_hello(hello: &Hello) -> Result<Vec<u8>, RpcError> {
     hello.encode()
 }
 
-/// Leaves out of a hello what does not fit.
+/// Shortens a hello to a limit.
 pub fn shorten_hello(hello: &mut Hello, limit: usize) -> Result<(), RpcError> {
     hello.shorten(limit)
 }
 
-/// How a call of a method with this fingerprint is written after such a hello.
+/// The form of a call of a method with this fingerprint after this hello.
 pub fn agreed_form(hello: &Hello, method: u64, own: fn() -> u64) -> Form {
     Agreement::new(hello).form(method, own)
 }
 
-/// The error that a response with a status holds.
+/// Reads the error of a response.
 pub fn read_error(header: &Header, body: &[u8]) -> RpcError {
     channel::read_error(header, body)
 }
@@ -81,7 +80,7 @@ pub fn write_error(id: u64, error: &RpcError) -> (Header, Vec<u8>) {
     protocol::error_answer(id, error)
 }
 
-/// The scheme of a provider's address, and what follows it.
+/// The scheme of a provider's address, and the rest.
 pub fn parse_uri(text: &str) -> Result<(String, String), RpcError> {
     Uri::parse(text).map(|uri| (uri.scheme().to_owned(), uri.rest().to_owned()))
 }
@@ -92,13 +91,13 @@ pub fn certificate_name(der: &[u8]) -> Option<String> {
     crate::transport::certificate_name(der)
 }
 
-/// What is known of a peer by its certificate, in DER.
+/// The parsed certificate of a peer, from DER.
 #[cfg(feature = "tls")]
 pub fn peer_certificate(der: &[u8]) -> Option<crate::PeerCertificate> {
     crate::transport::peer_certificate(der)
 }
 
-/// An end of a `memory:` connection that speaks in bytes.
+/// An end of a `memory:` connection that reads and writes bytes.
 pub struct RawEnd(Transport);
 
 impl RawEnd {
@@ -107,12 +106,12 @@ impl RawEnd {
         connect(&Uri::parse(uri)?, &ConnectSettings::default()).await.map(Self)
     }
 
-    /// As many of the bytes as there is room for now.
+    /// Writes as many bytes as there is room for. Returns their number.
     pub fn write(&self, bytes: &[u8]) -> usize {
         self.0.writer.try_write(bytes).unwrap_or(0)
     }
 
-    /// What has come so far; `None` if nothing comes any more.
+    /// The bytes received so far; `None` at the end.
     pub fn read(&mut self) -> Option<Vec<u8>> {
         let mut all = Vec::new();
         loop {
@@ -126,13 +125,13 @@ impl RawEnd {
         }
     }
 
-    /// Nothing more is written.
+    /// Closes the writing side.
     pub fn shutdown_write(&self) {
         self.0.writer.shutdown_write();
     }
 }
 
-/// Takes in `memory:` connections.
+/// Accepts `memory:` connections.
 pub struct RawListener(Listener);
 
 impl RawListener {
@@ -141,7 +140,7 @@ impl RawListener {
         listen(&Uri::parse(uri)?, &ListenSettings::default()).await.map(Self)
     }
 
-    /// The next one, if there is one now.
+    /// The next connection, if there is one.
     pub async fn try_accept(&mut self) -> Option<RawEnd> {
         let accepted = {
             let mut accept = std::pin::pin!(self.0.accept());

@@ -119,9 +119,9 @@ pub enum Dispatch {
     /// In a task of its own from the start. For methods that compute for more than a few hundred
     /// microseconds at a time.
     Spawn,
-    /// On a thread of the server's own pool (`ServerBuilder::blocking_threads`). For methods that
-    /// block the thread. A call that has begun goes on to its next await, even if its caller has
-    /// given up; a stream that it returns holds its thread until that ends.
+    /// On a blocking thread of the server (`ServerBuilder::blocking_threads`). For methods that
+    /// block the thread. If the caller gives up, a running call continues to its next await. A
+    /// returned stream holds the thread until the stream ends.
     Blocking,
 }
 

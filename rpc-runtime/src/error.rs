@@ -17,8 +17,8 @@ pub type Result<T, E = RpcError> = std::result::Result<T, E>;
 
 /// Why a call failed.
 ///
-/// Its texts are fit for a log: control characters, line separators and characters that change the
-/// direction of text are written as escapes (`\\n`), and a text ends after 4,096 characters.
+/// Its texts are safe to log. Control characters, line separators and characters that change the
+/// direction of text are escaped (`\n`), and a text is cut after 4,096 characters.
 ///
 /// An `RpcError` answers questions instead of being matched on, so that new causes do not break
 /// users: [`is_timeout`](Self::is_timeout), [`is_unavailable`](Self::is_unavailable), … and, the
@@ -44,9 +44,9 @@ pub type Result<T, E = RpcError> = std::result::Result<T, E>;
 /// }
 /// ```
 ///
-/// Its causes and its peer, which tell of the inside of a process, are not sent to the other end of a
-/// connection: not by the framework, and not within a value or an error of the contract. See
-/// `ServerBuilder::expose_internal_errors`.
+/// Causes and peer reveal details of the process, so they are not sent to the other end of a
+/// connection, also not within a value or an error of the contract. See
+/// [`ServerBuilder::expose_internal_errors`](crate::ServerBuilder::expose_internal_errors).
 ///
 /// Whether a retry is safe is knowledge of one hop: it is neither serialized nor compared. An
 /// `RpcError` that a provider passes on from a call of its own says nothing about whether the
@@ -76,7 +76,7 @@ struct Inner {
 /// Longest text that is kept, in characters.
 const MAX_TEXT: usize = 4096;
 
-/// Texts as a peer writes them.
+/// Texts written by a peer.
 mod text {
     use rpc_registry::printable;
     use serde::{Deserialize, Deserializer};

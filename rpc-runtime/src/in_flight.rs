@@ -78,7 +78,7 @@ pub(crate) struct InFlight {
     admitted: usize,
     admitted_bytes: usize,
     sent: usize,
-    /// Bytes of answers that nobody has taken.
+    /// Bytes of responses that callers have not taken.
     held: usize,
     /// There was an answer.
     answered: bool,
@@ -136,7 +136,7 @@ impl InFlight {
         self.sent
     }
 
-    /// Bytes of answers that nobody has taken.
+    /// Bytes of responses that callers have not taken.
     #[inline]
     pub(crate) fn held(&self) -> usize {
         self.held

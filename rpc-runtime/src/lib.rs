@@ -49,7 +49,7 @@
 //! | know who calls and how long is left | [`Context`] |
 //! | know what went wrong and whether to retry | [`RpcError`] |
 //! | know at once that a connection is dead | [`Heartbeat`] |
-//! | decode bytes of a peer by yourself | [`protocol::decode`] |
+//! | decode untrusted bytes | [`protocol::decode`] |
 //! | see what it does | [`ClientBuilder::metrics`], [`ServerBuilder::metrics`] |
 //! | look into a connection, or extend it | [`pipeline`], [`handlers`], [`protocol`] |
 //!

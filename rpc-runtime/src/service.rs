@@ -101,8 +101,8 @@ impl BoxCall {
         self.memory
     }
 
-    /// Runs the method and keeps what it returns; [`poll_into`](Self::poll_into) is ready then. For
-    /// calls that have to wait until there is memory for their answers.
+    /// Runs the method and keeps its result; [`poll_into`](Self::poll_into) is then ready. For
+    /// calls that wait for memory for their responses.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.call.as_mut().poll_ready(cx)
     }

@@ -35,7 +35,7 @@ impl Uri {
             return Err(invalid("something must follow the scheme"));
         }
         if text.contains(|c: char| c.is_whitespace() || !rpc_registry::is_printable(c)) {
-            return Err(invalid("it must have no spaces and nothing that cannot be seen"));
+            return Err(invalid("it must not contain spaces or invisible characters"));
         }
         Ok(Self { text: text.to_owned(), scheme_len: scheme.len() })
     }
@@ -61,8 +61,8 @@ impl fmt::Display for Uri {
     }
 }
 
-/// What a peer's connections are counted by; `None` where peers have no address. An IPv6 host has a
-/// whole /64 to connect from, so that counts as one.
+/// The address by which a peer's connections are counted; `None` for peers without an address. An
+/// IPv6 /64 counts as one address.
 pub(crate) fn host(peer: &str) -> Option<IpAddr> {
     let (_, address) = peer.split_once("://")?;
     let address = address.parse::<SocketAddr>().ok()?;

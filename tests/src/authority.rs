@@ -11,14 +11,14 @@ use rpc_runtime::{ClientTls, ServerTls};
 /// A day, in seconds.
 pub const DAY: i64 = 24 * 60 * 60;
 
-/// The time in so many seconds, as certificates have it.
+/// The time in this many seconds, in the form of certificates.
 pub fn from_now(seconds: i64) -> time::OffsetDateTime {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let seconds = now.checked_add_signed(seconds).unwrap();
     date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
 }
 
-/// Issues certificates.
+/// A certificate authority.
 #[derive(Debug)]
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -32,7 +32,7 @@ pub struct Pem {
 }
 
 impl Authority {
-    /// One with a root certificate of its own.
+    /// A new authority with its own root certificate.
     pub fn new(name: &str) -> Self {
         let mut params = params(name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -51,7 +51,7 @@ impl Authority {
         Pem { certificate, key: key.serialize_pem() }
     }
 
-    /// A revocation list in PEM with these serial numbers, whose time is over in so many seconds.
+    /// A revocation list in PEM with these serial numbers, which expires in this many seconds.
     pub fn crl(&self, serials: &[u64], seconds: i64) -> String {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -70,12 +70,12 @@ impl Authority {
         params.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
-    /// For a server at `localhost` and `127.0.0.1`.
+    /// A certificate for a server at `localhost` and `127.0.0.1`.
     pub fn server(&self) -> ServerTls {
         self.issue(&params("server", &["localhost", "127.0.0.1"])).server()
     }
 
-    /// Believes the servers of this authority.
+    /// Client settings that trust this authority.
     pub fn client(&self) -> ClientTls {
         ClientTls::roots_pem(self.roots().as_bytes()).unwrap()
     }

@@ -1,15 +1,14 @@
-//! Whether what is done with many costs more for each of them.
+//! Checks that work on many objects takes about linear time.
 
 use std::time::Duration;
 
-/// Above this, four times as many cost more than four times as much with certainty: a linear step
-/// costs 4 times as much, a quadratic one 16 times.
+/// Maximum ratio of the costs of `4 * n` and `n`. Linear work has 4, quadratic work 16.
 const MOST: f64 = 8.0;
-/// Each size is measured so often; the least counts, since whatever disturbs adds to it.
+/// Measurements of each size. The minimum counts, since disturbances only add.
 const ROUNDS: usize = 3;
 
-/// Fails the test if the cost of `4 * n` is more than that of four times `n`. `cost` does the work
-/// with so many and returns what it took; see [`processor_time`].
+/// Fails the test if the cost of `4 * n` is clearly more than four times that of `n`. `cost` does
+/// the work for a number and returns its time; see [`processor_time`].
 pub fn is_linear(what: &str, n: usize, mut cost: impl FnMut(usize) -> Duration) {
     let mut least = |n| (0..ROUNDS).map(|_| cost(n)).min().unwrap_or_default();
     let (few, many) = (least(n), least(4 * n));
@@ -18,7 +17,7 @@ pub fn is_linear(what: &str, n: usize, mut cost: impl FnMut(usize) -> Duration) 
     assert!(ratio < MOST, "{what}: {few:?} for {n}, but {many:?} for {}", 4 * n);
 }
 
-/// The processor time of this thread, which no other program's work adds to.
+/// The processor time of this thread, which other programs do not affect.
 pub fn processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = stat.split(' ').next().and_then(|n| n.parse().ok());

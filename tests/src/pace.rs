@@ -1,4 +1,4 @@
-//! Calls on a schedule, and how long each took.
+//! Calls on a schedule, and their durations.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,25 +9,25 @@ use rpc_runtime::ClientBuilder;
 
 use crate::probe::{Probe, ProbeClient};
 
-/// Between the begins of two calls.
+/// Interval between the starts of two calls.
 const EVERY: Duration = Duration::from_millis(5);
 
-/// A well-behaved client that makes a small call every 5 ms, whether or not the ones before it
-/// were answered, so that a server which stands still is noticed by all calls of that time.
+/// A well-behaved client that makes a small call every 5 ms, also while earlier ones are not
+/// answered. So all calls of that time show a server that is stuck.
 ///
-/// It has a thread and a runtime of its own.
+/// Runs on its own thread and runtime.
 #[derive(Debug)]
 pub struct PacedCalls {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Delays>,
 }
 
-/// How long calls took, the shortest first.
+/// The durations of calls, the shortest first.
 #[derive(Clone, Debug, Default)]
 pub struct Delays(Vec<Duration>);
 
 impl PacedCalls {
-    /// Begins with it.
+    /// Starts the calls.
     pub fn start(client: ClientBuilder, uri: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, uri) = (Arc::clone(&stop), uri.to_owned());
@@ -38,7 +38,7 @@ impl PacedCalls {
         Self { stop, thread }
     }
 
-    /// Ends it; fails the test if a call failed.
+    /// Stops the calls. Fails the test if a call failed.
     pub async fn finish(self) -> Delays {
         self.stop.store(true, Ordering::Relaxed);
         let joined = tokio::task::spawn_blocking(|| self.thread.join()).await.unwrap();
@@ -48,7 +48,7 @@ impl PacedCalls {
 
 async fn calls(client: ClientBuilder, uri: &str, stopped: &AtomicBool) -> Delays {
     let probe = ProbeClient::new(client.connect(uri).await.unwrap());
-    // The first call learns what the provider has; it is not what is measured.
+    // The first call exchanges the contract and is not measured.
     assert_eq!(probe.add(0, 1).await, Ok(1), "the bystander's first call");
     let mut tasks = tokio::task::JoinSet::new();
     let mut tick = tokio::time::interval(EVERY);
@@ -75,17 +75,17 @@ impl FromIterator<Duration> for Delays {
 }
 
 impl Delays {
-    /// How many calls there were.
+    /// The number of calls.
     pub fn calls(&self) -> usize {
         self.0.len()
     }
 
-    /// Each of them.
+    /// All durations.
     pub fn iter(&self) -> impl Iterator<Item = Duration> {
         self.0.iter().copied()
     }
 
-    /// Half of the calls took no longer.
+    /// The median.
     pub fn median(&self) -> Duration {
         self.0.get(self.0.len() / 2).copied().unwrap_or_default()
     }

@@ -67,7 +67,7 @@ impl Process {
         panic!("the child ended before it said anything");
     }
 
-    /// The most memory that it had at a time, in bytes.
+    /// Its peak memory, in bytes.
     pub fn peak_memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

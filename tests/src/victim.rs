@@ -1,6 +1,6 @@
-//! A process of its own that is attacked: what the attack cost it, and whether others noticed.
+//! Attacks on a separate process: their cost, and the effect on other clients.
 //!
-//! A test program that attacks has a test `child`, see [`process`](crate::process), which calls
+//! A test program with attacks has a test `child`, see [`process`](crate::process), which calls
 //! [`play`] for the roles of this module. An attack is then a few lines:
 //!
 //! ```no_run
@@ -16,7 +16,8 @@
 //! # }
 //! ```
 //!
-//! Attacks of one program take turns, so that they do not measure each other.
+//! Attacks of one program run one after the other, so that they do not affect each other's
+//! measurements.
 
 use std::fmt;
 use std::future::Future;
@@ -31,16 +32,16 @@ use crate::process::{Process, SAYS, setting};
 use crate::waiting::within;
 use crate::wire::{RawPeer, RawServer};
 
-/// No attacker takes more of a victim's memory.
+/// Maximum memory of a victim.
 pub const MOST_MEMORY: u64 = 400 << 20;
-/// No call of a bystander takes longer.
+/// Maximum delay of a bystander's call.
 pub const LONGEST_DELAY: Duration = Duration::from_millis(250);
-/// Attacks are measured again when only the delay is too long: another program may have had the
-/// processors. What the victim does to its bystanders, it does each time.
+/// Repetitions if only the delay is too long: another program may have used the processors. A delay
+/// that the victim causes occurs each time.
 const ATTEMPTS: usize = 3;
-/// An attack may take this much longer than its time, on a machine that is busy.
+/// Additional time of an attack on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a client is attacked.
+/// Duration of an attack on a client.
 pub const CLIENT_TIME: Duration = Duration::from_millis(600);
 
 const SERVER: &str = "victim-server";
@@ -48,7 +49,7 @@ const CLIENT: &str = "victim-client";
 const HOSTILE: &str = "RPC_TESTS_HOSTILE";
 const GOOD: &str = "RPC_TESTS_GOOD";
 
-/// How long a server is attacked: half a second, or `RPC_ATTACK_SECONDS`.
+/// Duration of an attack on a server: half a second, or `RPC_ATTACK_SECONDS`.
 pub fn attack_time() -> Duration {
     let seconds = std::env::var("RPC_ATTACK_SECONDS").ok().and_then(|text| text.parse().ok());
     seconds.map_or(Duration::from_millis(500), Duration::from_secs)
@@ -63,21 +64,21 @@ pub struct Victim {
     says: String,
 }
 
-/// What an attack cost its victim.
+/// The cost of an attack for its victim.
 #[derive(Clone, Debug)]
 pub struct Damage {
-    /// Most memory that the process had at any time, in bytes.
+    /// Peak memory of the process, in bytes.
     pub peak: u64,
     /// Processor time of the attack.
     pub cpu: Duration,
-    /// What the attacker sent, in bytes.
+    /// Bytes that the attacker sent.
     pub sent: u64,
-    /// How long the calls of a bystander took meanwhile.
+    /// The delays of a bystander's calls during the attack.
     pub delays: Delays,
 }
 
 impl Victim {
-    /// Starts this program's test `child` in a role, and waits for what it [says](SAYS) first.
+    /// Starts this program's test `child` in a role, and waits for its first [line](SAYS).
     pub async fn start(role: &str, settings: &[(&str, &str)]) -> Self {
         let mut process = Process::start(role, settings);
         let said = tokio::task::spawn_blocking(move || (process.says(), process)).await;
@@ -85,17 +86,17 @@ impl Victim {
         Self { process, says }
     }
 
-    /// A server of the probe with all settings at their defaults.
+    /// A server of the probe with default settings.
     pub async fn server() -> Self {
         Self::start(SERVER, &[]).await
     }
 
-    /// What the child said first; of a server, its URI.
+    /// The child's first line; for a server, its URI.
     pub fn says(&self) -> &str {
         &self.says
     }
 
-    /// Most memory that the process has had so far, in bytes.
+    /// Peak memory of the process so far, in bytes.
     pub fn peak(&self) -> u64 {
         self.process.peak_memory() as u64
     }
@@ -103,7 +104,7 @@ impl Victim {
     /// Processor time of the process so far, in steps of 10 ms.
     pub fn cpu(&self) -> Duration {
         let stat = self.read("stat");
-        // The name of the program, in parentheses, may hold anything.
+        // The program's name, in parentheses, may contain any character.
         let (_, fields) = stat.rsplit_once(')').unwrap();
         let ticks = fields.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().unwrap());
         Duration::from_millis(ticks.sum::<u64>() * 10)
@@ -119,8 +120,8 @@ impl Victim {
         assert!(!self.process.has_ended(), "the attack ended the process");
     }
 
-    /// Attacks a server that provides the probe too, at the URI that it said. The attack's output
-    /// is how many bytes it sent. The bystander is a client with these settings.
+    /// Attacks a server that also provides the probe, at its URI. The attack returns the number of
+    /// bytes sent. The bystander is a client with these settings.
     pub async fn under<F>(
         &mut self,
         bystander: rpc_runtime::ClientBuilder,
@@ -139,7 +140,7 @@ impl Victim {
 }
 
 impl Damage {
-    /// The most memory, and the longest delay, are within what is promised.
+    /// Whether peak memory and longest delay are within the limits.
     pub fn is_bearable(&self) -> bool {
         self.peak < MOST_MEMORY && self.delays.worst() < LONGEST_DELAY
     }
@@ -160,8 +161,8 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Attacks a default server; fails the test unless it lives, keeps below [`MOST_MEMORY`], and
-/// answers a bystander within [`LONGEST_DELAY`].
+/// Attacks a default server. Fails the test unless the server survives, stays below
+/// [`MOST_MEMORY`], and answers a bystander within [`LONGEST_DELAY`].
 pub async fn server_endures<F>(what: &str, attack: impl Fn(String) -> F)
 where
     F: Future<Output = u64>,
@@ -169,9 +170,9 @@ where
     repeated(what, async || Victim::server().await.under(Client::builder(), &attack).await).await;
 }
 
-/// The same for a client with all settings at their defaults, which calls a provider that does what
-/// the script says with each connection after its hello. The bystander is another client of the
-/// same process, whose provider is a good one.
+/// The same for a client with default settings. It calls a provider that runs the script on each
+/// connection after its hello. The bystander is another client of the same process with an honest
+/// provider.
 pub async fn client_endures<F>(
     what: &str,
     script: impl Fn(RawPeer) -> F + Clone + Send + Sync + 'static,
@@ -191,7 +192,7 @@ pub async fn client_endures<F>(
     .await;
 }
 
-/// Measures again when only the delay is too long, and fails the test in the end.
+/// Repeats the measurement if only the delay is too long, and fails the test in the end.
 pub async fn repeated(what: &str, attack: impl AsyncFn() -> Damage) {
     let _turn = ONE_AT_A_TIME.lock().await;
     let mut damage = attack().await;
@@ -222,7 +223,8 @@ pub fn play(role: &str) {
     }
 }
 
-/// Calls the hostile provider, whatever comes of it, and a good one, whose delays it says.
+/// Calls the hostile provider and ignores the results, and an honest provider, whose delays it
+/// prints.
 async fn be_a_client() {
     let good = PacedCalls::start(Client::builder(), &setting(GOOD));
     let hostile = Client::builder().lazy(true).connect(setting(HOSTILE)).await.unwrap();

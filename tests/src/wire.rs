@@ -110,8 +110,8 @@ impl RawPeer {
         let _ = soon("sending", self.stream.write_all(bytes)).await;
     }
 
-    /// Sends these bytes over and over for a time, or until the other end closes, and drops what
-    /// comes meanwhile. Returns how many bytes it sent.
+    /// Sends these bytes repeatedly for a time, or until the other end closes, and discards
+    /// received bytes. Returns the number of bytes sent.
     pub async fn flood(&mut self, bytes: &[u8], time: Duration) -> u64 {
         let (mut from, mut to) = self.stream.split();
         let mut sent = 0;

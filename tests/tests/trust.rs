@@ -169,7 +169,7 @@ async fn schemes_that_are_set_are_the_only_ones_that_are_followed() {
     let (uri, seen) = eavesdropper().await;
     let _tcp = announce(&registry, "a", &uri).await;
     let error = refused(Client::builder().schemes(["memory"]), &registry).await;
-    assert_says(&error, "1 at addresses of tcp are skipped, since the client's `schemes`");
+    assert_says(&error, "1 at addresses of tcp are skipped, because the client's `schemes`");
     let server = Server::builder().provide(ProbeServer::new(Provider::new("memory")));
     let server = server.bind("memory://followed").await.unwrap();
     let _memory = announce(&registry, "b", server.local_uri()).await;

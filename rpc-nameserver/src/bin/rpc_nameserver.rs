@@ -15,25 +15,26 @@ use tracing_subscriber::EnvFilter;
 
 const USAGE: &str = "usage: rpc-nameserver [OPTIONS]
 
-  --listen URI       where to listen; default tcp://127.0.0.1:9876
-  --cert FILE        the server's certificate and its issuers, PEM; for tls://host:port
-  --key FILE         the private key of the certificate, PEM
-  --client-ca FILE   clients need a certificate of one of these authorities, PEM
-  --policy FILE      who may register, remove and read what, TOML; read again when it changes
-  --insecure         listen at other than loopback addresses although clients are not known
-  --grace-ms N       how long after its start it does not say that nobody provides a service;
-                     default 35000
-  --max-bytes N      what all registrations may take, roughly; default 268435456
-  --client-bytes N   what one client may take of that: an identity, or an address without one;
-                     default 67108864
+  --listen URI       address to listen on; default tcp://127.0.0.1:9876
+  --cert FILE        server certificate and its issuers, PEM; for tls://host:port
+  --key FILE         private key of the certificate, PEM
+  --client-ca FILE   require client certificates of these authorities, PEM
+  --policy FILE      rights of clients, TOML; read again when it changes
+  --insecure         listen on network addresses without authentication of clients
+  --grace-ms N       milliseconds after the start in which the server does not answer that a
+                     service has no providers; default 35000
+  --max-bytes N      maximum memory of all registrations, estimated, in bytes;
+                     default 268435456
+  --client-bytes N   the same for one client, which is an identity, or an address without
+                     authentication; default 67108864
   --client-instances N
-                     instances of one client; default 20000
+                     maximum instances of one client; default 20000
 
-SIGHUP makes it read policy, certificate, key and authorities again.";
+SIGHUP reloads policy, certificate, key and authorities.";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Without RUST_LOG what concerns the operator: refusals, a policy that is not taken.
+    // Without RUST_LOG, WARN and above: refusals, and policies that are not applied.
     let filter = EnvFilter::builder()
         .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
         .from_env_lossy();
@@ -58,7 +59,7 @@ async fn run() -> Result<(), String> {
     server.serve_until(told_to_end()).await.map_err(|error| error.to_string())
 }
 
-/// Where to listen, and how; `None` if help is asked for.
+/// The address to listen on and the settings; `None` if help is requested.
 fn arguments() -> Result<Option<(String, NameServerBuilder)>, String> {
     let mut listen = "tcp://127.0.0.1:9876".to_owned();
     let mut builder = NameServer::builder();
@@ -135,7 +136,7 @@ async fn reload_when_told(reload: Reload) {
             match reload.now() {
                 Ok(()) => tracing::info!("the files were read again"),
                 Err(error) => {
-                    tracing::error!(%error, "the files are not taken; all stays as it is")
+                    tracing::error!(%error, "the files are not applied; the previous ones stay in use")
                 }
             }
         }

@@ -116,7 +116,12 @@ pub(super) fn instances(listing: &Listing, service: &str) -> Result<Vec<Instance
     instances.retain(|it| it.service() == service && it.validate().is_ok());
     let refused = told.saturating_sub(instances.len());
     if refused > 0 {
-        limited!(warn, service, refused, "a name server lists what is no instance of the service");
+        limited!(
+            warn,
+            service,
+            refused,
+            "a name server lists invalid instances of the service; they are skipped"
+        );
     }
     Ok(instances)
 }

@@ -52,7 +52,7 @@ pub struct NameServers {
     /// To attend. Their connections are others, so that no renewal waits behind a list.
     attended: Vec<Arc<RemoteServer>>,
     roll: Arc<Roll>,
-    /// Nobody else knows it, so nobody else can speak for this process.
+    /// Secret, so that no other client can use this process's session.
     session: u64,
     /// Done with the first announcement: who only asks has no session.
     attending: Once,
@@ -182,8 +182,9 @@ impl BackEnd for NameServers {
         })
     }
 
-    /// At all servers; one that answers is enough. Where it is not told, the entry stays. What
-    /// another process has registered is removed only if this client has the right to do so.
+    /// Removes the registration at all servers; one response is enough. A server that is not
+    /// reached keeps the entry. Registrations of other processes are removed only if this client
+    /// has the right to.
     fn remove<'a>(
         &'a self,
         service: &'a str,

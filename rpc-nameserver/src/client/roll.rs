@@ -64,7 +64,7 @@ struct Entry {
     number: u64,
     /// Whether nobody may have the id where it is announced first.
     new: bool,
-    /// Proves to the servers that it is this provider's.
+    /// Proves to the servers that the registration belongs to this provider.
     secret: Secret,
     /// The servers that have it.
     holders: BTreeSet<usize>,
@@ -271,7 +271,7 @@ impl Roll {
         entry.confirmed.checked_add(expiry)
     }
 
-    /// What proves that the registration is this process's, if it has announced it.
+    /// The secret of a registration that this process has announced.
     pub(super) fn secret(&self, key: &Key) -> Option<Secret> {
         self.lock().entries.get(key).map(|entry| entry.secret.clone())
     }

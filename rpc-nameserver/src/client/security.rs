@@ -1,4 +1,4 @@
-//! By what servers and this client know each other: TLS and tokens.
+//! Authentication of servers and of this client: TLS and tokens.
 
 use std::fmt;
 use std::fs::File;
@@ -9,10 +9,10 @@ use rpc_registry::{RegistryError, RegistryUri};
 use super::NameServersSettings;
 
 pub(super) const PARAMS: [&str; 5] = ["ca", "cert", "key", "server_name", "token_file"];
-/// Longest token, in bytes.
+/// Maximum length of a token, in bytes.
 const MAX_TOKEN: usize = 4_096;
 
-/// A token, which no message shows.
+/// A token. `Debug` and messages do not show it.
 #[derive(Clone)]
 pub(super) struct Token(String);
 
@@ -21,11 +21,11 @@ impl Token {
         let is_visible = token.bytes().all(|byte| byte.is_ascii_graphic());
         match is_visible && (1..=MAX_TOKEN).contains(&token.len()) {
             true => Ok(Self(token)),
-            false => Err("the token is not of 1 to 4096 visible ASCII characters"),
+            false => Err("the token must have 1 to 4096 visible ASCII characters"),
         }
     }
 
-    /// What is sent with each call.
+    /// The metadata sent with each call.
     pub(super) fn header(&self) -> String {
         format!("Bearer {}", self.0)
     }
@@ -37,12 +37,12 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The transport that a URI asks for: TLS if it names an authority.
+/// The transport of a URI: TLS if it names an authority.
 pub(super) fn scheme(uri: &RegistryUri) -> &'static str {
     if uri.param("ca").is_some() { "tls" } else { "tcp" }
 }
 
-/// Adds what the parameters of a URI say.
+/// Applies the parameters of a URI.
 pub(super) fn from_uri(
     settings: NameServersSettings,
     uri: &RegistryUri,
@@ -99,8 +99,8 @@ fn with_tls(
     Ok(NameServersSettings { renew_tls: true, ..settings.with_tls(tls) })
 }
 
-/// Reads the files of authorities, certificate and key again from time to time, as long as the settings are in
-/// use: certificates are replaced before they run out, and nobody tells this process.
+/// Reloads the files of authorities, certificate and key periodically while the settings are in
+/// use. Certificates are replaced before they expire, and this process is not notified.
 #[cfg(feature = "tls")]
 pub(super) fn renew_tls(
     settings: &std::sync::Arc<NameServersSettings>,

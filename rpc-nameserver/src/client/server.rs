@@ -9,7 +9,7 @@ use super::NameServersSettings;
 use crate::contract::{NameError, NameServiceClient};
 use crate::server::{AUTHORIZATION, HEARTBEAT};
 
-/// Largest list that is read; servers of earlier versions send up to this.
+/// Maximum payload of a list that is read. Servers of earlier versions send up to this size.
 const MAX_PAYLOAD: usize = 32 << 20;
 /// The longest pause before a server that is away is connected to again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);

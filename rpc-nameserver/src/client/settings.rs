@@ -1,4 +1,4 @@
-//! [`NameServersSettings`]: which servers there are, and how they are used.
+//! [`NameServersSettings`]: the name servers to use, and how.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const MAX_SERVERS: usize = 32;
 const SHORTEST_INTERVAL: u64 = 1_000;
 const LONGEST_INTERVAL: u64 = 60_000;
 
-/// Which name servers there are, and how they are used.
+/// The name servers to use, with intervals, timeouts and authentication.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NameServersSettings {
@@ -29,14 +29,14 @@ pub struct NameServersSettings {
     pub expiry: Duration,
     /// For the answer of each server, connecting included. Not zero, an hour at most; default 3 s.
     pub timeout: Duration,
-    /// By what the servers are known, and the certificate of this client. With it servers at `tls:`
-    /// alone are used.
+    /// TLS settings: the authorities of the servers and the certificate of this client. With them,
+    /// only servers at `tls:` are used.
     #[cfg(feature = "tls")]
     pub tls: Option<ClientTls>,
-    /// Whether its files are read again while it is used.
+    /// Whether its files are reloaded periodically.
     #[cfg(feature = "tls")]
     pub(super) renew_tls: bool,
-    /// Proves to the servers who this client is.
+    /// Authenticates this client to the servers.
     pub(super) token: Option<Token>,
 }
 
@@ -76,20 +76,20 @@ impl NameServersSettings {
         self
     }
 
-    /// The authorities of the servers, and the certificate of this client if it has one. The servers
-    /// must be named as `tls://host:port`; none is used in plain text.
+    /// Sets TLS: the authorities of the servers, and the certificate of this client if it has one.
+    /// All servers must be given as `tls://host:port`.
     #[cfg(feature = "tls")]
     pub fn with_tls(mut self, tls: ClientTls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// A token that proves to the servers who this client is. It is sent over TLS, and to servers on
-    /// this machine; any other address is refused.
+    /// Sets a token that authenticates this client. It is sent only over TLS or to servers on this
+    /// machine; other addresses are refused.
     ///
     /// # Errors
     ///
-    /// `is_invalid_uri` unless it is of 1 to 4,096 visible ASCII characters.
+    /// `is_invalid_uri` unless the token has 1 to 4,096 visible ASCII characters.
     pub fn with_token(mut self, token: impl Into<String>) -> Result<Self, RegistryError> {
         let token = Token::new(token.into());
         self.token = Some(token.map_err(|what| self.wrong(what))?);
@@ -117,16 +117,17 @@ impl NameServersSettings {
         self.servers.iter().try_for_each(|server| self.check_server(server))
     }
 
-    /// Nothing that is to be kept from others travels in clear.
+    /// Checks that no secret is sent unencrypted.
     fn check_server(&self, server: &str) -> Result<(), RegistryError> {
         #[cfg(feature = "tls")]
         if self.tls.is_some() && scheme(server) != "tls" {
-            let error =
-                self.wrong(format!("with TLS settings {server} is not used, it is no tls:"));
+            let error = self.wrong(format!(
+                "{server} is not a tls: address, and with TLS settings only those are used"
+            ));
             return Err(error);
         }
         if self.token.is_some() && scheme(server) == "tcp" && is_on_network(server) {
-            let error = self.wrong(format!("the token would travel in clear to {server}"));
+            let error = self.wrong(format!("the token would be sent unencrypted to {server}"));
             return Err(error.with_hint("use TLS: name the authority of the servers with ca="));
         }
         Ok(())
@@ -141,9 +142,9 @@ impl NameServersSettings {
         let own = ["interval_ms", "expiry_ms", "timeout_ms"];
         uri.expect_params(&[&own[..], &security::PARAMS, &ResilientSettings::PARAMS].concat())?;
         if uri.user().is_some() || uri.password().is_some() {
-            return Err(uri
-                .wrong("name servers know no users")
-                .with_hint("leave out what stands before the @; a token is named by token_file="));
+            return Err(uri.wrong("name servers know no users").with_hint(
+                "remove the part before the @; name a file with a token by token_file=",
+            ));
         }
         if !matches!(uri.path(), "" | "/") {
             return Err(uri.wrong(format!("name servers have no path, such as {:?}", uri.path())));

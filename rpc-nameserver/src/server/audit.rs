@@ -1,4 +1,4 @@
-//! [`Audit`]: who has changed what, in the log.
+//! [`Audit`]: log events for changes and refusals.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,30 +9,30 @@ use tokio::time::Instant;
 
 use super::identity::Identity;
 
-/// The target of all events, so that a subscriber can keep them apart.
+/// The target of all events, for filters of subscribers.
 const TARGET: &str = "rpc_nameserver::audit";
-/// Changes, of which a client can make no more than it has registrations.
+/// Rate for changes. Their number is bounded by the client's registrations.
 const CHANGES: Rate = Rate { burst: 1_024, refill: Duration::from_millis(50) };
-/// Refusals, which cost a client nothing.
+/// Rate for refusals, which cost a client nothing.
 const REFUSALS: Rate = Rate { burst: 32, refill: Duration::from_secs(1) };
-/// Clients whose events are counted apart; those of all others share one count.
+/// Clients with separate counts; all others share one count.
 const MAX_CLIENTS: usize = 4_096;
 
-/// Events of one client at a time, and how soon there is room for one more.
+/// Burst of one client's events, and the interval after which one more is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rate {
     burst: u32,
     refill: Duration,
 }
 
-/// What has happened.
+/// The action of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Register,
     /// A registration of another session, or of an older epoch.
     Replace,
     Unregister,
-    /// A registration of somebody else.
+    /// A registration of another client.
     Remove,
     /// A session whose connection has ended, with all that it had.
     Leave,
@@ -43,8 +43,9 @@ pub(super) enum Action {
     Refuse,
 }
 
-/// Writes an event for each change, and each refusal, with the target `rpc_nameserver::audit`. One
-/// client's events are limited in number, so that it neither fills a disk nor hides those of others.
+/// Writes an event for each change and each refusal, with the target `rpc_nameserver::audit`. The
+/// rate per client is limited, so that a client can neither fill a disk nor hide the events of
+/// others.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     changes: Buckets,
@@ -62,8 +63,8 @@ struct Bucket {
 }
 
 impl Audit {
-    /// `what` is what the change is about, and `why` the reason of a refusal; of strangers, so both are
-    /// escaped and cut.
+    /// `what` is the object of the change, and `why` the reason of a refusal. Both may contain
+    /// untrusted text and are escaped and cut.
     pub(super) fn record(&self, action: Action, by: &Identity, what: &[&str], why: &str) {
         let (buckets, rate) = match action {
             Action::Refuse => (&self.refusals, REFUSALS),
@@ -81,7 +82,8 @@ impl Audit {
     }
 }
 
-/// Whether an event of this client may be written: then, how many were held back before it.
+/// Whether an event of this client may be written. If so, the number of events suppressed before
+/// it.
 fn pass(buckets: &Buckets, rate: Rate, owner: &Arc<str>, now: Instant) -> Option<u64> {
     let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
     if buckets.len() >= MAX_CLIENTS && !buckets.contains_key(owner) {
@@ -96,7 +98,7 @@ fn pass(buckets: &Buckets, rate: Rate, owner: &Arc<str>, now: Instant) -> Option
 }
 
 impl Bucket {
-    /// How many events there is room for by now.
+    /// Events that are allowed by now.
     fn room(&self, now: Instant) -> (u32, u32) {
         let passed =
             now.saturating_duration_since(self.since).as_millis() / self.rate.refill.as_millis();
@@ -150,7 +152,7 @@ mod tests {
         };
         assert!((0..10_000).all(|n| pass(n) <= MAX_CLIENTS + 1));
         tokio::time::advance(CHANGES.refill * (CHANGES.burst + 1)).await;
-        // Events that were held back are still to be told.
+        // Suppressed events are still to be counted.
         assert!(pass(10_000) <= 2 + 1);
     }
 }

@@ -1,4 +1,4 @@
-//! [`NameServerBuilder`]: settings, and where a server may listen.
+//! [`NameServerBuilder`]: settings, and the check of the listen address.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,12 +16,12 @@ use super::table::Table;
 use super::{AbortOnDrop, HEARTBEAT, MAX_PAYLOAD, NameServer, Reload, scan, watch_policy};
 use crate::contract::NameServiceServer;
 
-/// Calls and streams of one connection: a consumer has a stream for each service that it follows. What
-/// they take counts as a part of [`NameServerBuilder::max_bytes`].
+/// Calls and streams of one connection: a consumer has a stream for each service that it follows.
+/// Their memory counts within [`NameServerBuilder::max_bytes`].
 const MAX_STREAMS: usize = 65_536;
-/// The same of all connections, out of the way of that limit.
+/// The same for all connections. High enough that `max_bytes` is reached first.
 const MAX_ALL_STREAMS: usize = 1 << 20;
-/// Connections of one address: a client has two to each server.
+/// Connections from one address. A client has two to each server.
 const MAX_CONNECTIONS_PER_ADDRESS: usize = 4_096;
 
 /// Settings of a [`NameServer`].
@@ -58,42 +58,45 @@ impl Default for NameServerBuilder {
 }
 
 impl NameServerBuilder {
-    /// For how long after its start the server must not say that nobody provides a service of which
-    /// it does not know: providers of a server that was started anew need that long to register. It
-    /// answers that it is starting then, and clients ask another one or use what they know. Default
-    /// 35 s, an interval of providers and a bit; at most a day. Zero is for tests, and for the very
-    /// first start.
+    /// Sets the grace period after the start. Default 35 s, slightly more than the renewal interval
+    /// of providers; at most a day.
+    ///
+    /// Providers need this time to register with a restarted server. During it, the server does not
+    /// answer that an unknown service has no providers, but that it is starting; clients then ask
+    /// another server or use the list they have. Zero is for tests and for the very first start.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace.min(Duration::from_secs(86_400));
         self
     }
 
-    /// How often sessions are removed that were not renewed. Default 5 s; at least 100 ms.
+    /// Sets how often expired sessions are removed. Default 5 s; at least 100 ms.
     pub fn scan_interval(mut self, interval: Duration) -> Self {
         self.scan = interval.max(Duration::from_millis(100));
         self
     }
 
-    /// How many bytes all registrations, sessions and streams may take, roughly; an instance counts
-    /// as some 1,000. Default 256 MiB. What is more is refused.
+    /// Sets the maximum memory of all registrations, sessions and streams, estimated, in bytes.
+    /// Default 256 MiB; an instance counts as about 1,000 bytes. Requests beyond it are refused as
+    /// full.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// What one client may take of that. Default: see [`Quota`].
+    /// Sets the limits of one client. Default: see [`Quota`].
     pub fn quota(mut self, quota: Quota) -> Self {
         self.quota = quota;
         self
     }
 
-    /// Connections at a time, see [`ServerBuilder::max_connections`](rpc_runtime::ServerBuilder::max_connections).
+    /// Maximum connections, see
+    /// [`ServerBuilder::max_connections`](rpc_runtime::ServerBuilder::max_connections).
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = Some(connections);
         self
     }
 
-    /// Connections of one IP address at a time, see
+    /// Maximum connections from one IP address, see
     /// [`ServerBuilder::max_connections_per_address`](rpc_runtime::ServerBuilder::max_connections_per_address).
     /// Default 4,096, a quarter of all.
     pub fn max_connections_per_address(mut self, connections: usize) -> Self {
@@ -101,37 +104,36 @@ impl NameServerBuilder {
         self
     }
 
-    /// The certificate of the server. It listens at `tls://host:port` then, and nowhere unencrypted.
-    /// With [`client_roots_pem_file`](ServerTls::client_roots_pem_file) clients need a certificate,
-    /// too, and are known by its names.
+    /// Sets the certificate of the server, which then listens only at `tls://host:port`. With
+    /// [`client_roots_pem_file`](ServerTls::client_roots_pem_file), clients need a certificate as
+    /// well and are identified by its names.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: ServerTls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// A file that says who may register, remove and read what;
-    /// [the crate's documentation](crate#who-may-do-what) has its format. It is read again when it
-    /// changes. Default: every client may register and read everything, and remove what it has
-    /// registered.
+    /// Sets the policy file with the rights of clients. It is read again when it changes; its
+    /// format is in [the crate's documentation](crate#who-may-do-what). Default: every client may
+    /// register and read everything, and remove its own registrations.
     pub fn policy_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.policy = Some(path.into());
         self
     }
 
-    /// Listens also where every client on the network can register anything. Default: without
-    /// authentication a server listens at loopback addresses, `unix:` and `memory:` only.
+    /// Allows network addresses without authentication, where every client can register anything.
+    /// Default: without authentication, only loopback addresses, `unix:` and `memory:` are allowed.
     pub fn insecure(mut self) -> Self {
         self.insecure = true;
         self
     }
 
-    /// Listens on `uri`, of any transport of `rpc-runtime`, and starts to serve.
+    /// Listens on `uri`, of any transport of `rpc-runtime`, and starts serving.
     ///
     /// # Errors
     ///
-    /// The URI is invalid or not allowed without authentication, the policy file cannot be read or is
-    /// wrong, the address is in use, or there is no tokio runtime.
+    /// The URI is invalid or not allowed without authentication, the policy file cannot be read or
+    /// is invalid, the address is in use, or there is no tokio runtime.
     pub async fn bind(self, uri: impl AsRef<str>) -> Result<NameServer, RpcError> {
         let uri = uri.as_ref();
         self.check_exposure(uri)?;
@@ -156,7 +158,10 @@ impl NameServerBuilder {
         }
         let server = server.bind(uri).await?;
         if self.insecure {
-            tracing::warn!(uri = server.local_uri(), "serving whatever clients there are");
+            tracing::warn!(
+                uri = server.local_uri(),
+                "serving without authentication of clients (`insecure`)"
+            );
         }
         let reload = Reload {
             table: Arc::clone(&table),
@@ -168,7 +173,7 @@ impl NameServerBuilder {
         Ok(NameServer { server, table, reload, tasks: [scan, watch].map(AbortOnDrop) })
     }
 
-    /// Whether the server may listen there.
+    /// Checks that the server may listen on this address.
     fn check_exposure(&self, uri: &str) -> Result<(), RpcError> {
         let is_tls = scheme(uri) == "tls";
         if self.has_tls() && !is_tls {
@@ -182,9 +187,9 @@ impl NameServerBuilder {
             return Ok(());
         }
         Err(RpcError::invalid(format!(
-            "{uri} can be reached from other machines, and whoever reaches it could register \
-             anything: listen at tls:// and ask clients for certificates (--cert, --key, \
-             --client-ca) or tokens (--policy), or at a loopback address such as \
+            "{uri} can be reached from other machines, and any client there could register \
+             anything: listen at tls:// and require certificates (--cert, --key, --client-ca) or \
+             tokens (--policy) of clients, or listen at a loopback address such as \
              tcp://127.0.0.1:9876, or say --insecure"
         )))
     }
@@ -257,7 +262,7 @@ mod tests {
     async fn without_authentication_it_listens_on_this_machine_only() {
         let error = NameServer::builder().bind("tcp://0.0.0.0:0").await.map(drop).unwrap_err();
         assert!(error.to_string().contains("--insecure"), "{error}");
-        // Tokens that travel in clear prove nothing.
+        // Tokens sent unencrypted do not authenticate.
         let file = tempfile::NamedTempFile::new().unwrap();
         let with_policy = NameServer::builder().policy_file(file.path());
         assert!(with_policy.bind("tcp://0.0.0.0:0").await.is_err());

@@ -1,4 +1,4 @@
-//! What sessions change in the [`Table`], and what others remove from it.
+//! Changes of the [`Table`] by sessions, and removals by other clients.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
@@ -15,10 +15,10 @@ use super::table::Table;
 use crate::contract::{Change, NameError, Refusal, Why};
 use crate::secret::Secret;
 
-/// Changes that are made without releasing the lock.
+/// Changes made per lock of the table.
 const BATCH: usize = 128;
 
-/// A change of a report, checked.
+/// A validated change of a report.
 enum Step {
     Register(Registration),
     Unregister { service: String, id: String, epoch: u64 },
@@ -26,7 +26,7 @@ enum Step {
 }
 
 impl Table {
-    /// Makes the changes of a session.
+    /// Applies the changes of a session.
     pub(super) async fn report(
         &self,
         by: &Arc<Identity>,
@@ -38,7 +38,7 @@ impl Table {
             let state = self.lock();
             state.check_open()?;
             let it = state.session(session, by)?;
-            // Unless all of it is made, nobody knows what there is.
+            // Until all changes are applied, the version of the data is unknown.
             it.lease.set_version(0);
             it.attendance
         };
@@ -63,7 +63,7 @@ impl Table {
         Ok(refusals)
     }
 
-    /// The state, in which the session is still attended by the same connection.
+    /// Locks the state and checks that the session is still attended by the same connection.
     fn attended(
         &self,
         by: &Identity,
@@ -78,7 +78,7 @@ impl Table {
         }
     }
 
-    /// Makes some changes in one piece.
+    /// Applies some changes under one lock.
     fn make(
         &self,
         by: &Arc<Identity>,
@@ -127,7 +127,7 @@ impl Table {
         Ok(())
     }
 
-    /// Removes a registration, if this client may do so.
+    /// Removes a registration if this client has the right to.
     pub(super) fn remove(
         &self,
         by: &Identity,
@@ -142,7 +142,7 @@ impl Table {
         let Some(entry) = entry else { return Ok(false) };
         if !entry.is_removable(service, by, secret) {
             drop(state);
-            let why = "it was registered by somebody else, and the right to remove it is missing";
+            let why = "it was registered by another client, and the right to remove it is missing";
             self.audit.record(Action::Refuse, by, &["remove", service, id], why);
             return Err(NameError::Denied(why.to_owned()));
         }
@@ -153,7 +153,7 @@ impl Table {
         Ok(true)
     }
 
-    /// Removes the entries that are such, in parts.
+    /// Removes the matching entries, in parts.
     pub(super) async fn remove_all(
         &self,
         keys: &[Key],

@@ -20,13 +20,14 @@ use crate::secret::Secret;
 
 /// Changes that come within this time of a list are told together.
 const COALESCE: Duration = Duration::from_millis(50);
-/// And so much later for each MiB that the list has, so that long ones that change all the time do
-/// not fill the network.
+/// Additional delay per MiB of the list, so that long lists that change constantly do not fill the
+/// network.
 const COALESCE_PER_MIB: Duration = Duration::from_millis(100);
 /// Milliseconds.
 const SHORTEST_EXPIRY: u64 = 1_000;
 const LONGEST_EXPIRY: u64 = 86_400_000;
-/// Largest report, in bytes and in changes. Providers send parts of 1 MiB and 2,000 at most.
+/// Maximum size of a report, in bytes and in changes. Providers send parts of at most 1 MiB and
+/// 2,000 changes.
 const MAX_REPORT: usize = 4 << 20;
 const MAX_CHANGES: u64 = 4_096;
 
@@ -40,13 +41,13 @@ impl Desk {
         Ok((caller, Arc::new(identity)))
     }
 
-    /// Who calls, and may read the service.
+    /// The caller, if it may read the service.
     fn reader(&self, service: &str) -> Result<(Caller, Arc<Identity>), NameError> {
         let (caller, by) = self.identify()?;
         check_service(service)?;
         match by.rights.may_read(service) {
             true => Ok((caller, by)),
-            false => Err(self.refuse(&by, &["read", service], "it may not be read by this client")),
+            false => Err(self.refuse(&by, &["read", service], "this client may not read it")),
         }
     }
 
@@ -74,7 +75,7 @@ impl NameService for Desk {
     }
 
     async fn renew(&self, session: u64, version: u64) -> rpc_runtime::Result<bool> {
-        // Who is not known any more hears why when it attends again.
+        // A client that is no longer known gets the reason when it attends again.
         let Ok((_, by)) = self.identify() else { return Ok(false) };
         let known = self.0.leases.touch(session, by.name.as_deref());
         Ok(known.is_some_and(|known| known == version))
@@ -135,10 +136,10 @@ fn check_service(service: &str) -> Result<(), NameError> {
         .map_err(|error| NameError::Invalid(error.to_string()))
 }
 
-/// What a report claims to have, before anything is decoded.
+/// Checks the announced size of a report before anything is decoded.
 fn check_report(changes: &[u8]) -> Result<(), NameError> {
     let too_large = |what: String| {
-        let hint = format!("tell them in parts of {MAX_CHANGES} and {MAX_REPORT} bytes at most");
+        let hint = format!("send parts of at most {MAX_CHANGES} changes and {MAX_REPORT} bytes");
         Err(NameError::Invalid(format!("a report of {what}; {hint}")))
     };
     if changes.len() > MAX_REPORT {
@@ -146,12 +147,12 @@ fn check_report(changes: &[u8]) -> Result<(), NameError> {
     }
     match array_len(changes) {
         Some(claimed) if claimed > MAX_CHANGES => too_large(format!("{claimed} changes")),
-        // What is no array at all does not decode.
+        // A value that is not an array fails to decode.
         _ => Ok(()),
     }
 }
 
-/// The length that a MessagePack array claims to have.
+/// The announced length of a MessagePack array.
 fn array_len(bytes: &[u8]) -> Option<u64> {
     match *bytes {
         [marker @ 0x90..=0x9f, ..] => Some(u64::from(marker & 0x0f)),
@@ -191,12 +192,12 @@ impl Drop for Attendance {
 struct Follower {
     table: Arc<Table>,
     service: String,
-    /// How the client has proved who it is, for another policy.
+    /// The client's proof of identity, to be checked against a new policy.
     caller: Caller,
     by: Arc<Identity>,
     /// `None` only while it is dropped.
     changes: Option<watch::Receiver<u64>>,
-    /// The change of the list that was told last.
+    /// The number of the change that was sent last.
     seen: Option<u64>,
     /// The length of that list.
     bytes: usize,
@@ -218,7 +219,7 @@ impl Follower {
 
     async fn listing(&mut self) -> Result<Listing, NameError> {
         if !self.table.identify(&self.caller)?.rights.may_read(&self.service) {
-            return Err(NameError::Denied("it may not be read by this client any more".to_owned()));
+            return Err(NameError::Denied("this client may no longer read it".to_owned()));
         }
         let packed = self.table.list(&self.service).await?;
         let departed = match self.seen {
@@ -230,7 +231,7 @@ impl Follower {
     }
 }
 
-/// How long changes are gathered after a list of so many bytes.
+/// How long changes are collected after a list of this many bytes.
 fn pause(bytes: usize) -> Duration {
     let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
     COALESCE.saturating_add(COALESCE_PER_MIB.saturating_mul(mib))

@@ -1,10 +1,10 @@
-//! [`Entries`]: the registrations of one service, of which a snapshot costs next to nothing.
+//! [`Entries`]: the registrations of one service, with cheap snapshots.
 
 use std::sync::Arc;
 
 use super::entry::Entry;
 
-/// A chunk that has more is cut in two.
+/// A chunk with more entries is split.
 const MAX_CHUNK: usize = 256;
 
 /// Registrations, ordered by id, in chunks that snapshots share. A change copies the references of
@@ -14,7 +14,7 @@ pub(super) struct Entries {
     /// None is empty.
     chunks: Vec<Arc<Vec<Arc<Entry>>>>,
     len: usize,
-    /// Of all entries, packed.
+    /// Encoded size of all entries.
     listed: usize,
 }
 
@@ -27,7 +27,7 @@ impl Entries {
         self.len == 0
     }
 
-    /// The bytes of the whole list, but for its header.
+    /// Size of the whole list in bytes, without its header.
     pub(super) fn listed_bytes(&self) -> usize {
         self.listed
     }
@@ -85,7 +85,8 @@ impl Entries {
         Some(removed)
     }
 
-    /// The index of the chunk that has the id or would get it: the last that does not begin after it.
+    /// The index of the chunk that contains the id or would receive it: the last one that does not
+    /// begin after it.
     fn chunk_of(&self, id: &str) -> usize {
         let begins_before =
             |chunk: &Arc<Vec<Arc<Entry>>>| chunk.first().is_some_and(|first| *first.id <= *id);

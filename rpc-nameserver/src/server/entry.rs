@@ -15,36 +15,35 @@ pub(super) type Key = (String, Arc<str>);
 pub(super) struct Entry {
     pub(super) id: Arc<str>,
     pub(super) epoch: u64,
-    /// As it is listed.
+    /// Encoded, as it is listed.
     pub(super) packed: Bytes,
-    /// The number of the change of its service by which it came.
+    /// The number of the change that added it to its service.
     pub(super) change: u64,
     pub(super) session: u64,
     pub(super) attendance: u64,
     pub(super) secret: Option<Hash>,
-    /// Whose it is, and who pays for it.
+    /// The client that owns it and is charged for it.
     pub(super) identity: Arc<Identity>,
     pub(super) bytes: usize,
 }
 
 impl Entry {
-    /// What is paid for it.
+    /// The charged size.
     pub(super) fn item<'s>(&self, service: &'s str) -> Item<'s> {
         Item::Instance(service, self.packed.len())
     }
 
-    /// Whether this client may replace it by a newer one: it has the secret, or there is none and it
-    /// has proved to be the one that has registered it.
+    /// Whether this client may replace it by a newer one: the client has the secret, or there is no
+    /// secret and the client is the authenticated owner.
     pub(super) fn belongs_to(&self, by: &Identity, secret: Option<Hash>) -> bool {
         match self.secret {
-            // Of hashes, the time that a comparison takes tells nothing.
+            // The time of comparing hashes reveals nothing.
             Some(own) => secret == Some(own),
             None => by.is_proved_same(&self.identity),
         }
     }
 
-    /// Whether this client may remove it: as above, or since it is the one that has registered it, or
-    /// by its rights.
+    /// Whether this client may remove it: as above, or as the owner, or by the right to remove.
     pub(super) fn is_removable(&self, service: &str, by: &Identity, secret: Option<Hash>) -> bool {
         self.belongs_to(by, secret)
             || by.is_proved_same(&self.identity)

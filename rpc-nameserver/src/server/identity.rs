@@ -1,4 +1,4 @@
-//! [`Caller`] and [`Identity`]: what a connection shows of a client, and who that is.
+//! [`Caller`] and [`Identity`]: the credentials of a connection, and the client that they identify.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,15 +19,15 @@ pub(super) fn hash(secret: &[u8]) -> Hash {
     Sha256::digest(secret).into()
 }
 
-/// What the connection of a call shows of its client.
+/// The credentials that a call's connection has.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Caller {
     /// The URI of the client's end.
     pub(super) peer: Arc<str>,
-    /// What the certificate names, the strongest first: URIs, DNS names, the subject.
+    /// Names of the certificate, the strongest first: URIs, DNS names, subject.
     pub(super) names: Vec<Name>,
     pub(super) token: Option<Hash>,
-    /// The token came unencrypted from another machine: others know it by now.
+    /// The token arrived unencrypted from another machine, so it is compromised.
     pub(super) is_token_exposed: bool,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Name {
 }
 
 impl Caller {
-    /// The client of the call that runs now.
+    /// The client of the current call.
     pub(super) fn current() -> Self {
         let context = Context::current();
         let peer: Arc<str> = context.peer().unwrap_or_default().into();
@@ -60,13 +60,13 @@ fn names(certificate: &PeerCertificate) -> Vec<Name> {
     uris.chain(dns).chain([Name::Subject(certificate.subject().to_owned())]).collect()
 }
 
-/// The IP address of a peer; `None` at transports that have none.
+/// The IP address of a peer; `None` for transports without addresses.
 fn address(peer: &str) -> Option<IpAddr> {
     let (_, rest) = peer.split_once("://")?;
     rest.parse::<SocketAddr>().ok().map(|address| address.ip().to_canonical())
 }
 
-/// Whether what this peer sends can be read by nobody else.
+/// Whether the connection to this peer is private: encrypted, or within this machine.
 fn is_private(peer: &str) -> bool {
     match peer.strip_prefix("tcp:") {
         Some(_) => address(peer).is_some_and(|it| it.is_loopback()),
@@ -74,18 +74,18 @@ fn is_private(peer: &str) -> bool {
     }
 }
 
-/// Who a client is, and what it may do.
+/// A client's identity and rights.
 #[derive(Debug)]
 pub(super) struct Identity {
-    /// `None` if it has not proved who it is.
+    /// `None` without authentication.
     pub(super) name: Option<Arc<str>>,
     /// The URI of its end of the connection.
     pub(super) peer: Arc<str>,
     pub(super) rights: Arc<Rights>,
-    /// Which account pays for what it has: that of its name, or else of its address.
+    /// The account that is charged: that of its name, otherwise that of its address.
     pub(super) owner: Arc<str>,
-    /// The account of its connection, if connections are told apart there: at `unix:`, those of each
-    /// process.
+    /// The account of its connection, if connections can be distinguished: at `unix:`, those of
+    /// each process.
     pub(super) connection: Option<Arc<str>>,
     pub(super) quota: Quota,
 }
@@ -101,12 +101,12 @@ impl Identity {
         let owner = match (&name, address) {
             (Some(name), _) => format!("identity {name}"),
             (None, Some(IpAddr::V6(address))) if !address.is_loopback() => {
-                // A host has all addresses of its network to connect from.
+                // A host can use all addresses of its network.
                 let network = address.to_bits() >> 64;
                 format!("network {network:016x}::/64")
             }
             (None, Some(address)) => format!("address {address}"),
-            // A user of this machine, or this very process.
+            // A user of this machine, or this process itself.
             (None, None) => match caller.peer.rsplit_once("uid=") {
                 Some((_, user)) => format!("user {user}"),
                 None => caller.peer.to_string(),
@@ -124,13 +124,13 @@ impl Identity {
         }
     }
 
-    /// Whether both are the same, and pay from the same accounts.
+    /// Whether both are the same and charge the same accounts.
     pub(super) fn is_same_account(&self, other: &Self) -> bool {
         (&self.name, &self.owner, &self.connection, self.quota)
             == (&other.name, &other.owner, &other.connection, other.quota)
     }
 
-    /// Whether both have proved to be the same one.
+    /// Whether both are authenticated as the same identity.
     pub(super) fn is_proved_same(&self, other: &Self) -> bool {
         self.name.is_some() && self.name == other.name
     }

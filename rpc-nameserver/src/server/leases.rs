@@ -22,7 +22,7 @@ pub(super) struct Lease {
     expiry: Duration,
     /// The version of the session's data; 0 if it is not whole.
     version: AtomicU64,
-    /// The name of the identity whose session it is.
+    /// The name of the identity that owns the session.
     holder: Option<Arc<str>>,
 }
 
@@ -51,8 +51,8 @@ impl Leases {
         lease
     }
 
-    /// Renews the session, and says which version of its data is known; `None` if it is unknown, or
-    /// belongs to another identity than `holder`.
+    /// Renews the session and returns the known version of its data. `None` if the session is
+    /// unknown or does not belong to `holder`.
     pub(super) fn touch(&self, session: u64, holder: Option<&str>) -> Option<u64> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let lease = held.get(&session).filter(|lease| lease.holder.as_deref() == holder)?;

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use super::entries::Entries;
 use super::packed::SharedList;
 
-/// Most bytes of the ids that are told with a list: what a payload has beside the list.
+/// Maximum bytes of ids sent with a list: what a payload has room for beside the list.
 const DEPARTED_BYTES: usize = 768 << 10;
-/// What each takes besides, at most.
+/// Maximum overhead of each id.
 const ID_HEADER: usize = 5;
 
 /// How a registration ended.
@@ -29,7 +29,7 @@ pub(super) struct Listed {
     pub(super) changes: watch::Sender<u64>,
     /// Who left in order, and with which change.
     departed: VecDeque<(u64, Arc<str>)>,
-    /// The list as it travels.
+    /// The encoded list.
     pub(super) packed: SharedList,
 }
 
@@ -65,7 +65,7 @@ impl Listed {
         *self.changes.borrow()
     }
 
-    /// The number of the change that is being made.
+    /// The number of the current change.
     pub(super) fn next_change(&self) -> u64 {
         self.change().wrapping_add(1)
     }
@@ -79,7 +79,8 @@ impl Listed {
         self.changes.send_replace(next);
     }
 
-    /// Who left in order after the change `seen` and is not in the list of the change `told`.
+    /// The providers that left in order after the change `seen` and are not in the list of the
+    /// change `told`.
     pub(super) fn departed(&self, seen: u64, told: u64) -> Vec<String> {
         let from = self.departed.partition_point(|(change, _)| *change <= seen);
         let unheard = self.departed.range(from..).take_while(|(change, _)| *change <= told);

@@ -5,7 +5,7 @@
 //! | [`builder`] | settings, and where a server may listen |
 //! | [`desk`] | the contract, and who is told what |
 //! | [`table`], [`changes`], [`queries`] | what sessions and consumers can do |
-//! | [`state`], [`entry`] | who is registered, and by which session |
+//! | [`state`], [`entry`] | registrations, and their sessions |
 //! | [`registration`] | a registration as it is asked for, checked and packed |
 //! | [`listed`], [`entries`], [`packed`] | one service of the table, its registrations, its list |
 //! | [`leases`] | when each session was last heard of |
@@ -47,11 +47,11 @@ pub(crate) use self::identity::AUTHORIZATION;
 pub use self::quota::Quota;
 use self::table::Table;
 
-/// Largest list that a server sends.
+/// Maximum payload of a list that a server sends.
 const MAX_PAYLOAD: usize = 16 << 20;
 /// How soon a connection that was cut without a sign is asked whether it is alive.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How often the policy file is looked at.
+/// How often the policy file is checked.
 const POLICY_CHECK: Duration = Duration::from_secs(5);
 
 /// A name server. It keeps what providers register in memory, and knows nothing of other servers.
@@ -90,7 +90,8 @@ impl NameServer {
         self.server.local_uri()
     }
 
-    /// Reads the server's files again, also while [`serve_until`](Self::serve_until) has the server.
+    /// A handle that reloads the server's files, also while [`serve_until`](Self::serve_until) owns
+    /// the server.
     pub fn reload(&self) -> Reload {
         self.reload.clone()
     }
@@ -123,7 +124,7 @@ impl NameServer {
     }
 }
 
-/// Reads the files of a [`NameServer`] again; see [`NameServer::reload`].
+/// Reloads the files of a [`NameServer`]; see [`NameServer::reload`].
 #[derive(Clone)]
 pub struct Reload {
     table: Arc<Table>,
@@ -132,17 +133,17 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Reads the policy file, and the files of certificate, key and authorities.
+    /// Reads the policy file, and the files of certificate, key and authorities again.
     ///
-    /// From then on sessions of those who are not known any more are ended, and those of clients that
-    /// have registered what they may not register now. A server looks every 5 s whether its policy
-    /// file has changed; new certificates are taken here alone.
+    /// Ends sessions of clients that are no longer known, and of clients with registrations that
+    /// they may no longer make. A server checks its policy file for changes every 5 s; certificates
+    /// are reloaded only by this method.
     ///
-    /// Blocks while it reads, and must be called within a tokio runtime.
+    /// Blocks the thread while it reads. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or is wrong. What was in force stays so.
+    /// A file cannot be read or is invalid. The previous settings stay in use.
     pub fn now(&self) -> Result<(), RpcError> {
         self.policy()?;
         #[cfg(feature = "tls")]
@@ -162,7 +163,7 @@ impl Reload {
     }
 }
 
-/// Dropped, it ends the task.
+/// Ends the task when dropped.
 struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -171,7 +172,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Removes the sessions that were not renewed.
+/// Removes expired sessions.
 async fn scan(table: Arc<Table>, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
@@ -186,14 +187,14 @@ async fn scan(table: Arc<Table>, interval: Duration) {
     }
 }
 
-/// Takes another policy when its file changes.
+/// Applies the policy file when it changes.
 async fn watch_policy(reload: Reload) {
     loop {
         tokio::time::sleep(POLICY_CHECK).await;
         if reload.table.policy.has_changed()
             && let Err(error) = reload.policy()
         {
-            tracing::error!(%error, "the new policy is not taken; the one before stays in force");
+            tracing::error!(%error, "the new policy is not applied; the previous one stays in use");
         }
     }
 }

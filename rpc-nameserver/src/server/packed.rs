@@ -1,4 +1,4 @@
-//! [`PackedList`]: the list of a service as it travels, packed once for all who ask.
+//! [`PackedList`]: the encoded list of a service, encoded once for all consumers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::entries::Entries;
 
-/// Longer lists are packed on the pool of blocking threads.
+/// Longer lists are encoded on the pool of blocking threads.
 const LONG: usize = 256 << 10;
 
 /// A list and the number of its last change.
@@ -18,13 +18,13 @@ pub(super) struct Packed {
     pub(super) list: Blob,
 }
 
-/// The last list of a service that was packed. Only one is packed at a time, outside of the table's
-/// lock; those who ask meanwhile share the next one, so a service that changes all the time costs no
-/// more than one core, and its list is never packed more often than it is asked for.
+/// The last encoded list of a service. One list is encoded at a time, outside of the table's lock,
+/// and requests that arrive meanwhile share the next one. So a service that changes constantly
+/// costs at most one core, and a list is never encoded more often than it is requested.
 #[derive(Default)]
 pub(super) struct PackedList {
     last: Mutex<Option<Packed>>,
-    /// Held while one packs.
+    /// Held while a list is encoded.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -33,13 +33,13 @@ impl PackedList {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The list, if it has this change already.
+    /// The list, if it already contains this change.
     pub(super) fn since(&self, change: u64) -> Option<Packed> {
         self.lock().clone().filter(|packed| packed.change >= change)
     }
 
-    /// The list with this change at least. `snapshot` is what the service has, and the number of its
-    /// last change.
+    /// A list that contains at least this change. `snapshot` returns the entries of the service and
+    /// the number of its last change.
     pub(super) async fn pack(
         &self,
         change: u64,
@@ -52,7 +52,7 @@ impl PackedList {
         let (change, entries) = snapshot();
         let list = match entries.listed_bytes() > LONG {
             true => spawn_blocking(move || pack(&entries)).await.map_err(|error| {
-                RpcError::internal(format!("the list could not be packed: {error}"))
+                RpcError::internal(format!("the list could not be encoded: {error}"))
             })?,
             false => pack(&entries),
         };
@@ -62,7 +62,7 @@ impl PackedList {
     }
 }
 
-/// A MessagePack array of what is packed already.
+/// A MessagePack array of encoded elements.
 fn pack(entries: &Entries) -> Blob {
     let len = entries.len();
     let mut bytes = BytesMut::with_capacity(entries.listed_bytes().saturating_add(5));
@@ -81,7 +81,7 @@ fn pack(entries: &Entries) -> Blob {
     Blob::from(bytes.freeze())
 }
 
-/// The list of a service that nobody provides.
+/// The list of a service without providers.
 pub(super) fn nobody() -> Packed {
     Packed { change: 0, list: pack(&Entries::default()) }
 }

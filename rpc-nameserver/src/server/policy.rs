@@ -1,4 +1,4 @@
-//! [`Policy`]: who is known, and what each may do. No I/O.
+//! [`Policy`]: the known identities and their rights. No I/O.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use super::identity::{Caller, Hash, Identity, Name};
 use super::quota::{Quota, QuotaOverrides};
 use crate::contract::NameError;
 
-/// More identities, or patterns of one, are a mistake.
+/// Maximum identities, and maximum patterns of one identity.
 const MAX_IDENTITIES: usize = 10_000;
 const MAX_PATTERNS: usize = 10_000;
-/// Longest name of an identity and longest pattern, in bytes.
+/// Maximum length of an identity's name and of a pattern, in bytes.
 const MAX_TEXT: usize = 255;
 
-/// Which services a client may use, and how.
+/// The rights of a client.
 #[derive(Debug, Default)]
 pub(super) struct Rights {
     register: Vec<Pattern>,
@@ -24,7 +24,7 @@ pub(super) struct Rights {
 }
 
 impl Rights {
-    /// Those of everybody where there is no policy.
+    /// The rights of every client without a policy.
     fn open() -> Self {
         let all = || vec![Pattern("*".to_owned())];
         Self { register: all(), remove: Vec::new(), read: all() }
@@ -34,7 +34,7 @@ impl Rights {
         self.register.iter().any(|it| it.matches(service))
     }
 
-    /// Whether it may remove what others have registered.
+    /// Whether the client may remove registrations of others.
     pub(super) fn may_remove(&self, service: &str) -> bool {
         self.remove.iter().any(|it| it.matches(service))
     }
@@ -44,7 +44,7 @@ impl Rights {
     }
 }
 
-/// Text in which each `*` stands for any characters, also none.
+/// Text in which each `*` stands for any characters, or none.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 struct Pattern(String);
@@ -67,7 +67,7 @@ impl Pattern {
             if parts.peek().is_none() {
                 return text.ends_with(part);
             }
-            // The first place is as good as any: what follows has the more text left.
+            // The first match is sufficient: it leaves the most text for the rest.
             let Some((_, after)) = text.split_once(part) else { return false };
             text = after;
         }
@@ -79,22 +79,22 @@ fn check_text(what: &str, text: &str) -> Result<(), String> {
     let is_bad = text.is_empty() || text.len() > MAX_TEXT || text.chars().any(char::is_control);
     match is_bad {
         true => Err(format!(
-            "the {what} {text:?} is not of 1 to {MAX_TEXT} bytes without control characters"
+            "the {what} {text:?} must have 1 to {MAX_TEXT} bytes and no control characters"
         )),
         false => Ok(()),
     }
 }
 
-/// Who is known to a name server, and what each may do.
+/// The known identities of a name server and their rights.
 #[derive(Debug)]
 pub(super) struct Policy {
     identities: Vec<Known>,
-    /// By the hash of a token, which of the identities.
+    /// Index of the identity, by the hash of its token.
     tokens: HashMap<Hash, usize>,
-    /// What is allowed to those who have proved nothing.
+    /// The rights of clients without authentication.
     anonymous: Arc<Rights>,
     anonymous_quota: Quota,
-    /// Whether there are rules at all. Without, a certificate is a name and gives no other rights.
+    /// Whether there is a policy. Without one, a certificate is only a name.
     is_open: bool,
 }
 
@@ -108,7 +108,7 @@ struct Known {
 }
 
 impl Policy {
-    /// Without rules: everybody may register and read everything.
+    /// No policy: every client may register and read everything.
     pub(super) fn open(quota: Quota) -> Self {
         Self {
             identities: Vec::new(),
@@ -119,7 +119,7 @@ impl Policy {
         }
     }
 
-    /// Reads a policy file, with this quota where it names no other.
+    /// Reads a policy. `quota` applies where the policy names none.
     ///
     /// # Errors
     ///
@@ -135,11 +135,11 @@ impl Policy {
             let name = it.name;
             check_text("name of an identity", &name)?;
             if identities.iter().any(|known| known.name == name) {
-                return Err(format!("the identity {name:?} is there twice"));
+                return Err(format!("the identity {name:?} is defined twice"));
             }
             if it.dns.is_empty() && it.uri.is_empty() && it.token_sha256.is_empty() {
                 return Err(format!(
-                    "nobody can prove to be {name:?}: it needs dns, uri or token_sha256"
+                    "no client can authenticate as {name:?}: it needs dns, uri or token_sha256"
                 ));
             }
             let patterns = [&it.dns, &it.uri, &it.register, &it.remove, &it.read];
@@ -148,14 +148,14 @@ impl Policy {
             }
             for text in &it.token_sha256 {
                 let hash = parse_hash(text).ok_or_else(|| {
-                    format!("a token_sha256 of {name:?} is not of 64 hexadecimal digits")
+                    format!("a token_sha256 of {name:?} must have 64 hexadecimal digits")
                 })?;
                 if tokens.insert(hash, index).is_some() {
-                    return Err(format!("a token of {name:?} is there twice"));
+                    return Err(format!("a token of {name:?} is defined twice"));
                 }
             }
             identities.push(Known {
-                // Names of hosts are the same in capitals.
+                // Host names are case-insensitive.
                 dns: it.dns.into_iter().map(|it| Pattern(it.0.to_ascii_lowercase())).collect(),
                 uris: it.uri,
                 rights: Rights { register: it.register, remove: it.remove, read: it.read }.into(),
@@ -178,11 +178,11 @@ impl Policy {
         })
     }
 
-    /// Who this is. A token goes before a certificate.
+    /// The identity of a caller. A token takes precedence over a certificate.
     ///
     /// # Errors
     ///
-    /// [`NameError::Denied`] for a token that is not known, or that was sent in clear.
+    /// [`NameError::Denied`] for a token that is unknown or was sent unencrypted.
     pub(super) fn identify(&self, caller: &Caller) -> Result<Identity, NameError> {
         if caller.is_token_exposed {
             return Err(NameError::Denied(
@@ -192,7 +192,7 @@ impl Policy {
             ));
         }
         if let Some(token) = caller.token.filter(|_| !self.is_open) {
-            // Looking up the hash tells nothing about the token by the time that it takes.
+            // The time of looking up the hash reveals nothing about the token.
             let known = self.tokens.get(&token).and_then(|&index| self.identities.get(index));
             let known = known.ok_or_else(|| NameError::Denied("the token is not known".into()))?;
             return Ok(known.identity(caller, format!("{} (token)", known.name)));
@@ -210,7 +210,7 @@ impl Policy {
         Ok(self.anonymous(caller))
     }
 
-    /// The same client as one that has proved nothing.
+    /// The same client without authentication.
     pub(super) fn anonymous(&self, caller: &Caller) -> Identity {
         Identity::new(caller, None, Arc::clone(&self.anonymous), self.anonymous_quota)
     }
@@ -225,7 +225,7 @@ impl Known {
         }
     }
 
-    /// With the name that the certificate has: two workloads that one pattern matches are two.
+    /// With the certificate's own name: two workloads that match one pattern are two clients.
     fn identity(&self, caller: &Caller, name: String) -> Identity {
         Identity::new(caller, Some(name), Arc::clone(&self.rights), self.quota)
     }
@@ -253,7 +253,7 @@ fn parse_hash(text: &str) -> Option<Hash> {
     Some(hash)
 }
 
-/// A policy file as it is written.
+/// The format of a policy file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {

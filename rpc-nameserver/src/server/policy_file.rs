@@ -1,4 +1,4 @@
-//! [`PolicyFile`]: a policy that is read again when its file changes.
+//! [`PolicyFile`]: a policy that is reloaded when its file changes.
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -11,10 +11,10 @@ use rpc_runtime::RpcError;
 use super::policy::Policy;
 use super::quota::Quota;
 
-/// A larger file is no policy.
+/// Maximum size of a policy file.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// The policy that is in force, and its file, if there is one.
+/// The policy in use, and its file if there is one.
 #[derive(Debug)]
 pub(super) struct PolicyFile {
     current: RwLock<Arc<Policy>>,
@@ -25,11 +25,11 @@ pub(super) struct PolicyFile {
 #[derive(Debug)]
 struct Source {
     path: PathBuf,
-    /// Of the file that was read last, be it good or bad.
+    /// Of the file that was read last, valid or not.
     seen: Mutex<Option<Version>>,
 }
 
-/// By what one sees that a file is another one.
+/// Metadata that tells whether a file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Version {
     modified: Option<SystemTime>,
@@ -48,14 +48,14 @@ impl Version {
 }
 
 impl PolicyFile {
-    /// Without a file: everybody may register and read everything.
+    /// Without a file: every client may register and read everything.
     pub(super) fn open(quota: Quota) -> Self {
         Self { current: RwLock::new(Arc::new(Policy::open(quota))), file: None, quota }
     }
 
     /// # Errors
     ///
-    /// The file cannot be read, or is wrong.
+    /// The file cannot be read, or is invalid.
     pub(super) fn read(path: &Path, quota: Quota) -> Result<Self, RpcError> {
         let source = Source { path: path.to_owned(), seen: Mutex::default() };
         let policy = source.load(quota).map_err(RpcError::invalid)?;
@@ -66,7 +66,7 @@ impl PolicyFile {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the file again. A wrong one leaves the policy that is in force.
+    /// Reads the file again. An invalid file leaves the current policy in use.
     ///
     /// # Errors
     ///
@@ -75,11 +75,11 @@ impl PolicyFile {
         let Some(source) = &self.file else { return Ok(()) };
         let policy = source.load(self.quota).map_err(RpcError::invalid)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
-        tracing::info!(path = %source.path.display(), "a new policy is in force");
+        tracing::info!(path = %source.path.display(), "a new policy is in use");
         Ok(())
     }
 
-    /// Whether the file is another one than was read last. Blocks for a moment.
+    /// Whether the file has changed since it was last read. Blocks briefly.
     pub(super) fn has_changed(&self) -> bool {
         let Some(source) = &self.file else { return false };
         let now = fs::metadata(&source.path).ok().as_ref().map(Version::of);
@@ -91,20 +91,22 @@ impl Source {
     fn load(&self, quota: Quota) -> Result<Policy, String> {
         let wrong = |what: String| format!("the policy {}: {what}", self.path.display());
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Until it is known better, so that each version of the file is complained of once.
+        // Set before reading, so that each version of the file is reported once.
         *seen = None;
         let metadata = fs::metadata(&self.path).map_err(|error| wrong(error.to_string()))?;
         *seen = Some(Version::of(&metadata));
-        // Opening a pipe would wait for its other end.
+        // Opening a pipe would block until its other end is opened.
         if !metadata.is_file() {
-            return Err(wrong("it is no file".to_owned()));
+            return Err(wrong("it is not a regular file".to_owned()));
         }
         let mut file = File::open(&self.path).map_err(|error| wrong(error.to_string()))?;
         let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
         *seen = Some(Version::of(&metadata));
         #[cfg(unix)]
         if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o002 != 0 {
-            return Err(wrong("anybody can write to it; take that away with chmod o-w".to_owned()));
+            return Err(wrong(
+                "every user can write to it; remove that permission with chmod o-w".to_owned(),
+            ));
         }
         let mut text = String::new();
         let limit = MAX_BYTES.saturating_add(1);

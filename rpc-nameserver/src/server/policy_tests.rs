@@ -95,7 +95,7 @@ fn without_a_policy_a_certificate_is_a_name() {
 fn what_is_wrong_with_a_policy_is_said() {
     for (text, mention) in [
         ("identity = 1", "invalid type"),
-        ("[[identity]]\nname = \"a\"\n", "nobody can prove"),
+        ("[[identity]]\nname = \"a\"\n", "no client can authenticate"),
         ("[[identity]]\nname = \"a\"\ntoken_sha256 = [\"12\"]", "64 hexadecimal digits"),
         ("[[identity]]\nname = \"a\"\nreads = []\ndns = [\"a\"]", "reads"),
         ("[[identity]]\nname = \"\"\ndns = [\"a\"]", "1 to 255 bytes"),

@@ -1,4 +1,4 @@
-//! What consumers learn from the [`Table`].
+//! Queries of consumers on the [`Table`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,14 @@ use super::table::Table;
 use crate::contract::NameError;
 
 impl Table {
-    /// How long the server must not yet say that nobody is there.
+    /// The rest of the grace period, in which the server must not answer that a service has no
+    /// providers.
     fn starting(&self) -> Option<Duration> {
         let left = self.started.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    /// The list of a service, as it is now or later.
+    /// The current list of a service, or a later one.
     pub(super) async fn lookup(&self, service: &str) -> Result<Packed, NameError> {
         {
             let state = self.lock();
@@ -33,7 +34,7 @@ impl Table {
         self.list(service).await
     }
 
-    /// The same, and never that the server is starting.
+    /// The same, without the error that the server is starting.
     pub(super) async fn list(&self, service: &str) -> Result<Packed, NameError> {
         let (packed, change) = {
             let state = self.lock();
@@ -48,13 +49,14 @@ impl Table {
         let snapshot = || {
             let state = self.lock();
             let listed = state.services.get(service);
-            // Without anybody there, it is a list that nobody asks for again.
+            // A service without registrations needs no cached list.
             listed.map_or((change, Default::default()), |it| (it.change(), it.entries.clone()))
         };
         Ok(packed.pack(change, snapshot).await?)
     }
 
-    /// Who left in order after the change `seen` and is not in the list of the change `told`.
+    /// The providers that left in order after the change `seen` and are not in the list of the
+    /// change `told`.
     pub(super) fn departed(&self, service: &str, seen: u64, told: u64) -> Vec<String> {
         let state = self.lock();
         state.services.get(service).map(|it| it.departed(seen, told)).unwrap_or_default()
@@ -72,7 +74,7 @@ impl Table {
         }
     }
 
-    /// Begins to follow a service: the number of each change is seen by what is returned.
+    /// Begins to follow a service. The returned receiver gets the number of each change.
     /// [`unfollow`](Self::unfollow) must follow.
     pub(super) fn follow(
         &self,

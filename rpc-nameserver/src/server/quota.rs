@@ -1,4 +1,4 @@
-//! [`Quota`] and [`Accounts`]: how much a client may have, and how much each has.
+//! [`Quota`] and [`Accounts`]: limits of clients and their current use.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,24 +7,25 @@ use serde::Deserialize;
 
 use super::identity::Identity;
 
-/// How much of a name server one client may take, so that none takes it all.
+/// Limits of one client of a name server.
 ///
-/// A client is an authenticated identity; without one, an IP address (of IPv6 a /64 network), or a
-/// user of the machine at a `unix:` socket. A policy file can give an identity another quota.
+/// A client is an authenticated identity. Without authentication it is an IP address (IPv6: one
+/// /64), or a user of the machine at a `unix:` socket. A policy file can give an identity another
+/// quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quota {
-    /// Registrations at a time. Default 20,000.
+    /// Maximum registrations. Default 20,000.
     pub instances: usize,
-    /// Services with a registration of the client. Default 2,000.
+    /// Maximum services with a registration of the client. Default 2,000.
     pub services: usize,
-    /// Sessions at a time; a provider's process has one. Default 4,096.
+    /// Maximum sessions; each provider process has one. Default 4,096.
     pub sessions: usize,
-    /// Services followed at a time, each connection counted. Default 32,768.
+    /// Maximum services followed, counted per connection. Default 32,768.
     pub follows: usize,
-    /// Bytes of registrations, sessions and follows, as
-    /// [`max_bytes`](super::NameServerBuilder::max_bytes) counts them. Default 64 MiB, a quarter of
-    /// what a server takes.
+    /// Maximum bytes of registrations, sessions and follows, as counted for
+    /// [`max_bytes`](super::NameServerBuilder::max_bytes). Default 64 MiB, a quarter of the default
+    /// of `max_bytes`.
     pub bytes: usize,
 }
 
@@ -40,10 +41,10 @@ impl Default for Quota {
     }
 }
 
-/// What one connection may have of its client's quota. A process needs no more, and a client of many
-/// connections is not shut out by one of them.
+/// Maximum sessions of one connection. A process needs no more, and one connection cannot use up
+/// its client's quota.
 const SESSIONS_OF_CONNECTION: usize = 16;
-/// As parts of the quota: three quarters.
+/// Share of one connection in its client's quota: three quarters.
 const SHARE_OF_CONNECTION: (usize, usize) = (3, 4);
 
 impl Quota {
@@ -60,7 +61,7 @@ impl Quota {
     }
 }
 
-/// What a policy file says of a quota.
+/// The quota in a policy file.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct QuotaOverrides {
@@ -83,21 +84,21 @@ impl QuotaOverrides {
     }
 }
 
-/// Most bytes of the list of one service, so that it can be sent.
+/// Maximum bytes of the list of one service, so that it can be sent.
 pub(super) const LIST_BYTES: usize = 15 << 20;
-/// What one client may have of that, so that it shuts nobody out.
+/// Maximum share of one client in that list.
 const LIST_SHARE: usize = LIST_BYTES / 4;
 
-/// What is paid for.
+/// A charged item.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Item<'s> {
     Session,
     Follow,
-    /// A registration: of a service, with so many bytes in its list.
+    /// A registration: its service, and its bytes in the list.
     Instance(&'s str, usize),
 }
 
-/// What each client has, and each connection.
+/// The use of each client and each connection.
 #[derive(Debug, Default)]
 pub(super) struct Accounts(HashMap<Arc<str>, Account>);
 
@@ -121,7 +122,7 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// Which quota is reached; nothing is charged then.
+    /// Names the quota that is reached; nothing is charged.
     pub(super) fn charge(
         &mut self,
         identity: &Identity,
@@ -135,7 +136,7 @@ impl Accounts {
             .inspect_err(|_| self.refund_one(&identity.owner, item, bytes))
     }
 
-    /// Takes back what [`charge`](Self::charge) did.
+    /// Reverts a [`charge`](Self::charge).
     pub(super) fn refund(&mut self, identity: &Identity, item: Item<'_>, bytes: usize) {
         self.refund_one(&identity.owner, item, bytes);
         if let Some(connection) = &identity.connection {

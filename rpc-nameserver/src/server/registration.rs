@@ -1,5 +1,4 @@
-//! [`Registration`]: a registration as it is asked for, checked and packed before the table is
-//! locked.
+//! [`Registration`]: a requested registration, checked and encoded before the table is locked.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,23 +10,23 @@ use super::identity::{Hash, Identity, hash};
 use crate::contract::{Why, pack};
 use crate::secret::Secret;
 
-/// What an entry takes beside its text, roughly: those of maps and sets.
+/// Estimated memory of an entry beside its text, in maps and sets.
 pub(super) const ENTRY_BYTES: usize = 512;
-/// Epochs begin with the time, in milliseconds. One that is further ahead of this server's clock than
-/// this, a day, would keep its id from its owner.
+/// Epochs begin with the time in milliseconds. This is the maximum distance ahead of the server's
+/// clock, a day: an epoch of the far future would block the id for its owner.
 const MAX_AHEAD: u64 = 86_400_000;
 
-/// A valid registration that its client may make.
+/// A valid registration that the client is allowed to make.
 pub(super) struct Registration {
     pub(super) service: String,
     pub(super) id: Arc<str>,
     pub(super) epoch: u64,
-    /// The instance as it is listed.
+    /// The encoded instance, as it is listed.
     pub(super) packed: Bytes,
-    /// Whether nobody may have the id.
+    /// Whether the id must be free.
     pub(super) new: bool,
     pub(super) secret: Option<Hash>,
-    /// What it takes, roughly.
+    /// Estimated memory.
     pub(super) bytes: usize,
 }
 
@@ -74,7 +73,7 @@ impl Registration {
     }
 }
 
-/// Milliseconds since the Unix epoch; 0 if the clock stands before it.
+/// Milliseconds since the Unix epoch; 0 if the clock is before it.
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

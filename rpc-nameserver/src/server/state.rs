@@ -19,7 +19,7 @@ use crate::contract::{NameError, Why};
 pub(super) const DEPARTURES: usize = 65_536;
 /// What a session or a service that is followed takes, roughly.
 pub(super) const FIXED_BYTES: usize = 2048;
-/// Most registrations of one service.
+/// Maximum registrations of one service.
 const MAX_LISTED: usize = 50_000;
 
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) departures: VecDeque<String>,
     /// All that is kept, roughly.
     pub(super) bytes: usize,
-    /// Who has what of it.
+    /// The use of each client.
     pub(super) accounts: Accounts,
     /// Nothing more is taken.
     pub(super) closed: bool,
@@ -47,13 +47,13 @@ pub(super) struct Session {
     pub(super) owned: BTreeSet<Key>,
     /// Whose it is.
     pub(super) identity: Arc<Identity>,
-    /// How it has proved that, for another policy.
+    /// Its proof of identity, to be checked against a new policy.
     pub(super) caller: Caller,
     /// Dropped when the session ends, or goes on by another connection.
     pub(super) _attended: oneshot::Sender<()>,
 }
 
-/// A session that has ended. What it had registered is still to be removed.
+/// A session that has ended. Its registrations are still to be removed.
 pub(super) struct Ended {
     pub(super) session: u64,
     pub(super) lease: Arc<Lease>,
@@ -71,7 +71,7 @@ impl State {
         }
     }
 
-    /// Charges a client, and counts what the server keeps for it.
+    /// Charges a client and counts the memory.
     pub(super) fn charge(
         &mut self,
         by: &Identity,
@@ -96,7 +96,7 @@ impl State {
     /// The session, if it belongs to this client.
     pub(super) fn session(&self, session: u64, by: &Identity) -> Result<&Session, NameError> {
         let found = self.sessions.get(&session);
-        // One that belongs to somebody else is not even said to be there.
+        // The existence of another client's session is not revealed.
         found.filter(|it| it.identity.name == by.name).ok_or(NameError::NoSession)
     }
 
@@ -182,7 +182,7 @@ impl State {
         Ok(action)
     }
 
-    /// Whether its session has ended, and it is only still to be removed.
+    /// Whether its session has ended and the registration is still to be removed.
     fn is_left(&self, service: &str, entry: &Entry) -> bool {
         let key = (service.to_owned(), Arc::clone(&entry.id));
         self.sessions.get(&entry.session).is_none_or(|session| !session.owned.contains(&key))

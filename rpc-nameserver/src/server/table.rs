@@ -1,10 +1,10 @@
 //! [`Table`]: what a name server's sessions and consumers can do with its [`State`]. No I/O.
 //!
-//! Sessions begin and end here; [`changes`](super::changes) has what they change, and
-//! [`queries`](super::queries) what consumers learn.
+//! Sessions begin and end here. Changes are in [`changes`](super::changes), queries of consumers in
+//! [`queries`](super::queries).
 //!
-//! Its lock is held for a few changes at a time. What is long, such as a report or a list, is checked
-//! and packed outside of it, and done in parts.
+//! The lock is held for a few changes at a time. Reports and lists are checked and encoded outside
+//! of it and processed in parts.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Table {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who this is, and what it may do.
+    /// The identity and rights of a caller.
     pub(super) fn identify(&self, caller: &Caller) -> Result<Identity, NameError> {
         let policy = self.policy.current();
         policy.identify(caller).inspect_err(|error| {
@@ -92,14 +92,14 @@ impl Table {
         Ok((attendance, over))
     }
 
-    /// The connection of this attendance is gone. What is returned is to be [swept](Self::sweep).
+    /// Ends the session of a closed connection. The returned session must be [swept](Self::sweep).
     pub(super) fn leave(&self, session: u64, attendance: u64) -> Option<Ended> {
         let mut state = self.lock();
         let it = state.sessions.get(&session).filter(|it| it.attendance == attendance);
         it.is_some().then(|| state.end_session(session)).flatten()
     }
 
-    /// The sessions that were not heard of for too long, which are to be [swept](Self::sweep).
+    /// Ends expired sessions. The returned sessions must be [swept](Self::sweep).
     pub(super) fn expire(&self) -> Vec<Ended> {
         let expired = self.leases.take_expired();
         if expired.is_empty() {
@@ -115,8 +115,8 @@ impl Table {
         ended.collect()
     }
 
-    /// Another policy is in force: the sessions of those who are not known any more, or have
-    /// registered what they may not register now. They are to be [swept](Self::sweep).
+    /// Applies a new policy: ends sessions of clients that are no longer known, or whose
+    /// registrations are no longer allowed. The returned sessions must be [swept](Self::sweep).
     pub(super) fn revoke(&self) -> Vec<Ended> {
         let policy = self.policy.current();
         let sessions: Vec<u64> = self.lock().sessions.keys().copied().collect();
@@ -132,13 +132,13 @@ impl Table {
         revoked.collect()
     }
 
-    /// Removes what an ended session had registered, in parts. It may be the registry's own fault, so
-    /// nobody is said to have left.
+    /// Removes the registrations of an ended session, in parts. The server itself may be at fault,
+    /// so they are not announced as departures.
     pub(super) async fn sweep(&self, ended: Ended, action: Action) {
         let Ended { session, lease, identity, attendance, owned } = ended;
         self.leases.end(session, &lease);
         let (count, owned) = (owned.len(), Vec::from_iter(owned));
-        // One that attends again with the same number has later attendances.
+        // A session that attends again with the same number has a later attendance.
         let is_left = |entry: &Entry| entry.session == session && entry.attendance <= attendance;
         self.remove_all(&owned, Left::Lapsed, is_left).await;
         if count > 0 {

@@ -294,7 +294,8 @@ async fn ready(grpc: &mut Grpc<Channel>) -> Result<(), Status> {
     grpc.ready().await.map_err(|error| Status::from_error(error.into()))
 }
 
-/// A token as it is sent: not shown by what logs headers, nor kept in tables of header compression.
+/// A token as a header value, marked sensitive: not logged with headers, and not kept in tables of
+/// header compression.
 fn header(token: String) -> Result<MetadataValue<Ascii>, Status> {
     let mut token = MetadataValue::try_from(token)
         .map_err(|_| Status::internal("etcdserver: the token is no header value"))?;

@@ -77,7 +77,7 @@ impl Keys {
         instance
             .inspect_err(|error| {
                 let (key, error) = (Printable(&key), Printable(error));
-                limited!(warn, %key, %error, "an entry in etcd is no instance");
+                limited!(warn, %key, %error, "an entry in etcd is not a valid instance");
             })
             .ok()
     }

@@ -9,7 +9,7 @@
 //! | `ttl=` | seconds after which a provider that died is gone, 2 to 86400, default 10; etcd may give more |
 //! | `connect_timeout_ms=` | how long a request may take in all, with connecting and moving on to other servers, 1 to 600000, default 3000 |
 //! | `ca=` | file with the authority of the servers' certificates, PEM; TLS is spoken if it is there, and only then |
-//! | `insecure=1` | lets user and password be sent without TLS to servers on other machines, which is refused otherwise: all on the way can read them |
+//! | `insecure=1` | allows user and password without TLS to servers on other machines; everyone on the path can read them. Refused otherwise |
 //! | `cert=`, `key=` | files with a certificate and its private key, PEM, for servers that ask for one |
 //!
 //! and those of [`ResilientSettings::from_uri`]. Nothing is asked of etcd before the first request,

@@ -13,13 +13,13 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Without looking at it. The path is canonical.
+    /// Creates the value without checking the folder. The path is canonical.
     pub(super) fn new(root: PathBuf, uri: &str, access: Access) -> Self {
         Self { root, uri: uri.to_owned(), access }
     }
 
-    /// Makes the folder if it is missing, checks that nobody else may change what is in it, and takes
-    /// from others what an earlier release let them do.
+    /// Creates the folder if it is missing, checks that no other user may change its content, and
+    /// removes permissions of other users that an earlier release left.
     pub(super) fn open(path: &Path, uri: &str, access: Access) -> Result<Self, RegistryError> {
         let made = private_files::check_way(path)
             .and_then(|()| private_files::make_folder(path, access))
@@ -42,19 +42,20 @@ impl Folder {
             Err(error) if private_files::hint(&error).is_some() => {
                 Err(folder.error("open", &folder.lock(), error))
             }
-            // One that may only be read is no fault before it is to be written.
+            // A read-only folder is an error only when it is written.
             _ => Ok(folder),
         }
     }
 
-    /// Checks that nobody else may exchange the folder, or what is in it.
+    /// Checks that no other user may replace the folder or its content.
     pub(super) fn check(&self) -> Result<(), RegistryError> {
         private_files::check_folder(&self.root, self.access)
             .and_then(|()| private_files::check_parents(&self.root))
             .map_err(|error| self.error("use the folder", &self.root, error))
     }
 
-    /// Whether it may be closed to others without anything else being closed to them.
+    /// Whether the folder contains only a registry, so that closing it to other users affects
+    /// nothing else.
     fn holds_only_a_registry(&self) -> io::Result<bool> {
         for file in fs::read_dir(&self.root)? {
             let name = file?.file_name();
@@ -69,22 +70,22 @@ impl Folder {
         Ok(true)
     }
 
-    /// Opens a file of the registry to read it.
+    /// Opens a file of the registry for reading.
     pub(super) fn read(&self, path: &Path) -> io::Result<File> {
         private_files::read(path, self.access)
     }
 
-    /// Opens a file of the registry to write it; makes it if it is missing and `create` is set.
+    /// Opens a file of the registry for writing. Creates it if it is missing and `create` is set.
     pub(super) fn write(&self, path: &Path, create: bool) -> io::Result<File> {
         private_files::write(path, create, self.access)
     }
 
-    /// Makes a file of the registry.
+    /// Creates a file of the registry.
     pub(super) fn create_new(&self, path: &Path) -> io::Result<File> {
         private_files::create_new(path, self.access)
     }
 
-    /// Makes one of the subfolders, but not the registry's folder itself: see [`Self::is_gone`].
+    /// Creates a subfolder, but not the registry's folder itself; see [`Self::is_gone`].
     pub(super) fn create_subfolder(&self, path: &Path) -> io::Result<()> {
         if self.is_gone() {
             return Err(ErrorKind::NotFound.into());
@@ -92,14 +93,14 @@ impl Folder {
         private_files::create_folder(path, self.access)
     }
 
-    /// What there is to know of a file of the registry.
+    /// The checked metadata of a file of the registry.
     pub(super) fn metadata(&self, path: &Path) -> io::Result<fs::Metadata> {
         let metadata = path.symlink_metadata()?;
         self.check_file(&metadata)?;
         Ok(metadata)
     }
 
-    /// Checks what `symlink_metadata` says of a file of the registry.
+    /// Checks the result of `symlink_metadata` for a file of the registry.
     pub(super) fn check_file(&self, metadata: &fs::Metadata) -> io::Result<()> {
         private_files::check_file(metadata, self.access)
     }
@@ -166,7 +167,7 @@ impl Folder {
         self.signs().join(name)
     }
 
-    /// Where those who wait for the registry lock have their tickets.
+    /// The folder with the tickets of processes that wait for the registry lock.
     pub(super) fn turns(&self) -> PathBuf {
         self.root.join("turns")
     }
@@ -175,7 +176,7 @@ impl Folder {
         [self.leases(), self.beats(), self.signs(), self.turns()]
     }
 
-    /// Makes the folders, with what is above them, if they are missing.
+    /// Creates the folders and their parents if they are missing.
     pub(super) fn create(&self) -> Result<(), RegistryError> {
         private_files::make_folder(&self.root, self.access)
             .map_err(|error| self.error("create", &self.root, error))?;

@@ -1,4 +1,4 @@
-//! Which folder a `file:` URI names.
+//! The folder of a `file:` URI.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::private_files;
 use crate::{RegistryError, RegistryUri};
 
-/// How long a short name may be.
+/// Maximum length of a short name, in bytes.
 const MAX_NAME: usize = 64;
 
-/// `file:///absolute`, `file:/absolute`, `file:./relative`, or `file:name` for a folder of this user's.
-/// A relative path is made absolute now, so that a later change of the working directory does not
-/// matter.
+/// The absolute path of `file:///absolute`, `file:/absolute`, `file:./relative`, or `file:name` for
+/// a folder of this user. A relative path is resolved now, so that a later change of the working
+/// directory has no effect.
 pub(super) fn folder(uri: &RegistryUri) -> Result<PathBuf, RegistryError> {
     if uri.user().is_some() {
         return Err(uri.wrong("a file: URI has no user"));
@@ -42,7 +42,7 @@ fn named(uri: &RegistryUri, name: &str) -> Result<PathBuf, RegistryError> {
         && !name.starts_with('.')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if !is_name {
-        return Err(uri.wrong(format!("{name:?} is no name of a folder")).with_hint(format!(
+        return Err(uri.wrong(format!("{name:?} is not a valid folder name")).with_hint(format!(
             "a name has up to {MAX_NAME} ASCII letters, digits, '-', '_' and '.', and does not begin \
              with '.'; write file:./{name} for a path from the current folder"
         )));
@@ -53,10 +53,10 @@ fn named(uri: &RegistryUri, name: &str) -> Result<PathBuf, RegistryError> {
     })
 }
 
-/// Where this user's folders with short names are.
+/// The parent of this user's folders with short names.
 fn own_folder(runtime: Option<PathBuf>) -> PathBuf {
     match runtime {
-        // It stays set where a program changes to another user.
+        // The variable stays set when a program changes to another user.
         Some(runtime) if runtime.is_absolute() && private_files::is_own(&runtime) => {
             runtime.join("rpc")
         }

@@ -29,11 +29,12 @@ pub(super) enum Mode {
     Shared,
 }
 
-/// Takes the lock if it is free, whoever waits for it: see [`Turn`](super::turn::Turn).
+/// Takes the lock if it is free, without regard to waiting processes; see
+/// [`Turn`](super::turn::Turn).
 pub(super) fn attempt(folder: &Folder, mode: Mode) -> Result<Option<Locked>, RegistryError> {
     let path = folder.lock();
     let failed = |error| folder.error("lock", &path, error);
-    // Who may only read the folder can still keep writers out.
+    // A process that may only read the folder can still lock out writers.
     let open = || match mode {
         Mode::Exclusive => folder.write(&path, true),
         Mode::Shared => folder.read(&path),
@@ -64,7 +65,7 @@ pub(super) fn attempt(folder: &Folder, mode: Mode) -> Result<Option<Locked>, Reg
     }
 }
 
-/// The error of someone who waited for `patience` in vain.
+/// The error after waiting for `patience`.
 pub(super) fn timed_out(folder: &Folder, patience: Duration) -> RegistryError {
     let path = folder.lock();
     let holder = match holder(folder, &path) {

@@ -15,9 +15,9 @@
 //! lease is free counts for nothing and goes with a later write.
 //!
 //! Writing: [`commit`] changes the list, [`session`] is a registration in it, [`sweep`] cleans up.
-//! Reading: [`store`] looks at a service, [`look`] at who is alive, [`feed`] follows. [`site`] is what
-//! the tasks of a process share. [`location`] says which folder it is, and [`folder`] opens what is in
-//! it by the rules of [`private_files`](crate::private_files).
+//! Reading: [`store`] looks up a service, [`look`] checks liveness, [`feed`] follows. [`site`] is
+//! shared by the tasks of a process. [`location`] finds the folder, and [`folder`] opens its files
+//! by the rules of [`private_files`](crate::private_files).
 
 mod beat;
 mod clock;

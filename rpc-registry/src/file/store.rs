@@ -21,9 +21,9 @@ use super::turn::{self, Outcome, Turn};
 use crate::private_files::Access;
 use crate::{Instance, RegistryError};
 
-/// For how long a thread of the blocking pool stays with a turn that is about to come.
+/// How long a thread of the blocking pool waits for a turn that is near.
 const ATTEMPT: Duration = Duration::from_millis(10);
-/// How often a look that met a concurrent write is repeated before it keeps writers out.
+/// How often a lookup is repeated after concurrent writes before it locks out writers.
 const FREE_LOOKS: usize = 16;
 
 /// What one connection to a folder does with it. The methods that are not `async` block.
@@ -175,7 +175,7 @@ impl Store {
         known(outcome.await)
     }
 
-    /// Takes the registry lock, in turn with other processes, and writes what waits for it.
+    /// Takes the registry lock, in turn with other processes, and writes the waiting changes.
     async fn write_waiting(self: &Arc<Self>, deadline: Instant) -> Result<(), RegistryError> {
         let mut turn = Turn::new(Mode::Exclusive);
         loop {

@@ -1,20 +1,20 @@
-//! Turns: processes get the registry lock in the order in which they came.
+//! Turns: processes take the registry lock in order of arrival.
 //!
 //! The kernel's lock alone is not fair: a process that has just released it and wants it again is
-//! faster than one that has to wake up first. So who waits has a ticket, a file in `turns/` whose name
-//! begins with the next number and which it holds locked. It takes the lock when no living ticket is
-//! before its own, and keeps the ticket until it gives the lock back.
+//! faster than one that has to wake up first. So each waiting process has a ticket, a locked file
+//! in `turns/` whose name begins with the next number. A process takes the lock when no live ticket
+//! is before its own, and keeps the ticket until it releases the lock.
 //!
-//! - *A ticket is locked before it has its name.* So one that is not locked is of a process that has
-//!   ended, and is removed by whoever finds it.
-//! - *A ticket goes before the lock does.* So if the lock is free although the first ticket is still the
-//!   same, its process does not take its turn: it is stopped, or the machine leaves it no time. After
-//!   [`GRACE`] the next one takes the lock and removes the tickets before its own. Who finds its ticket
-//!   removed takes another one.
-//! - *Readers go first.* One that keeps writers out, since the list changes faster than it can look,
-//!   has the number 0 and waits only for the lock.
-//! - *Only the order relies on tickets.* That one process writes at a time is the lock's to say, also
-//!   with programs that know of no tickets.
+//! - *A ticket is locked before it gets its name.* So an unlocked ticket belongs to a process that
+//!   has ended. Any process that finds it removes it.
+//! - *A ticket is removed before the lock is released.* So if the lock is free although the first
+//!   ticket is still the same, its process does not take its turn: it is stopped or gets no
+//!   processor time. After [`GRACE`] the next process takes the lock and removes the tickets before
+//!   its own. A process whose ticket was removed takes another one.
+//! - *Readers go first.* A reader that locks out writers, because the list changes faster than it
+//!   can read, has the number 0 and waits only for the lock.
+//! - *Tickets affect only the order.* The lock alone ensures that one process writes at a time,
+//!   also among programs that do not use tickets.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -27,17 +27,17 @@ use super::lock::{self, Locked, Mode};
 use crate::RegistryError;
 use crate::instance::random_bits;
 
-/// For how long a process whose turn it is may leave the lock alone.
+/// How long a process whose turn it is may leave the lock unused.
 const GRACE: Duration = Duration::from_millis(500);
-/// Those behind it wait so much longer, each for the one before it to act.
+/// Additional wait of each further process in the queue, so that the one before it acts first.
 const STAGGER: Duration = Duration::from_millis(50);
-/// How long to sleep for each ticket that is before one's own: less than a turn takes.
+/// Sleep per ticket before the own one: less than the duration of a turn.
 const EACH: Duration = Duration::from_micros(500);
-/// The shortest sleep, of the first in the queue.
+/// Minimum sleep, for the first in the queue.
 const SHORTEST: Duration = Duration::from_micros(250);
-/// The longest sleep.
+/// Maximum sleep.
 const LONGEST: Duration = Duration::from_millis(16);
-/// Sleeps that are shorter are not worth giving the thread back.
+/// Shorter sleeps do not return the thread to the pool.
 const SHORT: Duration = Duration::from_millis(2);
 
 /// Takes the lock in turn, blocking the thread for at most about `patience`.
@@ -59,13 +59,13 @@ pub(super) fn wait(folder: &Folder, mode: Mode, patience: Duration) -> Result<He
 pub(super) struct Turn {
     mode: Mode,
     ticket: Option<Ticket>,
-    /// Which ticket is the first, and since when.
+    /// The first ticket, and since when it is the first.
     first: (String, Instant),
 }
 
 pub(super) enum Outcome {
     Taken(Held),
-    /// To be looked again after this time.
+    /// Check again after this time.
     Later(Duration),
 }
 
@@ -81,7 +81,7 @@ impl Turn {
         Self { mode, ticket: None, first: (String::new(), Instant::now()) }
     }
 
-    /// Takes the lock if it is this one's turn. Sleeps up to `patience` for a turn that is near.
+    /// Takes the lock if it is this ticket's turn. Sleeps up to `patience` for a turn that is near.
     pub(super) fn attempt_for(
         &mut self,
         folder: &Folder,
@@ -108,7 +108,7 @@ impl Turn {
         let many = u32::try_from(before.len()).unwrap_or(u32::MAX);
         let is_next = self.mode == Mode::Shared || !is_any_waiting(folder, &before)?;
         let may_try = is_next || waited > GRACE.saturating_add(STAGGER.saturating_mul(many));
-        // If the first is another one now, the former was not stopped but writing.
+        // If the first ticket has changed, the previous process was not stopped but writing.
         if may_try
             && let Some(locked) = lock::attempt(folder, self.mode)?
             && (is_next || self.before(folder)?.first() == Some(&self.first.0))
@@ -124,7 +124,7 @@ impl Turn {
         Ok(Outcome::Later(pause))
     }
 
-    /// The tickets before this one's, which is made if there is none.
+    /// The tickets before the own one, which is created if it does not exist.
     fn before(&mut self, folder: &Folder) -> Result<Vec<String>, RegistryError> {
         let failed = |error| folder.error("wait in", &folder.turns(), error);
         let mut names = tickets(folder).map_err(failed)?;
@@ -140,7 +140,7 @@ impl Turn {
     }
 }
 
-/// A file that this process holds locked. Dropping it removes it.
+/// A file that this process holds locked. Removed when dropped.
 struct Ticket {
     name: String,
     path: PathBuf,
@@ -148,7 +148,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// `None` where this user may only read.
+    /// `None` if this user may only read the folder.
     fn make(
         folder: &Folder,
         mode: Mode,
@@ -158,7 +158,7 @@ impl Ticket {
         let draft = turns.join(format!("new-{unique:016x}"));
         let file = match folder.create_new(&draft) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // The other subfolders come with the first registration.
+                // The other subfolders are created by the first registration.
                 if folder.create_subfolder(&turns).is_err() {
                     folder.create()?;
                 }
@@ -224,7 +224,7 @@ fn tickets(folder: &Folder) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether one of these waits still. Looks at the nearest first: mostly that is the only one.
+/// Whether any of these tickets is live. Checks the nearest first: usually it is the only one.
 fn is_any_waiting(folder: &Folder, names: &[String]) -> Result<bool, RegistryError> {
     for name in names.iter().rev() {
         if is_waiting(folder, name)? {
@@ -234,7 +234,7 @@ fn is_any_waiting(folder: &Folder, names: &[String]) -> Result<bool, RegistryErr
     Ok(false)
 }
 
-/// Whether the process of this ticket waits still. Removes it if not.
+/// Whether the process of this ticket still waits. Removes the ticket if not.
 fn is_waiting(folder: &Folder, name: &str) -> Result<bool, RegistryError> {
     let path = folder.turns().join(name);
     let file = match folder.read(&path) {
@@ -281,7 +281,7 @@ mod tests {
         }
         for next in 0..turns.len() {
             drop(holder);
-            // Whoever comes late, or is first to look, is not the first for that.
+            // Neither a late arrival nor an early check makes a process the first.
             assert!(taken(&mut Turn::new(Mode::Exclusive), &folder).is_none());
             for later in &mut turns[next + 1..] {
                 assert!(taken(later, &folder).is_none());

@@ -1,4 +1,5 @@
-//! Without users and modes: the permissions are those that new files inherit.
+//! Systems without Unix users and modes: new files inherit their permissions, and nothing is
+//! checked.
 
 use super::*;
 

@@ -1,10 +1,10 @@
-//! Files and folders that no other user may have made or may change.
+//! Files and folders that no other user can have created or can change.
 //!
-//! The rules are those of ssh for its keys. A file is opened without following a link and without
-//! waiting (as opening a named pipe would), and then what was opened is checked: a regular file that
-//! belongs to this user or to root and that no one else may write. Checking the path first would leave
-//! time to exchange what it names. A folder is checked with its parents: whoever may write a parent
-//! may exchange the folder, unless the parent is sticky.
+//! The rules are those of ssh for its keys. A file is opened without following links and without
+//! blocking (as a named pipe would). Then the open file is checked: it must be a regular file that
+//! belongs to this user or to root and that no other user may write. A check of the path before
+//! opening would leave time to replace the file. A folder is checked with its parents: a user with
+//! write access to a parent can replace the folder, unless the parent is sticky.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,7 +20,7 @@ pub(crate) use self::system::{
     check_file, check_parents, check_single, is_own, make_folder, restrict, user,
 };
 
-/// Who may use the files besides root.
+/// Users besides root that may use the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// The user of this process.
@@ -29,15 +29,15 @@ pub(crate) enum Access {
     Group,
 }
 
-/// Opens a file to read it.
+/// Opens a file for reading.
 pub(crate) fn read(path: &Path, access: Access) -> io::Result<File> {
     let file = system::open(OpenOptions::new().read(true), path, access)?;
     check_file(&file.metadata()?, access)?;
     Ok(file)
 }
 
-/// Opens a file to read and write it. Makes it if it is missing and `create` is set. Takes the
-/// permissions of other users away from one that this user has made.
+/// Opens a file for reading and writing. Creates it if it is missing and `create` is set. Removes
+/// permissions of other users from a file of this user.
 pub(crate) fn write(path: &Path, create: bool, access: Access) -> io::Result<File> {
     let open = || system::open(OpenOptions::new().read(true).write(true), path, access);
     let file = match open() {
@@ -56,7 +56,7 @@ pub(crate) fn write(path: &Path, create: bool, access: Access) -> io::Result<Fil
     Ok(file)
 }
 
-/// Makes a file that must not exist, to read and write it.
+/// Creates a file, which must not exist, for reading and writing.
 pub(crate) fn create_new(path: &Path, access: Access) -> io::Result<File> {
     let file =
         system::open(OpenOptions::new().read(true).write(true).create_new(true), path, access)?;
@@ -64,13 +64,13 @@ pub(crate) fn create_new(path: &Path, access: Access) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a folder, with what is above it, if it is missing, and checks it.
+/// Creates a folder and its parents if they are missing, and checks the folder.
 pub(crate) fn create_folder(path: &Path, access: Access) -> io::Result<()> {
     make_folder(path, access)?;
     check_folder(path, access)
 }
 
-/// Checks that nobody else may lead this path somewhere else. It need not exist.
+/// Checks that no other user can redirect this path. The path need not exist.
 pub(crate) fn check_way(path: &Path) -> io::Result<()> {
     system::check_links(path)?;
     match path.ancestors().skip(1).find(|above| above.exists()) {
@@ -85,12 +85,12 @@ pub(crate) fn check_folder(path: &Path, access: Access) -> io::Result<()> {
     system::check_folder(path, &path.symlink_metadata()?, access)
 }
 
-/// What the user can do about an error of this module.
+/// A hint for the user about an error of this module.
 pub(crate) fn hint(error: &io::Error) -> Option<&str> {
     Some(error.get_ref()?.downcast_ref::<NotPrivate>()?.hint.as_str())
 }
 
-/// Somebody else may have made it, or may change it.
+/// Another user may have created the file or folder, or may change it.
 #[derive(Debug)]
 struct NotPrivate {
     what: String,

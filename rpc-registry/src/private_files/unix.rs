@@ -1,4 +1,4 @@
-//! The rules of users, groups and modes.
+//! The checks of users, groups and modes.
 
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -20,7 +20,7 @@ impl Access {
         }
     }
 
-    /// With the bit by which new files belong to the folder's group.
+    /// With the setgid bit, so that new files belong to the folder's group.
     fn folder_mode(self) -> u32 {
         match self {
             Self::Owner => 0o700,
@@ -28,7 +28,7 @@ impl Access {
         }
     }
 
-    /// The permissions that nobody may have.
+    /// The permissions that are removed.
     fn excess(self) -> u32 {
         match self {
             Self::Owner => 0o077,
@@ -45,24 +45,24 @@ pub(super) fn open(options: &mut OpenOptions, path: &Path, access: Access) -> io
         Some(Errno::ELOOP) => {
             NotPrivate::error("it is a symbolic link, and links are not followed", "remove it")
         }
-        // A named pipe that nobody reads, or a socket.
+        // A named pipe without a reader, or a socket.
         Some(Errno::ENXIO) => not_regular(),
         _ => error,
     })
 }
 
-/// Whether this user may rely on what root or the user itself has made.
+/// Whether files of this owner are trusted: root and this user.
 fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
-/// Whether this is a folder that this user, and not only root, has made.
+/// Whether this is a folder of this user; root does not count.
 pub(crate) fn is_own(folder: &Path) -> bool {
     let is_own = |it: Metadata| it.is_dir() && it.uid() == geteuid().as_raw();
     folder.symlink_metadata().is_ok_and(is_own)
 }
 
-/// What tells this user from others in the name of a file.
+/// A part of file names that is unique for this user.
 pub(crate) fn user() -> Option<u32> {
     Some(geteuid().as_raw())
 }
@@ -73,13 +73,13 @@ fn mode(metadata: &Metadata) -> u32 {
 
 fn other_owner(metadata: &Metadata) -> io::Error {
     NotPrivate::error(
-        format!("it belongs to the user {}, and not to this user, {}", metadata.uid(), geteuid()),
+        format!("it belongs to the user {}, not to this user ({})", metadata.uid(), geteuid()),
         "use a folder of this user's own, such as file:NAME gives; users of one group share a \
          folder by ?shared=group",
     )
 }
 
-/// Checks what was opened, or what `symlink_metadata` says.
+/// Checks an open file, or the result of `symlink_metadata`.
 pub(crate) fn check_file(metadata: &Metadata, access: Access) -> io::Result<()> {
     if !metadata.is_file() {
         return Err(not_regular());
@@ -98,7 +98,7 @@ pub(crate) fn check_file(metadata: &Metadata, access: Access) -> io::Result<()> 
     Ok(())
 }
 
-/// What has a second name is somebody's file elsewhere.
+/// Checks that a file has only one name. A second name (hard link) may be another user's file.
 pub(crate) fn check_single(metadata: &Metadata) -> io::Result<()> {
     match metadata.nlink() {
         0 | 1 => Ok(()),
@@ -109,7 +109,7 @@ pub(crate) fn check_single(metadata: &Metadata) -> io::Result<()> {
     }
 }
 
-/// Takes from others what they may do with a file of this user.
+/// Removes permissions of other users from a file of this user.
 pub(super) fn restrict_file(file: &File, access: Access) -> io::Result<()> {
     let metadata = file.metadata()?;
     let is_own =
@@ -121,7 +121,7 @@ pub(super) fn restrict_file(file: &File, access: Access) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a new file to the group, whatever the umask and the user's first group are.
+/// Assigns a new file to the folder's group, regardless of the umask and the user's primary group.
 pub(super) fn share_file(file: &File, path: &Path, access: Access) -> io::Result<()> {
     if access == Access::Group
         && let Some(folder) = path.parent()
@@ -137,12 +137,12 @@ fn open_folder(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// Makes a folder, with what is above it, if it is missing.
+/// Creates a folder and its parents if they are missing.
 pub(crate) fn make_folder(path: &Path, access: Access) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         let above = match access {
             Access::Owner => 0o700,
-            // The others have to pass it.
+            // Other members must be able to traverse it.
             Access::Group => 0o755,
         };
         DirBuilder::new().recursive(true).mode(above).create(parent)?;
@@ -163,7 +163,7 @@ pub(crate) fn make_folder(path: &Path, access: Access) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes from others what they may do in a folder of this user, such as one that was made with
+/// Removes permissions of other users from a folder of this user, such as one that was created with
 /// the umask's permissions.
 pub(crate) fn restrict(path: &Path, access: Access) -> io::Result<()> {
     let folder = open_folder(path)?;
@@ -173,7 +173,7 @@ pub(crate) fn restrict(path: &Path, access: Access) -> io::Result<()> {
         return Ok(());
     }
     match folder.set_permissions(Permissions::from_mode(mode(&metadata) & !excess)) {
-        // Where nothing can be written it is only read.
+        // On a read-only file system the folder is only read.
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => Ok(()),
         done => done,
     }
@@ -193,12 +193,12 @@ pub(super) fn check_folder(path: &Path, it: &Metadata, access: Access) -> io::Re
         Access::Owner if !is_trusted(it.uid()) => return Err(other_owner(it)),
         Access::Owner => (
             OTHERS_WRITE,
-            "make sure that nobody else has put anything there, then \
+            "make sure that no other user has put anything there, then \
             chmod 700; users of one group share a folder by ?shared=group",
         ),
         Access::Group => {
             check_group(path, it)?;
-            (0o002, "make sure that nobody else has put anything there, then chmod 2770")
+            (0o002, "make sure that no other user has put anything there, then chmod 2770")
         }
     };
     if mode(it) & may_write != 0 {
@@ -208,14 +208,15 @@ pub(super) fn check_folder(path: &Path, it: &Metadata, access: Access) -> io::Re
     Ok(())
 }
 
-/// Where everyone may make folders, a group's folder counts only if this user or root has made it.
+/// Checks a group's folder whose parent is writable for every user: this user or root must have
+/// created it.
 fn check_group(path: &Path, it: &Metadata) -> io::Result<()> {
     if is_trusted(it.uid()) {
         return Ok(());
     }
     if !is_member(it.gid()) {
         return Err(NotPrivate::error(
-            format!("it belongs to the group {}, of which this user is no member", it.gid()),
+            format!("it belongs to the group {}, and this user is not a member", it.gid()),
             "add this user to the group, or use a folder of a group of its own",
         ));
     }
@@ -236,8 +237,8 @@ fn is_member(gid: u32) -> bool {
     gid == getegid().as_raw()
 }
 
-/// Checks that nobody else may exchange what has this canonical path: from above it to the root,
-/// or to a folder that is closed to all others.
+/// Checks that no other user can replace what this canonical path names. Checks all parents up to
+/// the root, or up to a folder that is closed to other users.
 pub(crate) fn check_parents(path: &Path) -> io::Result<()> {
     let mut refused = Ok(());
     for parent in path.ancestors().skip(1) {
@@ -261,7 +262,7 @@ pub(crate) fn check_parents(path: &Path) -> io::Result<()> {
     refused
 }
 
-/// Checks that no part of this path is a link of another user's.
+/// Checks that no part of this path is a link that belongs to another user.
 pub(super) fn check_links(path: &Path) -> io::Result<()> {
     for part in path.ancestors() {
         match part.symlink_metadata() {

@@ -55,8 +55,8 @@ struct Contents {
 }
 
 impl Cache {
-    /// Reads the file, if there is one. A damaged one is as good as none, and so is one that somebody
-    /// else may have written.
+    /// Reads the file if there is one. A damaged file, or one that another user may have written,
+    /// is ignored.
     pub(super) async fn open(path: PathBuf, runtime: Handle) -> Self {
         let from = path.clone();
         let read = runtime.spawn_blocking(move || read(&from)).await;
@@ -181,7 +181,7 @@ fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
     }
     check_place(path)?;
     let temporary = path.with_extension(format!("{:016x}.tmp", random_bits()));
-    // Who may read the cache knows where the services are: nobody but the user, in any folder.
+    // The cache tells where services are, so only this user may read it, in any folder.
     let written = private_files::create_new(&temporary, Access::Owner)
         .and_then(|mut file| file.write_all(&text))
         .and_then(|()| fs::rename(&temporary, path));
@@ -191,7 +191,8 @@ fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
     written
 }
 
-/// Where others may rename files, they might put another cache of this user in the place of this one.
+/// Checks the folder: other users who can rename files in it could replace this cache by another
+/// one of this user.
 fn check_place(path: &Path) -> io::Result<()> {
     private_files::check_parents(&match (path.parent(), path.file_name()) {
         (Some(folder), Some(name)) => fs::canonicalize(folder)?.join(name),

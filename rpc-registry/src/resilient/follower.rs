@@ -116,8 +116,8 @@ struct Follow<B> {
     log: Log,
 }
 
-/// The limits of the lines about one service: a registry that comes and goes, or instances that do,
-/// can cause any number of them.
+/// The limits of log lines about one service. An unstable registry or unstable instances can cause
+/// any number of them.
 #[derive(Default)]
 struct Log {
     away: LogLimit,
@@ -230,7 +230,7 @@ impl<B: BackEnd> Follow<B> {
                 limit = self.log.away;
                 service = self.service,
                 %error,
-                "the registry is away; using what was remembered"
+                "the registry is away; using the cached list"
             );
             known.roster.remember(instances);
             known.roster.fault();

@@ -18,9 +18,9 @@ const TOGETHER: Duration = Duration::from_secs(10);
 #[derive(Clone, Default)]
 pub(super) struct Roster {
     protection: Protection,
-    /// What the registry says, by id.
+    /// The instances that the registry lists, by id.
     listed: BTreeMap<String, Listed>,
-    /// What it does not say any more and is not believed to be gone, and until when.
+    /// Instances that the registry no longer lists but that are kept, and until when.
     kept: BTreeMap<String, (Listed, Instant)>,
     /// Lapses of late that were believed.
     lapsed: VecDeque<(Instant, Listed)>,
@@ -31,7 +31,7 @@ pub(super) struct Roster {
 #[derive(Clone)]
 struct Listed {
     instance: Instance,
-    /// When the registry first said it; `None` if it was known before the registry could be asked.
+    /// When the registry first listed it; `None` if it was known before the registry answered.
     since: Option<Instant>,
 }
 
@@ -83,14 +83,14 @@ impl Roster {
         self.keep(until)
     }
 
-    /// The list, with when each of its instances was first in one.
+    /// The list, with the time at which each instance was first listed.
     fn listed_since(
         &self,
         instances: Vec<Instance>,
         before: &BTreeMap<String, Listed>,
         now: Instant,
     ) -> BTreeMap<String, Listed> {
-        // Those that lapsed and are back are as old as they were.
+        // Instances that lapsed and returned keep their age.
         let lapsed: BTreeMap<_, _> =
             self.lapsed.iter().map(|(_, listed)| (listed.instance.id(), listed.since)).collect();
         let since = |id: &str| {
@@ -104,12 +104,12 @@ impl Roster {
         listed.collect()
     }
 
-    /// Keeps those that lapsed of late, as far as there is room: those that were listed for longest.
-    /// Says how many.
+    /// Keeps recently lapsed instances, up to the maximum: those that were listed for longest.
+    /// Returns their number.
     fn keep(&mut self, until: Instant) -> usize {
         let room = self.protection.max_kept.saturating_sub(self.kept.len());
         let mut lapsed: Vec<_> = self.lapsed.drain(..).map(|(_, listed)| listed).collect();
-        // Stable, so that among those of one age the order of ids decides.
+        // A stable sort, so that instances of the same age stay ordered by id.
         lapsed.sort_by_key(|listed| listed.since);
         lapsed.truncate(room);
         let newly = lapsed.len();
@@ -294,7 +294,7 @@ mod tests {
         roster.take(list(&all), now + Duration::from_secs(60));
         assert_eq!(roster.take(list(&[]), now + Duration::from_secs(120)), 4);
         assert_eq!(ids(&roster), ["fake-000", "x", "y", "z"]);
-        // And no more beside them later on.
+        // The same maximum holds for instances that lapse later.
         roster.take(list(&all), now + Duration::from_secs(121));
         roster.take(list(&[]), now + Duration::from_secs(122));
         assert_eq!(ids(&roster), ["fake-000", "x", "y", "z"], "as old as they were");

@@ -15,9 +15,9 @@ use crate::{RegistryError, RegistryUri};
 /// which the log and [`Snapshot::source`](crate::Snapshot::source) say; then the registry is
 /// believed. Those that leave in order are gone at once in any case.
 ///
-/// At most [`max_kept`](Self::max_kept) instances of a service are kept, those that the registry has
-/// listed for longest. So a mass of short-lived registrations that vanishes again neither stays as a
-/// whole nor takes the place of instances that were there before it.
+/// At most [`max_kept`](Self::max_kept) instances of a service are kept, those that were listed for
+/// longest. So a mass of short-lived registrations is not kept completely and does not displace
+/// older instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Protection {
@@ -25,7 +25,7 @@ pub struct Protection {
     pub percent: u8,
     /// How long the missing are kept. Default 5 minutes.
     pub hold: Duration,
-    /// How many of a service are kept at most. Default 20,000.
+    /// Maximum missing instances of a service that are kept. Default 20,000.
     pub max_kept: usize,
 }
 
@@ -53,7 +53,7 @@ impl Protection {
         self
     }
 
-    /// Another number of instances of a service is kept at most.
+    /// Sets the maximum of missing instances of a service that are kept.
     pub fn with_max_kept(mut self, instances: usize) -> Self {
         self.max_kept = instances;
         self

@@ -9,13 +9,13 @@
 //! | --- | --- |
 //! | `session_timeout_ms=` | how long after its last sign of life a provider is gone, 100 to 600000, default 10000; servers allow 2 to 20 of their ticks |
 //! | `connect_timeout_ms=` | how long anything may take in all, with connecting and moving on to another server, 100 to 600000, default 5000 |
-//! | `insecure=1` | lets user and password be sent to servers on other machines, which is refused otherwise: all on the way can read them |
-//! | `acl=open` | says that everybody may change the nodes, where the URI has no user; else there is a warning in the log, unless the servers are on this machine |
+//! | `insecure=1` | allows user and password to servers on other machines; everyone on the path can read them. Refused otherwise |
+//! | `acl=open` | confirms that every client may change the nodes, for a URI without a user; otherwise a warning is logged, unless the servers are on this machine |
 //!
 //! and those of [`ResilientSettings::from_uri`]. Nothing is asked of ZooKeeper before the first
-//! request, so that a program starts without it, from its cache. Connections are not encrypted. Where
-//! they leave the machine, use a tunnel (stunnel, a mesh's proxy) that ends on this one, and name its
-//! end in the URI.
+//! request, so that a program starts without it, from its cache. Connections are not encrypted. If
+//! they leave the machine, use a tunnel (stunnel, a mesh's proxy) and put its local end into the
+//! URI.
 //!
 //! # What is where
 //!
@@ -24,8 +24,8 @@
 //! are container nodes, which the servers remove some time after their last instance. Nodes that hold
 //! no instance are left out, with a warning in the log.
 //!
-//! With a user and a password (ZooKeeper's scheme `digest`), all nodes are made for that user alone
-//! (an ACL of the scheme `auth`). Without, anybody may do anything with them.
+//! With a user and a password (ZooKeeper's scheme `digest`), all nodes are created for that user
+//! only (an ACL of the scheme `auth`). Without them, every client may change the nodes.
 //!
 //! # What holds
 //!
@@ -111,8 +111,8 @@ impl ZooKeeperBackEnd {
             limited!(
                 warn,
                 registry,
-                "everybody who reaches ZooKeeper may change what is registered there: name a user \
-                 and a password in the URI, or say acl=open"
+                "every client of ZooKeeper may change what is registered there: name a user and a \
+                 password in the URI, or say acl=open"
             );
         }
         Ok(Self { sessions: Arc::new(Sessions::new(settings, runtime)) })

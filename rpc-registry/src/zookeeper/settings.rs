@@ -10,13 +10,13 @@ const SESSION_TIMEOUT_MS: u64 = 10_000;
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
 const PORT: u16 = 2181;
 
-/// Whether everybody who reaches ZooKeeper may change what is registered.
+/// Whether every client of ZooKeeper may change the registrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Open {
     /// Only the user of the URI may.
     No,
     Yes,
-    /// Everybody may, and the URI does not say that this is meant.
+    /// Every client may, and the URI does not confirm it.
     Unsaid,
 }
 

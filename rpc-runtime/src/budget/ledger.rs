@@ -1,10 +1,10 @@
-//! [`Ledger`]: which connection holds how many bytes, and which waits for some.
+//! [`Ledger`]: the bytes that connections hold, and the claims that wait.
 //!
-//! A state machine without I/O and without a clock. What is taken counts at three levels: for the
-//! connection, for the address of its peer, and in total. A claim takes its bytes level by level,
-//! the connection's first, and waits at the level that has no room. So a connection that is at its
-//! own limit holds up no other one, and a claim that waits at a higher level waits for claims that
-//! have all they need.
+//! A state machine without I/O and without a clock. Held bytes count at three levels: the
+//! connection, the address of its peer, and the total. A claim takes its bytes level by level, the
+//! connection's first, and waits at the level that has no room. So a connection at its own limit
+//! does not delay others, and a claim that waits at a higher level waits only for claims that have
+//! everything they need.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -12,15 +12,15 @@ use std::task::Waker;
 
 use super::limits::{Level, Limits};
 
-/// What the connections of a peer are counted by.
+/// The key by which the connections of a peer are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
     Ip(IpAddr),
-    /// Peers on this machine that have no address of their own.
+    /// Peers on this machine, which have no address.
     Local,
 }
 
-/// Whose bytes they are.
+/// The owner of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) connection: u64,
@@ -30,9 +30,9 @@ pub(crate) struct Owner {
 #[derive(Debug, Default)]
 struct Scope {
     used: usize,
-    /// Claims that wait at this level, the oldest first.
+    /// Claims waiting at this level, the oldest first.
     waiting: BTreeSet<u64>,
-    /// Grows with each claim that finds room at this level.
+    /// Incremented by each claim that finds room at this level.
     granted: u64,
 }
 
@@ -41,7 +41,7 @@ impl Scope {
         self.used == 0 && self.waiting.is_empty()
     }
 
-    /// One that is larger than the limit gets its turn when nothing else is held.
+    /// Whether a claim has room. One larger than the limit has room when nothing else is held.
     fn fits(&self, bytes: usize, limit: usize) -> bool {
         self.used == 0 || self.used.saturating_add(bytes) <= limit
     }
@@ -57,17 +57,17 @@ struct Connection {
 struct Claim {
     owner: Owner,
     bytes: usize,
-    /// Where it waits; `None` once it is granted.
+    /// The level at which it waits; `None` once it is granted.
     waits_at: Option<Level>,
     waker: Option<Waker>,
 }
 
-/// Which bytes are taken, by whom, and who waits.
+/// The held bytes by owner, and the waiting claims.
 #[derive(Debug)]
 pub(super) struct Ledger {
     limits: Limits,
     total: Scope,
-    /// Those that hold something, or wait.
+    /// Connections that hold bytes or wait.
     addresses: HashMap<Address, Scope>,
     connections: HashMap<u64, Connection>,
     claims: HashMap<u64, Claim>,
@@ -87,7 +87,7 @@ impl Ledger {
         }
     }
 
-    /// All bytes that are taken.
+    /// All held bytes.
     pub(super) fn used(&self) -> usize {
         self.total.used
     }
@@ -97,7 +97,7 @@ impl Ledger {
         self.connections.contains_key(&connection)
     }
 
-    /// Takes `more` bytes, whether or not there is room, and gives `less` back.
+    /// Takes `more` bytes, whether or not there is room, and returns `less` bytes.
     pub(super) fn adjust(
         &mut self,
         owner: Owner,
@@ -115,12 +115,12 @@ impl Ledger {
         self.tidy(owner);
     }
 
-    /// Claims bytes: the claim's number, and whether it is granted.
+    /// Claims bytes. Returns the claim's number, and whether it is granted.
     pub(super) fn claim(&mut self, owner: Owner, bytes: usize) -> (u64, bool) {
         let id = self.next_claim;
         self.next_claim += 1;
         self.claims.insert(id, Claim { owner, bytes, waits_at: None, waker: None });
-        // Nobody waits for it yet.
+        // Nothing waits for it yet.
         self.climb(id, Level::Connection, &mut Vec::new());
         (id, self.is_granted(id))
     }
@@ -129,7 +129,7 @@ impl Ledger {
         self.claims.get(&id).is_none_or(|claim| claim.waits_at.is_none())
     }
 
-    /// Whether the claim is granted; if not, `waker` is woken when it is.
+    /// Whether the claim is granted. If not, `waker` is woken when it is.
     pub(super) fn poll(&mut self, id: u64, waker: &Waker) -> bool {
         let granted = self.is_granted(id);
         if !granted && let Some(claim) = self.claims.get_mut(&id) {
@@ -141,7 +141,7 @@ impl Ledger {
         granted
     }
 
-    /// Grants a claim that waits, over the limits.
+    /// Grants a waiting claim regardless of the limits.
     pub(super) fn force(&mut self, id: u64) {
         let Some(claim) = self.claims.get_mut(&id) else { return };
         let (owner, bytes) = (claim.owner, claim.bytes);
@@ -153,7 +153,7 @@ impl Ledger {
         }
     }
 
-    /// Gives back what a claim has taken.
+    /// Returns the bytes of a claim.
     pub(super) fn release(&mut self, id: u64, wakers: &mut Vec<Waker>) {
         let Some(Claim { owner, bytes, waits_at, .. }) = self.claims.remove(&id) else { return };
         for level in Level::ALL {
@@ -168,7 +168,7 @@ impl Ledger {
         self.tidy(owner);
     }
 
-    /// Whether something has to wait at a level: it is at its limit, or others wait already.
+    /// Whether a new claim would have to wait: a level is at its limit, or others wait there.
     pub(super) fn is_exhausted(&self, owner: Owner) -> bool {
         Level::ALL.into_iter().any(|level| {
             self.scope(level, owner).is_some_and(|scope| {
@@ -177,7 +177,7 @@ impl Ledger {
         })
     }
 
-    /// Whether so many bytes may be taken over the limits: up to twice of each.
+    /// Whether this many bytes may be taken above the limits: up to twice each limit.
     pub(super) fn may_force(&self, owner: Owner, bytes: usize) -> bool {
         Level::ALL.into_iter().all(|level| {
             let most = self.limits.of(level).saturating_mul(2);
@@ -185,19 +185,20 @@ impl Ledger {
         })
     }
 
-    /// Where a claim waits, and a number that changes with each claim that finds room there.
+    /// The level at which a claim waits, and a number that changes with each claim that finds room
+    /// there.
     pub(super) fn progress(&self, id: u64) -> Option<(Level, u64)> {
         let claim = self.claims.get(&id)?;
         let level = claim.waits_at?;
         Some((level, self.scope(level, claim.owner)?.granted))
     }
 
-    /// The connection that holds the most, of those that `owner` shares the level with. It is to be
-    /// ended, which counts as progress: those that wait see first whether it was enough.
+    /// The connection that holds the most, of those that share the level with `owner`. The caller
+    /// ends it. That counts as progress, so waiting connections first see whether it was enough.
     pub(super) fn greediest(&mut self, level: Level, owner: Owner) -> Option<u64> {
         let mut waiting: HashMap<u64, usize> = HashMap::new();
         for claim in self.claims.values().filter(|claim| claim.waits_at > Some(Level::Connection)) {
-            // Taken at the lower levels, and not yet of use.
+            // Taken at the lower levels, but not yet usable.
             *waiting.entry(claim.owner.connection).or_default() += claim.bytes;
         }
         let shares = |connection: &Connection, number: u64| match level {
@@ -235,7 +236,7 @@ impl Ledger {
         }
     }
 
-    /// Takes a claim's bytes at this level and those above, as far as there is room and no older
+    /// Takes a claim's bytes at this level and those above, as long as there is room and no older
     /// claim waits.
     fn climb(&mut self, id: u64, from: Level, wakers: &mut Vec<Waker>) {
         let Some(&Claim { owner, bytes, .. }) = self.claims.get(&id) else { return };
@@ -260,7 +261,7 @@ impl Ledger {
         }
     }
 
-    /// Lets those that wait have what has become free.
+    /// Grants waiting claims what has become free.
     fn serve(&mut self, owner: Owner, wakers: &mut Vec<Waker>) {
         // From the top, where the oldest claims are.
         for level in Level::ALL.into_iter().rev() {
@@ -279,7 +280,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets who holds nothing and waits for nothing.
+    /// Removes owners that hold nothing and wait for nothing.
     fn tidy(&mut self, owner: Owner) {
         if self.connections.get(&owner.connection).is_some_and(|known| known.scope.is_unused()) {
             self.connections.remove(&owner.connection);

@@ -1,4 +1,4 @@
-//! [`MemoryLimits`]: how much memory peers may take.
+//! [`MemoryLimits`]: limits of the memory that is held for peers.
 
 use std::fs;
 use std::path::Path;
@@ -10,22 +10,21 @@ use crate::status::Status;
 const MIB: usize = 1 << 20;
 const CONNECTION: usize = 32 * MIB;
 const ADDRESS: usize = 128 * MIB;
-/// Taken to be there where the machine does not say how much memory it has.
+/// Assumed memory if the machine does not tell its size.
 const UNKNOWN: usize = 4 << 30;
-/// Below it, a connection could not have what is free for each.
+/// Minimum of each limit: the free part of a connection.
 const LEAST: usize = 64 << 10;
 
-/// How many bytes of memory a server, or a client, holds for its peers: in frames that are being
-/// read, in requests in work, in items of streams that nobody has taken, and in what waits to be
-/// written.
+/// Limits of the memory that a server or a client holds for its peers, in bytes: frames being read,
+/// arguments of running requests, untaken stream items, and output that waits to be written.
 ///
-/// Each connection has 64 KiB that count nowhere, so small calls go on when a limit is reached. At a
-/// limit, reading of the connections that hold more stops until there is room. If there is none for
-/// 10 s, the one that holds the most is ended with an error that names the limit. One frame is always
-/// let in, however large, when nothing else is held.
+/// 64 KiB of each connection do not count, so small calls work when a limit is reached. At a limit,
+/// connections that hold more are not read until there is room. If nothing becomes free for 10 s,
+/// the connection that holds the most is closed with an error that names the limit. A frame of any
+/// size is accepted when nothing else is held.
 ///
-/// What a method makes of its arguments, and its result until that is encoded, is memory of the
-/// program, and not counted here.
+/// The values that a method makes of its arguments, and its result until that is encoded, are the
+/// application's memory and do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryLimits {
     connection: usize,
@@ -40,28 +39,28 @@ impl Default for MemoryLimits {
 }
 
 impl MemoryLimits {
-    /// For one connection, in bytes. Default 32 MiB; at least 64 KiB.
+    /// Sets the limit of one connection, in bytes. Default 32 MiB; at least 64 KiB, at most the
+    /// limit of an address.
     #[must_use]
     pub fn connection(mut self, bytes: usize) -> Self {
         self.connection = bytes;
         self
     }
 
-    /// For all connections of one IP address, in bytes; an IPv6 host has a whole /64 to connect
-    /// from, so that counts as one address, and peers on `unix:` and `memory:` as another. Default
-    /// 128 MiB; at least 64 KiB.
+    /// Sets the limit of all connections of one IP address, in bytes. Default 128 MiB; at least 64
+    /// KiB, at most the total. An IPv6 /64 counts as one address, and so do all peers on `unix:`
+    /// and `memory:` together.
     ///
-    /// Behind a proxy or an address translation all peers have one address: raise it there to what
-    /// they may have together.
+    /// Behind a proxy or address translation all peers have one address. Raise the limit there to
+    /// what all of them may use together.
     #[must_use]
     pub fn address(mut self, bytes: usize) -> Self {
         self.address = bytes;
         self
     }
 
-    /// For all connections of the server, or of the client, in bytes. Default: a quarter of the
-    /// memory that the machine has, or that its control group may use if that is less; at least 64
-    /// KiB.
+    /// Sets the limit of all connections of the server or the client, in bytes. Default: a quarter
+    /// of the memory of the machine, or of its control group if that is less; at least 64 KiB.
     #[must_use]
     pub fn total(mut self, bytes: usize) -> Self {
         self.total = Some(bytes);
@@ -75,7 +74,7 @@ impl MemoryLimits {
     }
 }
 
-/// Where bytes are counted.
+/// A level at which bytes are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     Connection,
@@ -97,7 +96,7 @@ impl Level {
     }
 }
 
-/// In bytes; none is above the next one.
+/// Limits in bytes; none is above the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) connection: usize,
@@ -114,7 +113,7 @@ impl Limits {
         }
     }
 
-    /// Why a connection is ended that held the most at that level.
+    /// The error of a connection that is closed because it held the most at that level.
     pub(super) fn exceeded(&self, level: Level) -> RpcError {
         let bytes = self.of(level);
         let (whose, setting) = match level {
@@ -136,7 +135,7 @@ static MACHINE: LazyLock<usize> = LazyLock::new(|| {
     let mut groups = vec![read("/sys/fs/cgroup/memory/memory.limit_in_bytes")];
     let own = read("/proc/self/cgroup");
     let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    // A group has no more than those around it.
+    // A group has no more memory than its parents.
     for group in Path::new(own).ancestors() {
         let limit = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
         groups.push(fs::read_to_string(limit).unwrap_or_default());
@@ -144,8 +143,8 @@ static MACHINE: LazyLock<usize> = LazyLock::new(|| {
     memory(&read("/proc/meminfo"), &groups)
 });
 
-/// The least of these that says anything. Without a limit, a control group says `max`, or a number
-/// larger than any machine.
+/// The minimum of the known values. Without a limit, a control group has `max`, or a number larger
+/// than any machine.
 fn memory(meminfo: &str, groups: &[String]) -> usize {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let total = total.and_then(|total| total.trim().strip_suffix("kB"));

@@ -1,8 +1,8 @@
-//! Budgets of memory: what the connections of a server, or of a client, may hold.
+//! Memory budgets of the connections of a server or a client.
 //!
 //! [`ledger`] has the rules, without I/O and without a clock. A [`Budget`] is a ledger that
-//! connections share, an [`Account`] one connection's part in it, a [`Claim`] bytes that it is to
-//! have once there is room.
+//! connections share, an [`Account`] the part of one connection, a [`Claim`] bytes that a
+//! connection gets once there is room.
 
 mod ledger;
 mod limits;
@@ -21,19 +21,19 @@ use crate::error::RpcError;
 use crate::observe::{MemoryMetrics, Observer};
 use crate::uri::host;
 
-/// What each connection may hold without counting, in bytes: enough for small calls to go on when
-/// all else is used up.
+/// Bytes of each connection that do not count: enough for small calls when everything else is used
+/// up.
 pub(crate) const FREE: usize = 64 << 10;
-/// What a connection holds is counted in steps of this size.
+/// Step in which the held bytes of a connection are counted.
 const STEP: usize = 16 << 10;
 
-/// Ends a connection that holds too much.
+/// A connection that can be ended because it holds too much.
 pub(crate) trait Holder: Send + Sync {
-    /// The connection is to be ended, for this reason.
+    /// Ends the connection for this reason.
     fn end(&self, why: RpcError);
 }
 
-/// The memory that some connections share.
+/// Memory that connections share.
 pub(crate) struct Budget {
     limits: Limits,
     observer: Observer,
@@ -70,7 +70,7 @@ impl Budget {
         Arc::new(Account { budget: Arc::clone(self), owner, holder, settled })
     }
 
-    /// What all streams of a connection may have under way, in bytes: half of what it may hold.
+    /// Window of all streams of a connection, in bytes: half of the connection's limit.
     pub(crate) fn stream_window(&self) -> u32 {
         u32::try_from(self.limits.connection / 2).unwrap_or(u32::MAX)
     }
@@ -91,24 +91,24 @@ pub(crate) struct Account {
     budget: Arc<Budget>,
     owner: Owner,
     holder: OnceLock<Weak<dyn Holder>>,
-    /// What was [settled](Self::settle) last.
+    /// The last [settled](Self::settle) number of bytes.
     settled: AtomicUsize,
 }
 
 impl Account {
-    /// Whom to end when this connection holds too much. The first one counts.
+    /// Sets what is ended when this connection holds too much. Only the first call counts.
     pub(crate) fn belongs_to(&self, holder: Weak<dyn Holder>) {
         let _ = self.holder.set(holder);
     }
 
-    /// Whether the connection holds so much that it counts, claims aside.
+    /// Whether the connection holds more than its free part, without claims.
     #[inline]
     pub(crate) fn is_charged(&self) -> bool {
         self.settled.load(Ordering::Relaxed) > 0
     }
 
-    /// The connection holds so many bytes, claims aside. To be called by one thread at a time.
-    /// Returns whether it now counts for less.
+    /// Sets the bytes that the connection holds, without claims. Must be called by one thread at a
+    /// time. Returns whether it now counts for less.
     #[inline]
     pub(crate) fn settle(&self, held: usize, wakers: &mut Vec<Waker>) -> bool {
         if held <= FREE && !self.is_charged() {
@@ -126,17 +126,17 @@ impl Account {
         due < before
     }
 
-    /// Whether what the connection wants beyond its free part has to wait.
+    /// Whether a claim beyond the free part would have to wait.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.budget.lock().ledger.is_exhausted(self.owner)
     }
 
-    /// Whether so many bytes more may be held without a claim.
+    /// Whether this many more bytes may be held without a claim.
     pub(crate) fn may_force(&self, bytes: usize) -> bool {
         self.budget.lock().ledger.may_force(self.owner, bytes)
     }
 
-    /// Claims bytes. What is dropped gives them back.
+    /// Claims bytes. Dropping the claim returns them.
     pub(crate) fn claim(self: &Arc<Self>, bytes: usize) -> Claim {
         let (id, granted) = self.with(|ledger, owner| ledger.claim(owner, bytes));
         if !granted {
@@ -145,7 +145,7 @@ impl Account {
         Claim { account: Arc::clone(self), id, bytes, granted, given_back: false }
     }
 
-    /// Changes the ledger; then the gauge, and who may be ended.
+    /// Changes the ledger, then updates the gauge and the connections that may be ended.
     fn with<R>(&self, change: impl FnOnce(&mut Ledger, Owner) -> R) -> R {
         let mut state = self.budget.lock();
         let State { ledger, holders } = &mut *state;
@@ -175,7 +175,7 @@ impl Drop for Account {
     }
 }
 
-/// Bytes that a connection is to have. Dropping it gives them back.
+/// Claimed bytes of a connection. Returned when dropped.
 pub(crate) struct Claim {
     account: Arc<Account>,
     id: u64,
@@ -189,7 +189,7 @@ impl Claim {
         self.bytes
     }
 
-    /// Ready once there is room. Cancel safe.
+    /// Completes once there is room. Cancel safe.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.granted {
             self.granted = self.account.budget.lock().ledger.poll(self.id, cx.waker());
@@ -197,19 +197,19 @@ impl Claim {
         if self.granted { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Has the bytes now, over the limits.
+    /// Takes the bytes now, regardless of the limits.
     pub(crate) fn force(&mut self) {
         let id = self.id;
         self.account.with(|ledger, _| ledger.force(id));
         self.granted = true;
     }
 
-    /// Where it waits, and a number that changes when others that wait there get on.
+    /// The level at which it waits, and a number that changes when claims that wait there progress.
     pub(crate) fn progress(&self) -> Option<(Level, u64)> {
         self.account.budget.lock().ledger.progress(self.id)
     }
 
-    /// Ends the connection that holds the most where this one waits.
+    /// Ends the connection that holds the most at the level where this claim waits.
     pub(crate) fn end_greediest(&self, level: Level) {
         let greediest = {
             let mut state = self.account.budget.lock();
@@ -221,7 +221,7 @@ impl Claim {
         }
     }
 
-    /// The same as dropping it; `wakers` are to be woken.
+    /// The same as dropping it; the caller must wake `wakers`.
     pub(crate) fn release(mut self, wakers: &mut Vec<Waker>) {
         self.give_back(wakers);
     }

@@ -112,13 +112,13 @@ impl Core {
         self.why_not_open().filter(|_| self.leaving.is_none()).unwrap_or_else(own)
     }
 
-    /// The frame that grants the peer more for all streams, if it knows of that and there is enough.
+    /// The frame that grants shared credit, if the peer supports it and enough has accumulated.
     pub(super) fn take_grant(&self) -> Option<(Header, [u8; 4])> {
         let knows = self.peer_hello.as_ref().is_some_and(|hello| hello.stream_window > 0);
         if knows { self.streams.take_grant() } else { None }
     }
 
-    /// Tells the sender of a stream that no more items are wanted.
+    /// Tells the sender of a stream to stop.
     pub(super) fn stop_sender(&mut self, id: u64, now: Instant) -> Result<(), RpcError> {
         self.write(Frame::bare(Header { id, ..Header::new(Kind::Cancel) }), now)
     }
@@ -143,7 +143,7 @@ impl Core {
         self.admit(wakers);
     }
 
-    /// Drops what is still to be written: nothing leaves any more.
+    /// Drops the unwritten output. Nothing more is sent.
     pub(super) fn drop_output(&mut self) {
         while self.pipeline.has_output() {
             let mut dropped = self.pipeline.take_output(Output::default());
@@ -154,8 +154,8 @@ impl Core {
         self.spare = Output::default();
     }
 
-    /// Wakes the next few of those that wait for room while there is room. Says whether more wait:
-    /// they are woken in another turn, behind those, which may leave room or not.
+    /// Wakes the next few tasks that wait for room, if there is room. Returns whether more wait.
+    /// They are woken in a later turn, after the first have run.
     pub(super) fn wake_waiting(&mut self, wakers: &mut Vec<Waker>) -> bool {
         if self.await_room.is_empty() || !self.is_writable() {
             return false;

@@ -63,8 +63,8 @@ pub(super) const MAX_REQUESTS: usize = 128;
 const FIRST_REQUESTS: usize = 8;
 /// Batches handled before other tasks get their turn.
 const MAX_BATCHES: usize = 16;
-/// How long a turn of the driver takes, and one batch that is polled in place. It is looked at
-/// between batches, and between the requests of one.
+/// Maximum time of a turn of the driver, and of a batch that is polled in place. Checked between
+/// batches, and between the requests of a batch.
 pub(crate) const TURN: Duration = Duration::from_millis(1);
 
 /// Runs a connection until it ends. If the future is dropped, polled or not, or a handler panics, it
@@ -265,7 +265,7 @@ impl<H: RequestHandler> Driver<H> {
             cx.waker().wake_by_ref();
         }
         if let Some((header, credit)) = core.take_grant() {
-            // Nothing but a handler can refuse it, and it has a reason.
+            // Only a handler can refuse it, for a reason of its own.
             let _ = core.write(Frame::new(header, &credit), now);
         }
         let may_read = core
@@ -356,8 +356,8 @@ impl<H: RequestHandler> Driver<H> {
         turn
     }
 
-    /// Runs the input through the pipeline, then hands on what came out of it. Says whether that
-    /// were requests.
+    /// Runs the input through the pipeline, then hands on the resulting requests. Returns whether
+    /// there were any.
     fn batch(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.input.is_enough() {
             let least = least(self.channel.settings.min_rate, FRAME_WINDOW);

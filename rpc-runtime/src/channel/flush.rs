@@ -50,14 +50,14 @@ impl Rest {
         Self { output, at, pace }
     }
 
-    /// When the operating system will have taken too little, if there is something to take.
+    /// The time at which the peer will have read too slowly, if output waits.
     pub(super) fn stalls_at(&self, limit: Duration) -> Option<Instant> {
         self.pace.due(limit).filter(|_| !self.is_empty())
     }
 
-    /// Whether the operating system has taken too little. When that first seems so, another look is
-    /// due: a method may have held up the thread that hears of sockets, and the peer has read all the
-    /// while. The timer that fires next does so after the news of the sockets.
+    /// Whether the peer reads too slowly. Before it is judged, another check is due: a method may
+    /// have blocked the thread that polls the sockets while the peer was reading. The next timer
+    /// fires after the sockets were polled.
     pub(super) fn has_stalled(&mut self, limit: Duration, now: Instant) -> bool {
         !self.is_empty() && self.pace.is_slow(limit, now)
     }
@@ -110,7 +110,7 @@ impl Channel {
             core.written(written, now, &mut wakers);
             match result {
                 Ok(true) => {}
-                // Nobody writes the rest of it.
+                // Nothing writes the rest of it.
                 Ok(false) if matches!(core.state, State::Closed(_)) => break,
                 Ok(false) => {
                     // Exact: a promise may be kept long after it was given, and the peer is judged by
@@ -169,7 +169,7 @@ impl Channel {
     /// Why a connection is closed whose peer does not read.
     pub(super) fn slow_reader(&self, now: Instant) -> RpcError {
         let cause = RpcError::unavailable(format!(
-            "the peer did not read: of the bytes that wait for it, too few were taken within {:?} \
+            "the peer reads too slowly: too few of the waiting bytes were read within {:?} \
              (`slow_reader_timeout`, `min_rate`)",
             self.settings.slow_reader_timeout
         ));

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use super::{Channel, State, clock};
 use crate::protocol::{Frame, Kind};
 
-/// A driver that has not run for so long after it was to wake is held up.
+/// A driver that has not run for this long after its wake-up is delayed.
 const OVERDUE: Duration = Duration::from_millis(250);
-/// How often the guard looks: four times in the shortest interval that an end of an open connection
-/// relies on, within these bounds.
+/// Bounds of the guard's interval: a quarter of the shortest heartbeat interval that an end of an
+/// open connection relies on.
 const SHORTEST_TICK: Duration = Duration::from_millis(100);
 const LONGEST_TICK: Duration = Duration::from_secs(15);
 
@@ -30,7 +30,7 @@ struct Guard {
     tick: AtomicU64,
 }
 
-/// Gives signs of life for the channel when its driver is held up, until it is dropped.
+/// Sends signs of life for the channel while its driver is delayed, until the channel is dropped.
 pub(super) fn watch(channel: &Arc<Channel>) {
     GUARD.watch(channel);
     THREAD.get_or_init(|| {
@@ -45,8 +45,9 @@ pub(super) fn watch(channel: &Arc<Channel>) {
     }
 }
 
-/// An end of a watched channel relies on a sign of life in each such interval. To be called when
-/// [`Channel::expected_interval`] says so already, or it may be forgotten again.
+/// Tells the guard that an end of a watched channel relies on a sign of life in each such interval.
+/// Call it after [`Channel::expected_interval`] has changed; otherwise the guard may forget it
+/// again.
 pub(super) fn expect_interval(interval: Duration) {
     if GUARD.expect(interval)
         && let Some(Some(guard)) = THREAD.get()
@@ -70,8 +71,8 @@ impl Guard {
 
     fn watch(&self, channel: &Arc<Channel>) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        // At least doubling what is left, so that looking for those that are gone costs each a
-        // constant.
+        // The next sweep is due at twice the remaining number, so a sweep costs constant time per
+        // channel.
         if watched.len() == watched.capacity() {
             watched.retain(|channel| channel.strong_count() > 0);
             let left = watched.len();
@@ -80,15 +81,15 @@ impl Guard {
         watched.push(Arc::downgrade(channel));
     }
 
-    /// Looks four times in this interval. Says whether that is more often than so far.
+    /// Checks four times per interval. Returns whether that is more often than before.
     fn expect(&self, interval: Duration) -> bool {
         let tick = (interval / 4).clamp(SHORTEST_TICK, LONGEST_TICK);
         let tick = u64::try_from(tick.as_millis()).unwrap_or(u64::MAX);
         self.tick.fetch_min(tick, Ordering::AcqRel) > tick
     }
 
-    /// Looks after all channels. The next look is due as the intervals of those want it that are
-    /// still open: a connection that has ended does not make this thread busy.
+    /// Checks all channels. The next check is due by the intervals of those that are still open, so
+    /// a closed connection does not keep this thread busy.
     fn look(&self, now: Instant) {
         let before = self.tick.swap(LONGEST_TICK.as_millis() as u64, Ordering::AcqRel);
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +115,7 @@ impl Guard {
 struct Locked;
 
 impl Channel {
-    /// The interval that the peer was told, and may go by.
+    /// The interval that was announced to the peer, which relies on it.
     fn told_interval(&self) -> Option<Duration> {
         let told = self.settings.heartbeat.hello_ms();
         (told > 0).then(|| Duration::from_millis(told.into()))
@@ -129,7 +130,7 @@ impl Channel {
         Ok(self.told_interval().into_iter().chain(core.relied_on()).min())
     }
 
-    /// Writes a pong that nobody asked for, if the driver should have run long since.
+    /// Writes an unsolicited pong if the driver is overdue.
     fn give_sign_of_life(&self, now: Instant) {
         // Whoever holds the lock is at work on the channel.
         let Ok(mut core) = self.core.0.try_lock() else { return };

@@ -95,12 +95,12 @@ impl Input {
         self.bytes.len() >= self.needed
     }
 
-    /// A frame has begun and is not whole.
+    /// Whether a frame has begun and is incomplete.
     pub(super) fn is_begun(&self) -> bool {
         !self.bytes.is_empty() && !self.has_frames
     }
 
-    /// The size of the frame that is read next, or being read, if it is a large one.
+    /// The size of the next or current frame, if it is large.
     pub(super) fn large_frame(&self) -> Option<usize> {
         self.is_large().then_some(self.needed)
     }
@@ -110,7 +110,7 @@ impl Input {
         self.fresh
     }
 
-    /// Bytes of buffers that are kept for the next large frame, or are still in use.
+    /// Bytes of buffers that are kept for the next large frame or still in use.
     pub(super) fn kept(&self) -> usize {
         self.spares.bytes()
     }

@@ -1,4 +1,4 @@
-//! What a connection holds of its budget, and what waits until there is room.
+//! The memory that a connection holds of its budget, and waiting for room.
 
 use std::future::poll_fn;
 use std::task::{Context, Waker};
@@ -13,18 +13,18 @@ use crate::error::RpcError;
 use crate::observe::{EndedConnection, RefusedMemory};
 use crate::status::Status;
 
-/// How long nothing may become free where a connection waits for memory. Then the one that holds the
-/// most there is ended.
+/// Time in which nothing becomes free for a waiting connection, until the connection that holds the
+/// most is ended.
 const STARVED: Duration = Duration::from_secs(10);
-/// What is claimed at least.
+/// Minimum size of a claim.
 const LEAST: usize = 16 << 10;
 
-/// Whether the driver may read: a large frame has its bytes before they are read, and a connection
-/// that holds much reads no more while others wait.
+/// Decides whether the driver may read. The bytes of a large frame are claimed before it is read,
+/// and a connection that holds much does not read while others wait.
 #[derive(Default)]
 pub(super) struct ReadGate {
     claim: Option<Claim>,
-    /// What was claimed was read.
+    /// The claimed bytes were read.
     spent: bool,
     waits: Option<Waits>,
 }
@@ -36,18 +36,18 @@ struct Waits {
 }
 
 impl ReadGate {
-    /// Frames were consumed: the next read needs a claim of its own.
+    /// Frames were consumed, so the next read needs a new claim.
     pub(super) fn consumed(&mut self) {
         self.spent = true;
     }
 
-    /// Counts what the connection holds now, in place of what was claimed for it.
+    /// Counts the held bytes in place of the claimed ones.
     #[inline]
     pub(super) fn settle(&mut self, core: &mut Core, input: &mut Input, wakers: &mut Vec<Waker>) {
         core.kept = input.kept();
         core.settle(wakers);
         if core.kept > 0 && core.account.is_exhausted() {
-            // Others have more use for it.
+            // Other connections can use it.
             input.rest();
             core.kept = 0;
             core.settle(wakers);
@@ -60,10 +60,10 @@ impl ReadGate {
         }
     }
 
-    /// Whether more may be read now; if not, the task of `cx` is woken when it may.
+    /// Whether more may be read now. If not, the task of `cx` is woken when it may.
     ///
-    /// `forced`: reading has to go on as far as can be, since what holds memory may wait for what
-    /// comes next.
+    /// `forced`: reading must continue if possible, since the holders of memory may wait for the
+    /// next frames.
     pub(super) fn is_open(
         &mut self,
         core: &mut Core,
@@ -95,7 +95,8 @@ impl ReadGate {
             }
         }
         if frame.is_none() {
-            // It was its turn. Nobody knows when anything comes, so it holds nothing until then.
+            // The claim was granted, but bytes may arrive at any time or never, so nothing is held
+            // until then.
             self.claim.take().into_iter().for_each(|claim| claim.release(wakers));
         }
         self.opened()
@@ -106,11 +107,11 @@ impl ReadGate {
         true
     }
 
-    /// Whether the connection has waited in vain for too long, and where: it is time to end one
+    /// The level at which the connection has waited too long, so that a connection must be ended
     /// there.
     ///
-    /// A connection that is at its own limit waits for its own requests; `streams`: unless they may
-    /// wait for items that are not read.
+    /// A connection at its own limit waits for its own requests and does not count. With `streams`
+    /// it counts, since its requests may wait for items that are not read.
     pub(super) fn is_starved(&mut self, reads: bool, streams: bool, now: Instant) -> Option<Level> {
         let Some(at) = self.claim.as_ref().filter(|_| reads).and_then(Claim::progress) else {
             self.waits = None;
@@ -127,24 +128,25 @@ impl ReadGate {
                 return None;
             }
         }
-        // Whatever comes of it, there is another look after as long again.
+        // The next check is due after the same time.
         self.waits = Some(Waits { since: now, at });
         Some(at.0).filter(|level| *level != Level::Connection || streams)
     }
 
-    /// When to look whether it is starved.
+    /// When to check for starvation.
     pub(super) fn starves_at(&self) -> Option<Instant> {
         self.waits.as_ref()?.since.checked_add(STARVED)
     }
 
-    /// Ends the connection that holds the most where this one waits. Not to be called under the lock.
+    /// Ends the connection that holds the most at the level where this one waits. Must not be
+    /// called under the lock.
     pub(super) fn end_greediest(&self, level: Level) {
         self.claim.iter().for_each(|claim| claim.end_greediest(level));
     }
 }
 
 impl Core {
-    /// Counts what the connection holds now.
+    /// Counts the bytes that the connection holds.
     #[inline]
     pub(super) fn settle(&mut self, wakers: &mut Vec<Waker>) {
         let held = self.pipeline.pending_bytes()
@@ -155,29 +157,29 @@ impl Core {
         self.account.settle(held, wakers);
     }
 
-    /// Whether all that the connection holds waits for its peer to read it: to stop reading then would
-    /// let two congested ends wait for each other.
+    /// Whether the connection holds only output. If it stopped reading then, two congested ends
+    /// could wait for each other.
     fn holds_output_only(&self) -> bool {
         let kept = self.work.bytes() + self.in_flight.held() + self.streams.queued();
         kept == 0 && self.pipeline.pending_bytes() > 0
     }
 
-    /// Whether frames may be read that are not large.
+    /// Whether small frames may be read.
     fn may_read_small(&self, forced: bool) -> bool {
         let free = !self.account.is_charged() || !self.account.is_exhausted();
         free || (forced && self.account.may_force(LEAST))
     }
 
-    /// Ends the stream of which the most waits to be taken, if any does: it is that or the
-    /// connection.
+    /// Ends the stream with the most untaken items, if there is one. Otherwise the connection would
+    /// have to end.
     fn end_greediest_stream(&mut self, wakers: &mut Vec<Waker>) -> bool {
         let error = RpcError::new(
             Status::Overloaded,
-            "nobody took the items, and their memory was needed (`MemoryLimits::connection`)",
+            "the items were not taken, and their memory was needed (`MemoryLimits::connection`)",
         );
         let Some(id) = self.streams.end_greediest(&error, wakers) else { return false };
         self.observer.memory_refused(RefusedMemory::Stream);
-        // A cancel that gets lost costs the peer some work, nothing else.
+        // A lost cancel only costs the peer some work.
         let _ = self.stop_sender(id, clock());
         self.settle(wakers);
         true
@@ -189,12 +191,12 @@ impl Channel {
         &self.account
     }
 
-    /// The peer has begun a frame, and does not send the rest of it at the rate that it is to have.
+    /// Closes the connection because the peer sends a frame below the minimum rate.
     pub(super) fn slow_sender(&self) {
         let why = RpcError::new(
             Status::Timeout,
             format!(
-                "a frame was begun, and its rest came at less than {} bytes a second (`min_rate`)",
+                "a frame that has begun arrives at less than {} bytes a second (`min_rate`)",
                 self.settings.min_rate
             ),
         );
@@ -203,27 +205,27 @@ impl Channel {
         self.fail(why);
     }
 
-    /// Counts what the connection holds, after something was taken out of it.
+    /// Counts the bytes that the connection holds, after some were released.
     pub(super) fn settle(&self) {
         let mut wakers = Vec::new();
         self.lock().settle(&mut wakers);
         wake_all(wakers);
     }
 
-    /// Whether what is to have an answer of `expected` bytes has to wait for memory.
+    /// Whether a response of `expected` bytes has to wait for memory.
     #[inline]
     pub(crate) fn must_wait(&self, expected: usize) -> bool {
         (expected > FREE || self.account.is_charged()) && self.account.is_exhausted()
     }
 
-    /// Waits for memory for an answer. Cancel safe.
+    /// Waits for memory for a response. Cancel safe.
     pub(crate) async fn room(&self, expected: usize) -> Claim {
         let mut claim = self.account.claim(expected.max(LEAST));
         poll_fn(|cx| claim.poll(cx)).await;
         claim
     }
 
-    /// Whether an answer that was encoded without asking may be kept until it is sent.
+    /// Whether a response that was encoded without a claim may be kept until it is sent.
     pub(crate) fn may_keep(&self, answer: usize) -> bool {
         let keeps = answer <= FREE || self.account.may_force(answer);
         if !keeps {
@@ -232,8 +234,7 @@ impl Channel {
         keeps
     }
 
-    /// The arguments of a request in work take so many bytes of memory from now on; 0 once they are
-    /// used up.
+    /// Sets the memory of a running request's arguments, in bytes; 0 once they are dropped.
     pub(crate) fn arguments_take(&self, ticket: Ticket, bytes: usize) {
         let mut wakers = Vec::new();
         let mut core = self.lock();
@@ -248,7 +249,7 @@ impl Holder for Channel {
     fn end(&self, why: RpcError) {
         limited!(warn, peer = %self.peer, %why, "connection closed");
         self.settings.observer.connection_ended(EndedConnection::Memory);
-        // One that takes nothing would keep its memory while it is told.
+        // A peer that reads nothing would keep the memory while the error is sent.
         let reads = self.lock().is_flushed();
         if reads { self.fail(why) } else { self.cut_off(why) }
     }

@@ -73,7 +73,7 @@ use crate::transport::{Transport, Writer};
 pub(crate) struct ChannelSettings {
     /// Largest payload that is read or written, in bytes.
     pub(crate) max_payload: usize,
-    /// What decoding a value of the peer may cost.
+    /// The limits for decoding values of the peer.
     pub(crate) decode: DecodeLimits,
     pub(crate) watermarks: Watermarks,
     /// Calls that may be sent and unanswered; more wait for their turn.
@@ -82,17 +82,17 @@ pub(crate) struct ChannelSettings {
     pub(crate) max_concurrent_requests: usize,
     /// Gathered frames that leave without waiting for more. `None`: as many as seem best.
     pub(crate) flush_after: Option<usize>,
-    /// How long bytes may wait to be written of which the peer takes none, or too few.
+    /// The time in which the peer must read the waiting output, or enough of it.
     pub(crate) slow_reader_timeout: Duration,
-    /// What the peer is to send of a frame that it has begun, and to take of what waits for it, in
-    /// bytes a second.
+    /// The minimum rate at which the peer must send a frame that has begun and read waiting output,
+    /// in bytes per second.
     pub(crate) min_rate: u32,
-    /// Shared by all connections of a server, or of a client.
+    /// Shared by all connections of a server or a client.
     pub(crate) budget: Arc<Budget>,
     /// How long the peer may take for its first frame. `None`: somebody else sees to that.
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) heartbeat: Heartbeat,
-    /// Panic texts and causes of errors are told to the peer.
+    /// Panic texts and causes of errors are sent to the peer.
     pub(crate) expose_internal_errors: bool,
     pub(crate) side: Side,
     pub(crate) observer: Observer,
@@ -122,9 +122,9 @@ impl Default for ChannelSettings {
 /// Limit of the payload of frames that carry no user's data, whatever the limit of those is: a
 /// hello of about a thousand services.
 pub(crate) const MAX_CONTROL: usize = 64 << 10;
-/// A fraction of what the slowest links have that are still of use.
+/// A fraction of the rate of the slowest usable links.
 const DEFAULT_MIN_RATE: u32 = 4 << 10;
-/// Over so long a time the rate of a frame that is being read is measured.
+/// The window in which the rate of a frame being read is measured.
 const FRAME_WINDOW: Duration = Duration::from_secs(15);
 /// A shorter one would close connections that are merely busy.
 pub(crate) const MIN_SLOW_READER_TIMEOUT: Duration = Duration::from_millis(100);

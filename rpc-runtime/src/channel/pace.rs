@@ -1,48 +1,47 @@
-//! [`Pace`]: whether a peer sends, or takes, at a minimum rate.
+//! [`Pace`]: checks that a peer sends or reads at a minimum rate.
 
 use std::time::{Duration, Instant};
 
-/// An end that looks so much later than it was to look was held up.
+/// A check that runs this much late was delayed by this process.
 const LATE: Duration = Duration::from_millis(50);
-/// How long a peer that seems to be too slow is still given.
+/// Additional time for a peer that seems too slow.
 const LAST_LOOK: Duration = Duration::from_millis(10);
 
-/// So many bytes are to come, or to go, in a window; with a rate of 0, any byte will do.
+/// Minimum bytes in a window; with a rate of 0, any byte is enough.
 pub(super) fn least(bytes_per_second: u32, window: Duration) -> usize {
     let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
     let least = u64::from(bytes_per_second).saturating_mul(millis) / 1_000;
     usize::try_from(least).unwrap_or(usize::MAX).max(1)
 }
 
-/// What has come of bytes that are due, window by window. A peer that is too slow in one is given
-/// another look: it may be this process that was stopped, or whose thread was held.
+/// Counts transferred bytes window by window. A peer that is too slow in a window is checked once
+/// more, since this process may have been stopped or its thread blocked.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// When the window began, while something is due.
+    /// Start of the window, while bytes are due.
     since: Option<Instant>,
-    /// Bytes of this window.
+    /// Bytes transferred in this window.
     bytes: usize,
-    /// When it is looked at for the last time.
+    /// Time of the final check.
     last_look: Option<Instant>,
-    /// This end came late to the end of the window, so it does not count against the peer if anything
-    /// comes.
+    /// The end of the window was checked late, so it counts against the peer only if no byte came.
     late: bool,
 }
 
 impl Pace {
-    /// Something is due from now on, if nothing was.
+    /// Bytes are due from now on, if none were.
     pub(super) fn begin(&mut self, now: Instant) {
         if self.since.is_none() {
             self.since = Some(now);
         }
     }
 
-    /// Nothing is due.
+    /// No bytes are due.
     pub(super) fn end(&mut self) {
         *self = Self::default();
     }
 
-    /// So many bytes came, or went; `least` are enough for a window.
+    /// Adds transferred bytes; `least` are enough for a window.
     pub(super) fn add(&mut self, bytes: usize, least: usize, now: Instant) {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.since.is_some() && (self.bytes >= least || (self.late && bytes > 0)) {
@@ -50,13 +49,13 @@ impl Pace {
         }
     }
 
-    /// When to look next.
+    /// Time of the next check.
     pub(super) fn due(&self, window: Duration) -> Option<Instant> {
         let end = self.since?.checked_add(window)?;
         Some(self.last_look.unwrap_or(end))
     }
 
-    /// Whether the peer is too slow. To be asked after an attempt to read, or to write.
+    /// Whether the peer is too slow. Must be called after an attempt to read or to write.
     pub(super) fn is_slow(&mut self, window: Duration, now: Instant) -> bool {
         let Some(due) = self.due(window).filter(|due| *due <= now) else { return false };
         if self.last_look.is_some() {

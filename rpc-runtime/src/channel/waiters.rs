@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-/// Tasks woken at a time. If they leave room, the driver's next turn wakes more.
+/// Tasks woken at a time. If there is still room, the driver's next turn wakes more.
 const WOKEN: usize = 64;
 
-/// Tasks that wait for room, woken in the order in which they came, and a few at a time: the first
-/// of them may take all the room there is.
+/// Tasks that wait for room. They are woken in order of arrival, and a few at a time, since the
+/// first may use all the room.
 #[derive(Default)]
 pub(super) struct Waiters {
     waiting: BTreeMap<u64, Waker>,
     next: u64,
 }
 
-/// A task's place among the waiting ones; it may have been woken since.
+/// A task's place in the queue. The task may have been woken since.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(Option<u64>);
 
@@ -23,7 +23,7 @@ impl Waiters {
         self.waiting.is_empty()
     }
 
-    /// Wakes `waker` when it is its turn. A task that waits already keeps its place.
+    /// Queues `waker`. A task that already waits keeps its place.
     pub(super) fn register(&mut self, place: &mut Waiting, waker: &Waker) {
         if let Some(known) = place.0.and_then(|number| self.waiting.get_mut(&number)) {
             known.clone_from(waker);
@@ -34,20 +34,20 @@ impl Waiters {
         self.next += 1;
     }
 
-    /// The task waits no more.
+    /// Removes the task.
     pub(super) fn remove(&mut self, place: &mut Waiting) {
         if let Some(number) = place.0.take() {
             self.waiting.remove(&number);
         }
     }
 
-    /// Takes out the next few.
+    /// Removes and returns the next few.
     pub(super) fn next_few(&mut self, wakers: &mut Vec<Waker>) {
         let few = (0..WOKEN).map_while(|_| self.waiting.pop_first());
         wakers.extend(few.map(|(_, waker)| waker));
     }
 
-    /// Takes out all.
+    /// Removes and returns all.
     pub(super) fn all(&mut self, wakers: &mut Vec<Waker>) {
         wakers.extend(std::mem::take(&mut self.waiting).into_values());
     }

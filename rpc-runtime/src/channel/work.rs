@@ -31,7 +31,7 @@ pub(super) struct Work {
     /// Requests that can be cancelled, by id.
     by_id: HashMap<u64, u64>,
     resume_below: usize,
-    /// Memory of the arguments of all.
+    /// Memory of all arguments.
     bytes: usize,
 }
 
@@ -40,13 +40,13 @@ impl Work {
         self.running.len()
     }
 
-    /// Memory of the arguments of what is in work.
+    /// Memory of the arguments of running requests.
     #[inline]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The arguments of a request take so much memory now.
+    /// Sets the memory of a request's arguments.
     pub(super) fn set_bytes(&mut self, ticket: Ticket, bytes: usize) {
         if let Some(running) = self.running.get_mut(&ticket.serial) {
             let before = std::mem::replace(&mut running.bytes, bytes);
@@ -133,8 +133,8 @@ impl Work {
         }
     }
 
-    /// Nobody hears the answers any more. Requests that want none go on, and stay here. Returns what
-    /// is to be aborted.
+    /// The connection has ended. Requests without a response continue and stay here. Returns the
+    /// tasks to be aborted.
     pub(super) fn end(&mut self) -> Vec<AbortHandle> {
         self.by_id.clear();
         let mut aborted = Vec::new();

@@ -23,8 +23,8 @@ use crate::transport::{self, ConnectSettings};
 use crate::transport::{ClientTls, Connector};
 use crate::uri::Uri;
 
-/// Connections that a client makes at a time; further attempts wait for their turn. A long list of
-/// addresses at which nobody answers must not take all the sockets of the process.
+/// Connection attempts of a client at a time; further attempts wait. A long list of unreachable
+/// addresses must not take all sockets of the process.
 const MAX_CONNECTING: usize = 128;
 
 /// Most connections to one address.
@@ -175,28 +175,32 @@ impl ClientBuilder {
         self
     }
 
-    /// Memory that one decoded value may take, in bytes: the arguments of a call, a result, or an
-    /// item of a stream. A larger one fails that call only. Default: four times its encoded length,
-    /// and at least 32 MiB.
+    /// Maximum memory of one decoded value, in bytes: the arguments of a call, a result, or an item of
+    /// a stream. Default: four times the encoded length, at least 32 MiB. A larger value fails only
+    /// its call, with the status `decode`.
     ///
-    /// It is charged before it is taken, as [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory) says. Many small maps need more
-    /// than other values.
+    /// Memory is charged before it is allocated, by the rules of
+    /// [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory). Many small maps are charged
+    /// more than other values of the same encoded length.
     pub fn max_decoded(mut self, bytes: usize) -> Self {
         self.settings.decode = self.settings.decode.memory(bytes);
         self
     }
 
-    /// How much memory the client holds for its providers: for one connection, for one address, and
-    /// for all. Default 32 MiB, 128 MiB, and a quarter of the machine's memory. See [`MemoryLimits`].
+    /// Limits of the memory that the client holds for its providers. Default: 32 MiB per
+    /// connection, 128 MiB per address, and a quarter of the machine's memory in total. See
+    /// [`MemoryLimits`].
     pub fn memory_limits(mut self, limits: MemoryLimits) -> Self {
         self.memory = limits;
         self
     }
 
-    /// The rate at which a provider has to send a frame that it has begun, over 15 s at a time, and to
-    /// take requests that wait for it, over [`slow_reader_timeout`](Self::slow_reader_timeout); in
-    /// bytes a second. Default 4,096. One that is slower loses its connection. With 0, any byte will
-    /// do for requests, and a frame may take for ever.
+    /// Minimum rate of a provider, in bytes per second. Default 4,096. The connection of a slower
+    /// provider is closed.
+    ///
+    /// It holds for sending a frame that has begun, measured over 15 s, and for reading requests
+    /// that wait, measured over [`slow_reader_timeout`](Self::slow_reader_timeout). With 0, a frame
+    /// may take any time, and reading any byte is enough.
     pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
         self.settings.min_rate = bytes_per_second;
         self
@@ -215,9 +219,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Closes a connection when requests wait to be written and the operating system has taken none of
-    /// them for so long, or fewer than [`min_rate`](Self::min_rate) asks, since its provider does not
-    /// read. Default 30 s; at least 100 ms; [`Duration::MAX`] for never.
+    /// Closes a connection when requests wait to be written and its provider has read none of them
+    /// for this time, or fewer bytes than [`min_rate`](Self::min_rate) requires. Default 30 s; at
+    /// least 100 ms; [`Duration::MAX`] for never.
     ///
     /// Without it, one that stops reading and does not go away would keep the memory of what waits
     /// for it for ever.
@@ -273,7 +277,7 @@ impl ClientBuilder {
         Ok(self.client(Arc::new(SinglePeer { endpoint, settings })))
     }
 
-    /// `service` is the one whose providers are to be found; `None` if the address is known.
+    /// `service` is the discovered service; `None` with a fixed address.
     ///
     /// # Errors
     /// A setting is invalid, or there is no tokio runtime.

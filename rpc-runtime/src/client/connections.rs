@@ -107,7 +107,7 @@ pub(crate) struct Connections {
 struct Links {
     /// In the order in which they were made.
     known: Vec<Weak<Link>>,
-    /// How many there are when those are next removed that are no more.
+    /// The number of links at which closed ones are next removed.
     sweep_at: usize,
     closed: bool,
 }
@@ -131,20 +131,20 @@ impl Connections {
         let mut links = self.lock();
         if links.known.len() >= links.sweep_at.max(MIN_SWEEP) {
             links.known.retain(|known| known.strong_count() > 0);
-            // As many are added before the next sweep as there are now, so that each costs a
-            // constant time however many there are.
+            // The next sweep is due when the number has doubled, so a sweep costs constant time per
+            // link.
             links.sweep_at = links.known.len().saturating_mul(2);
         }
         links.known.push(Arc::downgrade(link));
         if links.closed { Err(closed()) } else { Ok(()) }
     }
 
-    /// Those with a connection.
+    /// The connected links.
     pub(super) fn ready(&self) -> &ReadyLinks {
         &self.ready
     }
 
-    /// Any connection of the client that takes calls, another one each time.
+    /// Any connection of the client that accepts calls, a different one each time.
     pub(crate) fn any_ready(&self) -> Option<Arc<Channel>> {
         self.ready.pick()
     }

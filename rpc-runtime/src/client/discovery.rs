@@ -7,10 +7,10 @@ use crate::transport::{self, Protection};
 /// Default of [`ClientBuilder::max_providers`].
 const MAX_PROVIDERS: usize = 20_000;
 
-/// Settings of a client for what it finds in registries.
+/// Settings of a client for instances found in registries.
 #[derive(Clone, Debug)]
 pub(crate) struct DiscoverySettings {
-    /// `None`: all that are as safe as the client's settings ask for.
+    /// `None`: all schemes that are as safe as the client's other settings require.
     schemes: Option<Vec<String>>,
     allow_plaintext: bool,
     pub(crate) max_providers: usize,
@@ -26,7 +26,7 @@ impl DiscoverySettings {
     /// The schemes of addresses that are followed.
     ///
     /// # Errors
-    /// One that was set is unknown, or is not as safe as the client's other settings ask for.
+    /// A scheme is unknown, or less safe than the client's other settings require.
     pub(crate) fn schemes(&self, with_tls: bool) -> Result<Vec<&'static str>, RpcError> {
         let refuses =
             |protection| with_tls && !self.allow_plaintext && protection == Protection::Plaintext;
@@ -44,7 +44,7 @@ impl DiscoverySettings {
             })?;
             if refuses(*protection) {
                 return Err(RpcError::invalid(format!(
-                    "`schemes` has {name:?}, which proves no identity, and the client has TLS \
+                    "`schemes` has {name:?}, which is not encrypted, and the client has TLS \
                      settings: leave it out, or add `allow_plaintext()`"
                 )));
             }
@@ -56,36 +56,36 @@ impl DiscoverySettings {
     /// Why an address of another scheme is not followed.
     pub(crate) fn why_not(&self) -> &'static str {
         match &self.schemes {
-            Some(_) => "the client's `schemes` do not have it",
+            Some(_) => "the client's `schemes` do not include it",
             None => "the client has TLS settings and no `allow_plaintext()`",
         }
     }
 }
 
 impl ClientBuilder {
-    /// Follows providers of a registry also at addresses that prove no identity, `tcp:` and `unix:`,
-    /// although the client has TLS settings. For the time in which a service moves to TLS.
+    /// Lets a client with TLS settings follow registered addresses without encryption, `tcp:` and
+    /// `unix:`. Default: it follows `tls:` and `memory:` only. Use it while a service migrates to TLS.
     ///
-    /// Without it, a client with TLS settings follows `tls:` and `memory:` only, so that whoever can
-    /// write to the registry cannot make it send calls and credentials in plain text. A client without
-    /// TLS settings follows all schemes. [`connect`](Self::connect) is not concerned: its address
-    /// is the caller's own.
+    /// The default prevents a writer of the registry from redirecting calls and credentials to a
+    /// plaintext connection. A client without TLS settings follows all schemes.
+    /// [`connect`](Self::connect) is not affected: its address does not come from a registry.
     pub fn allow_plaintext(mut self) -> Self {
         self.discovery.allow_plaintext = true;
         self
     }
 
-    /// The schemes of addresses that [`discover`](Self::discover) follows: `tcp`, `tls`, `unix`,
-    /// `memory`. Instances at others are skipped, which the log says. Default: all, or with TLS
-    /// settings `tls` and `memory`; see [`allow_plaintext`](Self::allow_plaintext).
+    /// The address schemes that [`discover`](Self::discover) follows, of `tcp`, `tls`, `unix` and
+    /// `memory`. Default: all; with TLS settings `tls` and `memory`, see
+    /// [`allow_plaintext`](Self::allow_plaintext). Instances with other schemes are skipped and
+    /// logged.
     pub fn schemes(mut self, schemes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.discovery.schemes = Some(schemes.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Instances of a service that [`discover`](Self::discover) follows at a time. Default 20,000; at
-    /// least 1. Of a longer list those at addresses that are followed already are kept, then the
-    /// first of the others; the rest is skipped, which the log says.
+    /// Maximum instances of a service that [`discover`](Self::discover) follows. Default 20,000; at
+    /// least 1. Of a longer list, addresses that are already followed are kept, then the first of the
+    /// others are added. The rest is skipped and logged.
     pub fn max_providers(mut self, instances: usize) -> Self {
         self.discovery.max_providers = instances.max(1);
         self

@@ -29,7 +29,7 @@ pub(crate) struct EndpointSettings {
     /// Links of each endpoint, at least 1.
     pub(crate) connections: usize,
     pub(crate) all: Arc<Connections>,
-    /// Held by attempts to connect.
+    /// Permits for connection attempts.
     pub(crate) connecting: Semaphore,
     /// Where connections live, whoever makes the call that needs one.
     pub(crate) runtime: Handle,

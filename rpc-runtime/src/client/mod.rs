@@ -51,7 +51,7 @@ pub struct Client {
     default_timeout: Duration,
     wait_for_ready: bool,
     encoding: Encoding,
-    /// Of results.
+    /// Limits for decoding results.
     decode: DecodeLimits,
     metadata: Option<Arc<Metadata>>,
     /// If metrics are on.

@@ -1,14 +1,13 @@
-//! [`ReadyLinks`].
+//! [`ReadyLinks`]: the connected links of a client.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::link::{Availability, Link};
 use crate::channel::Channel;
 
-/// The links of a client that have a connection, for when there are so many addresses that a call
-/// cannot look at each of them.
+/// The connected links of a client, for lists of addresses that are too long for a call to search.
 ///
-/// One that has lost its connection stays until it is picked, which takes it out.
+/// A link that has lost its connection is removed when it is picked.
 #[derive(Default)]
 pub(super) struct ReadyLinks(Mutex<Ready>);
 
@@ -19,17 +18,17 @@ struct Ready {
 }
 
 impl ReadyLinks {
-    /// `link` has a connection. It must not be in here yet.
+    /// Adds a connected link. It must not be contained yet.
     pub(super) fn add(&self, link: &Arc<Link>) {
         let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ready.links.len() == ready.links.capacity() {
-            // When it would grow, so that each link costs a constant time.
+            // Only when the vector would grow, so each link costs constant time.
             ready.links.retain(|link| link.strong_count() > 0);
         }
         ready.links.push(Arc::downgrade(link));
     }
 
-    /// A connection that takes calls, another one each time.
+    /// A connection that accepts calls, a different one each time.
     pub(super) fn pick(&self) -> Option<Arc<Channel>> {
         let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !ready.links.is_empty() {

@@ -28,7 +28,7 @@ struct Shared {
     registry: Arc<dyn Registry>,
     service: ServiceKey,
     discovery: DiscoverySettings,
-    /// Replaced as a whole. Calls take this lock: it is held for no longer than that takes.
+    /// Replaced as a whole. Calls take this lock, so it is held only for the replacement.
     listing: Mutex<Listing>,
     skipped: LogLimit,
 }
@@ -84,7 +84,7 @@ impl Directory {
             let why = self.shared.discovery.why_not();
             return RpcError::unavailable(format!(
                 "no provider of {described} is followed: {} at addresses of {schemes} are skipped, \
-                 since {why}",
+                 because {why}",
                 schemes.count()
             ));
         }
@@ -118,7 +118,7 @@ impl Shared {
         format!("{} in {}", self.service, self.registry.uri())
     }
 
-    /// What is registered and not followed, in the log.
+    /// Logs registered instances that are not followed.
     fn log_skipped(&self, rejected: &Rejected) {
         let Rejected { schemes, unusable, over_limit, .. } = rejected;
         if schemes.is_empty() && unusable.is_empty() && *over_limit == 0 {

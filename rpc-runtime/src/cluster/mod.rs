@@ -25,13 +25,13 @@ impl ClientBuilder {
     /// It does not wait for a provider: until there is one, calls fail at once as unavailable, and a
     /// retry is safe; or they [wait](Self::wait_for_ready) for one.
     ///
-    /// A registry says where providers are, not how far they are to be trusted. A client with TLS
-    /// settings follows encrypted addresses only, see [`allow_plaintext`](Self::allow_plaintext), and
-    /// believes only providers whose certificates are for the identity that those settings expect.
+    /// A registry is trusted for addresses only. A client with TLS settings follows only encrypted
+    /// addresses, see [`allow_plaintext`](Self::allow_plaintext), and accepts only providers whose
+    /// certificates match the identity in those settings.
     ///
     /// # Errors
-    /// A setting is invalid, the TLS settings expect no identity of the providers, the registry
-    /// cannot be asked, or there is no tokio runtime.
+    /// A setting is invalid, the TLS settings name no identity of the providers, the registry does
+    /// not answer, or there is no tokio runtime.
     pub async fn discover(
         self,
         registry: Arc<dyn Registry>,
@@ -46,10 +46,10 @@ impl ClientBuilder {
     }
 }
 
-/// How many providers a call looks at for a connection that is there. In a longer list it then takes
-/// any that there is.
+/// Providers that a call examines for an open connection. In a longer list it then takes any open
+/// connection.
 const LOOKED_AT: usize = 64;
-/// How many providers a call tries to connect to at most.
+/// Maximum providers that a call tries to connect to.
 const TRIED: usize = 1_024;
 /// How long a call waits for a connection to one provider before it tries the next as well.
 const NEXT_AFTER: Duration = Duration::from_millis(200);
@@ -100,9 +100,9 @@ impl Cluster {
 }
 
 impl Cluster {
-    /// Its turn passes to one that has a connection; the next one may be its own. Not while many
-    /// attempts are under way: of a long list of addresses at which nobody answers, each call would
-    /// leave one behind.
+    /// Begins to connect an endpoint that was skipped in favour of a connected one. Not while many
+    /// attempts are in progress: with a long list of unreachable addresses, each call would begin
+    /// one more.
     fn begin(&self, endpoint: &Endpoint) {
         if self.settings().connecting.available_permits() > 0 {
             endpoint.begin();

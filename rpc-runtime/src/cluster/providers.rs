@@ -1,4 +1,4 @@
-//! [`Providers`]: what a list of a registry makes of the endpoints that there are.
+//! [`Providers`]: applies a registry's list to the existing endpoints.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::client::{Endpoint, EndpointSettings};
 use crate::descriptor::ServiceKey;
 use crate::uri::Uri;
 
-/// After so many instances other tasks of the thread have their turn.
+/// Instances that are processed between two yields to other tasks.
 const BETWEEN_YIELDS: usize = 64;
 
 /// The addresses of a service that are followed, and which instances are registered there.
 ///
-/// Taking over a list takes a time that grows with its length and no faster, holds no lock, and lets
-/// other tasks run in between: whoever can write to a registry can make lists long.
+/// A writer of the registry can make lists long. So applying a list takes linear time, holds no
+/// lock, and yields to other tasks.
 pub(super) struct Providers {
     service: ServiceKey,
     schemes: Vec<&'static str>,
@@ -25,23 +25,23 @@ pub(super) struct Providers {
     by_uri: HashMap<String, Provider>,
 }
 
-/// An address, with all that is registered for it.
+/// An address and its registered instances.
 struct Provider {
     endpoint: Arc<Endpoint>,
     /// Ordered by [`registration`].
     registrations: Vec<Instance>,
 }
 
-/// Tells a registration from another of the same address.
+/// What distinguishes registrations of the same address.
 fn registration(instance: &Instance) -> (&str, u64, u64) {
     (instance.id(), instance.epoch(), instance.started_ms())
 }
 
-/// What has become of the providers.
+/// The result of applying a list.
 pub(super) struct Taken {
     /// All of them, in the order of the list.
     pub(super) endpoints: Arc<[Arc<Endpoint>]>,
-    /// Those that stay, with a registration that was not there before.
+    /// Those that stay and have a new registration.
     pub(super) announced: Vec<Arc<Endpoint>>,
     /// Those that are no longer there.
     pub(super) gone: Vec<Arc<Endpoint>>,
@@ -62,9 +62,9 @@ impl Providers {
         &self.settings
     }
 
-    /// Takes over a complete list. Endpoints of addresses that stay are kept.
+    /// Applies a complete list. Endpoints of addresses that stay are kept.
     ///
-    /// Not cancel safe: what was known is then lost in part.
+    /// Not cancel safe: known endpoints are lost in part.
     pub(super) async fn take_over(&mut self, instances: &[Instance]) -> Taken {
         let mut rejected = Rejected::default();
         let mut room_for_new = self.room_for_new(instances).await;
@@ -72,7 +72,7 @@ impl Providers {
         let mut endpoints = Vec::with_capacity(instances.len().min(room));
         let mut by_uri: HashMap<String, Provider> = HashMap::with_capacity(endpoints.capacity());
         let mut before = std::mem::take(&mut self.by_uri);
-        // What was registered at the addresses that stay.
+        // The previous registrations at the addresses that stay.
         let mut registered = HashMap::new();
         for (number, instance) in instances.iter().enumerate() {
             give_way(number).await;
@@ -124,8 +124,8 @@ impl Providers {
         Taken { endpoints: endpoints.into(), announced, gone, rejected }
     }
 
-    /// How many instances at new addresses are taken: what those at known ones leave, so that nobody
-    /// gets rid of providers by announcing others.
+    /// How many instances at new addresses are accepted: the limit minus those at known addresses.
+    /// So new registrations cannot displace known providers.
     async fn room_for_new(&self, instances: &[Instance]) -> usize {
         if instances.len() <= self.max_instances {
             return self.max_instances;
@@ -138,7 +138,7 @@ impl Providers {
         self.max_instances.saturating_sub(known)
     }
 
-    /// Whether the contract and the client's settings allow to call it.
+    /// Whether the contract and the client's settings allow calls to the instance.
     fn accepts(&self, instance: &Instance, rejected: &mut Rejected) -> bool {
         if !self.service.accepts(instance.version(), instance.group()) {
             let version = instance.version();
@@ -149,7 +149,7 @@ impl Providers {
             return false;
         }
         let scheme = instance.uri().split(':').next().unwrap_or_default();
-        // Of a scheme that is unknown an attempt to connect says more.
+        // For an unknown scheme, the error of a connection attempt says more.
         let is_known = crate::transport::SCHEMES.iter().any(|(known, _)| *known == scheme);
         if is_known && !self.schemes.contains(&scheme) {
             rejected.schemes.add(scheme);
@@ -160,7 +160,7 @@ impl Providers {
 }
 
 impl Provider {
-    /// There is a registration that was not among the `old` ones.
+    /// Whether there is a registration that is not among the `old` ones.
     fn is_announced_since(&self, old: &[Instance]) -> bool {
         self.registrations.iter().any(|new| {
             old.binary_search_by(|old| registration(old).cmp(&registration(new))).is_err()
@@ -168,7 +168,7 @@ impl Provider {
     }
 }
 
-/// Lets other tasks run, each so many steps.
+/// Yields to other tasks every [`BETWEEN_YIELDS`] steps.
 pub(super) async fn give_way(step: usize) {
     if step % BETWEEN_YIELDS == BETWEEN_YIELDS - 1 {
         tokio::task::yield_now().await;

@@ -1,30 +1,30 @@
-//! [`Rejected`]: the instances of a list that are not followed, for messages.
+//! [`Rejected`]: instances of a list that are not followed, for messages.
 
 use std::fmt;
 
 use rpc_registry::Printable;
 
-/// Different texts that are kept of one kind. Others are counted.
+/// Maximum distinct texts kept per kind. Further ones are counted.
 const MAX_TEXTS: usize = 8;
 
-/// What is registered under a service's name and is not followed, and why.
+/// Instances that are registered for a service but not followed, by reason.
 #[derive(Default)]
 pub(super) struct Rejected {
     /// Versions and groups that the contract does not accept.
     pub(super) versions: Tally,
     /// Schemes that the client does not follow.
     pub(super) schemes: Tally,
-    /// Addresses that are none.
+    /// Invalid addresses.
     pub(super) unusable: Tally,
-    /// Beyond the number of instances that the client takes.
+    /// Instances beyond the client's limit.
     pub(super) over_limit: usize,
 }
 
-/// Different texts, in the order in which they came; a bounded number.
+/// A bounded number of distinct texts, in order of arrival.
 #[derive(Default)]
 pub(super) struct Tally {
     texts: Vec<String>,
-    /// How often there was any text.
+    /// The number of all texts.
     count: usize,
     has_more: bool,
 }

@@ -1,8 +1,8 @@
-//! [`Cause`]: why an error came about, and whether that leaves the process.
+//! [`Cause`]: the causes of an error, and whether they are sent to peers.
 //!
-//! Causes and peers name files, addresses and other services of the process in which an error arose.
-//! So they are left out while a value is encoded for the wire, unless the server exposes them. Serde
-//! passes nothing down to a field, so a variable of the thread says which it is.
+//! Causes and peers name files, addresses and other services of the process. So they are left out
+//! when a value is encoded for the wire, unless the server exposes them. Serde passes no context to
+//! a field, so a thread-local variable holds the destination.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{MAX_TEXT, text};
 
-/// Longest chain of causes that is kept.
+/// Maximum length of a chain of causes.
 const MAX_CAUSES: usize = 16;
 
 /// A link of the chain of causes. Only its text is kept.
@@ -56,14 +56,14 @@ impl Error for Cause {
     }
 }
 
-/// Where what is serialized on this thread goes.
+/// The destination of values that are serialized on this thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Destination {
-    /// It stays in this process, as far as is known.
+    /// Unknown, taken for this process.
     Here,
-    /// To the other end of a connection.
+    /// The other end of a connection.
     Peer,
-    /// To the other end, which is to know all.
+    /// The other end, with all details.
     TrustedPeer,
 }
 
@@ -71,7 +71,7 @@ thread_local! {
     static DESTINATION: Cell<Destination> = const { Cell::new(Destination::Here) };
 }
 
-/// Puts the destination back, also after a panic.
+/// Restores the destination, also after a panic.
 struct Restore(Destination);
 
 impl Drop for Restore {
@@ -80,7 +80,7 @@ impl Drop for Restore {
     }
 }
 
-/// Runs `encode`, which writes for the wire: causes and peers are left out, unless this is within
+/// Runs `encode`, which writes for the wire. Causes and peers are left out, unless called within
 /// [`exposed`].
 #[inline]
 pub(crate) fn withheld<R>(encode: impl FnOnce() -> R) -> R {
@@ -93,7 +93,7 @@ pub(crate) fn withheld<R>(encode: impl FnOnce() -> R) -> R {
     encode()
 }
 
-/// Runs `run`; if this is `on`, what it encodes for the wire has causes and peers in it.
+/// Runs `run`. If `on`, causes and peers are included in what it encodes for the wire.
 #[inline]
 pub(crate) fn exposed<R>(on: bool, run: impl FnOnce() -> R) -> R {
     if !on {
@@ -114,7 +114,7 @@ pub(super) fn source<S: Serializer>(source: &Option<Cause>, s: S) -> Result<S::O
     match source {
         Some(cause) if DESTINATION.get() == Destination::Peer => {
             let causes = Chain(cause);
-            limited!(warn, %causes, "the causes of an error are not told to the peer");
+            limited!(warn, %causes, "the causes of an error are not sent to the peer");
             None::<Cause>.serialize(s)
         }
         source => source.serialize(s),

@@ -16,9 +16,9 @@ pub(crate) enum RefusedRequest {
     TooLarge,
     /// What came breaks the protocol's rules.
     Malformed,
-    /// Too many requests of its connection are in work.
+    /// Its connection has too many running requests.
     ConnectionFull,
-    /// Too many requests of the server are in work, and its connection has its share.
+    /// The server is near its limit of running requests, and the connection has its share.
     ServerFull,
 }
 
@@ -68,12 +68,12 @@ impl RefusedConnection {
     }
 }
 
-/// Why an open connection is ended in order while its process goes on.
+/// Why an open connection is drained while its process keeps running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetiredConnection {
-    /// It is as old as the server lets connections become.
+    /// It has reached the server's maximum age.
     Age,
-    /// What its peer has proved does not hold any more.
+    /// Its peer is no longer trusted.
     Distrust,
 }
 
@@ -89,11 +89,11 @@ impl RetiredConnection {
 /// Why an open connection was ended by this end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndedConnection {
-    /// The peer took too little of what waited for it.
+    /// The peer read the waiting output too slowly.
     SlowReader,
-    /// The peer sent too little of a frame that it had begun.
+    /// The peer sent a frame too slowly.
     SlowSender,
-    /// It held the most of the memory that others waited for.
+    /// It held the most memory while others waited.
     Memory,
 }
 
@@ -107,14 +107,14 @@ impl EndedConnection {
     }
 }
 
-/// What was dropped since there was no memory to keep it.
+/// What was dropped because there was no memory for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusedMemory {
-    /// The answer of a method; the caller is told.
+    /// The response of a method; the caller gets an error.
     Answer,
-    /// A request that was not begun; the caller is told.
+    /// A request that was not begun; the caller gets an error.
     Request,
-    /// Items that nobody had taken; their stream has ended.
+    /// Untaken items; their stream ends.
     Stream,
 }
 
@@ -148,7 +148,7 @@ impl Observer {
         self.count(&names::CONNECTIONS_REFUSED, Some((names::REASON, reason.label())));
     }
 
-    /// A connection is to end in order.
+    /// A connection is being drained.
     pub(crate) fn connection_retired(self, reason: RetiredConnection) {
         self.count(&names::CONNECTIONS_RETIRED, Some((names::REASON, reason.label())));
     }
@@ -163,7 +163,7 @@ impl Observer {
         self.count(&names::MEMORY_WAITS, None);
     }
 
-    /// Something was dropped for want of memory.
+    /// Something was dropped because there was no memory for it.
     pub(crate) fn memory_refused(self, what: RefusedMemory) {
         self.count(&names::MEMORY_REFUSED, Some((names::WHAT, what.label())));
     }

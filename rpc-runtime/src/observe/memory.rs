@@ -1,4 +1,4 @@
-//! What is held of a budget of memory.
+//! The gauge of a memory budget.
 
 use metrics::Gauge;
 
@@ -12,7 +12,7 @@ impl MemoryMetrics {
         Self(observer.gauge(&names::MEMORY_USED, Vec::new()))
     }
 
-    /// So many bytes were held before, and now these.
+    /// Changes the gauge from the previous to the current number of bytes.
     pub(crate) fn changed(&self, before: usize, now: usize) {
         if now >= before {
             self.0.increment((now - before) as f64);

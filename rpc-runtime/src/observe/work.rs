@@ -1,10 +1,10 @@
-//! What is counted of a server's requests in work, and of its threads for them.
+//! Metrics of a server's running requests and of its thread pools.
 
 use metrics::{Gauge, Label};
 
 use super::{Observer, names};
 
-/// The requests of a server that are in work.
+/// Running requests of a server.
 pub(crate) struct WorkMetrics {
     in_work: Gauge,
 }
@@ -23,7 +23,7 @@ impl WorkMetrics {
     }
 }
 
-/// The jobs and threads of one pool.
+/// Jobs and threads of one pool.
 pub(crate) struct PoolMetrics {
     queued: Gauge,
     busy: Gauge,
@@ -43,7 +43,7 @@ impl PoolMetrics {
         self.queued.increment(1);
     }
 
-    /// A job left the queue and does not run.
+    /// A job left the queue without running.
     pub(crate) fn taken_back(&self) {
         self.queued.decrement(1);
     }

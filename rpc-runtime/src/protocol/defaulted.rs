@@ -1,4 +1,4 @@
-//! [`Defaulted`], and the deserializer of what is [`Missing`].
+//! [`Defaulted`], and the deserializer of [`Missing`] values.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -45,8 +45,8 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Defaulted<T> {
     }
 }
 
-/// The value that is not there: `None` for whoever can do with nothing, an error for all others.
-/// serde does the same for missing fields of structs.
+/// A missing value: `None` for an option, an error for all other types. serde does the same for
+/// missing fields of structs.
 pub(super) struct Missing;
 
 impl<'de> Deserializer<'de> for Missing {

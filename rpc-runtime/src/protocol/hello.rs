@@ -28,8 +28,8 @@ pub struct Hello {
     pub max_requests: u32,
     /// The sender's heartbeat interval in milliseconds; 0: none.
     pub heartbeat_ms: u32,
-    /// How many bytes of the items of all streams of this connection may be under way to the sender;
-    /// 0: not said, and no limit.
+    /// Maximum bytes of items of all streams of this connection that may be under way to the sender
+    /// of the hello; 0: not announced, no limit.
     pub stream_window: u32,
     /// Names of optional abilities.
     pub features: Vec<String>,

@@ -153,7 +153,7 @@ impl Arguments for () {
     }
 }
 
-/// The most arguments of a method.
+/// Maximum arguments of a method.
 const ARGUMENTS: usize = 16;
 
 struct ArgumentsVisitor<'d, T>(&'d [ArgumentDescriptor], PhantomData<T>);
@@ -173,7 +173,8 @@ macro_rules! arguments {
                 limits: DecodeLimits,
             ) -> Result<Counted<Self>, RpcError> {
                 let visitor = ArgumentsVisitor(descriptors, PhantomData::<Self>);
-                // As a tuple: the elements of a sequence would all be charged as the first one is.
+                // Read as a tuple: the elements of a sequence would all be charged like the first
+                // one.
                 decode_with(bytes, limits, |array| array.deserialize_tuple(ARGUMENTS, visitor))
             }
 

@@ -38,7 +38,7 @@ const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A shorter one would refuse clients that are merely far away.
 const MIN_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Clients would hardly do anything but connect.
+/// With a shorter age, clients would spend most of their time connecting.
 const MIN_CONNECTION_AGE: Duration = Duration::from_secs(1);
 
 /// Most event loops; more than machines have cores.
@@ -156,12 +156,13 @@ impl ServerBuilder {
         self
     }
 
-    /// How old a connection may become, ±10 %. Then its client is told to go (goaway): it connects
-    /// again for its next call, and ends the old connection when it has the answers to what is under
-    /// way there. No call is lost. By default there is no limit; at least 1 s.
+    /// Maximum age of a connection, ±10 %. Default: no limit; at least 1 s.
     ///
-    /// Behind a load balancer it spreads long-lived clients over new servers. A connection with TLS
-    /// ends in time without it: when its client's certificate expires, and when a
+    /// At that age the client gets a goaway. It opens a new connection for its next call, and closes
+    /// the old one when its calls in progress are answered. No call is lost.
+    ///
+    /// Behind a load balancer this spreads long-lived clients over new servers. It is not needed for
+    /// TLS: a connection ends when its client's certificate expires, or when a
     /// [reload](crate::ServerTls::reload) of roots or revocation lists refuses it.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.max_connection_age = Some(age.max(MIN_CONNECTION_AGE));
@@ -174,8 +175,8 @@ impl ServerBuilder {
     ///
     /// Each thread runs a current-thread tokio runtime, is pinned to a core and has a socket of its
     /// own on the address (`SO_REUSEPORT`). A connection stays on the thread that accepted it, and so
-    /// do its methods with all that they spawn; `blocking` ones run in the server's pool of threads,
-    /// which are not pinned.
+    /// do its methods with all that they spawn; `blocking` methods run on the server's blocking
+    /// threads, which are not pinned.
     ///
     /// It pays with many busy connections, at least several for each loop, since the system spreads
     /// them by chance: calls then never change threads. It costs fairness. A method that computes for
@@ -208,35 +209,38 @@ impl ServerBuilder {
     /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
     /// 8 MiB; at most 4 GiB.
     ///
-    /// How many payloads of that size are held at a time is bounded by
-    /// [`memory_limits`](Self::memory_limits).
+    /// [`memory_limits`](Self::memory_limits) bounds how many payloads of that size are held at a
+    /// time.
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.settings.max_payload = bytes;
         self
     }
 
-    /// Memory that one decoded value may take, in bytes: the arguments of a call, a result, or an
-    /// item of a stream. A larger one fails that call only. Default: four times its encoded length,
-    /// and at least 32 MiB.
+    /// Maximum memory of one decoded value, in bytes: the arguments of a call, a result, or an item of
+    /// a stream. Default: four times the encoded length, at least 32 MiB. A larger value fails only
+    /// its call, with the status `decode`.
     ///
-    /// It is charged before it is taken, as [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory) says. Many small maps need more
-    /// than other values.
+    /// Memory is charged before it is allocated, by the rules of
+    /// [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory). Many small maps are charged
+    /// more than other values of the same encoded length.
     pub fn max_decoded(mut self, bytes: usize) -> Self {
         self.settings.decode = self.settings.decode.memory(bytes);
         self
     }
 
-    /// How much memory the server holds for its clients: for one connection, for one address, and for
-    /// all. Default 32 MiB, 128 MiB, and a quarter of the machine's memory. See [`MemoryLimits`].
+    /// Limits of the memory that the server holds for its clients. Default: 32 MiB per connection,
+    /// 128 MiB per address, and a quarter of the machine's memory in total. See [`MemoryLimits`].
     pub fn memory_limits(mut self, limits: MemoryLimits) -> Self {
         self.memory = limits;
         self
     }
 
-    /// The rate at which a client has to send a frame that it has begun, over 15 s at a time, and to
-    /// take answers that wait for it, over [`slow_reader_timeout`](Self::slow_reader_timeout); in
-    /// bytes a second. Default 4,096. One that is slower loses its connection. With 0, any byte will
-    /// do for answers, and a frame may take for ever.
+    /// Minimum rate of a client, in bytes per second. Default 4,096. The connection of a slower
+    /// client is closed.
+    ///
+    /// It holds for sending a frame that has begun, measured over 15 s, and for reading responses
+    /// that wait, measured over [`slow_reader_timeout`](Self::slow_reader_timeout). With 0, a frame
+    /// may take any time, and reading any byte is enough.
     pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
         self.settings.min_rate = bytes_per_second;
         self
@@ -250,26 +254,24 @@ impl ServerBuilder {
         self
     }
 
-    /// Requests of all connections together that may be in work in tasks of their own. Default
-    /// 65,536; at least 1.
+    /// Maximum requests of all connections that run in tasks of their own. Default 65,536; at least 1.
     ///
-    /// A connection never has more of them than are still free: one alone gets half of them, two get
-    /// a third each. What a connection sends beyond that is refused with the status `overloaded`,
-    /// which is safe to retry, and connections with fewer requests are served on. Requests that are
+    /// A connection may have one more while it has fewer than are free: one connection alone gets
+    /// half, two get a third each. Further requests of it are refused with the status `overloaded`,
+    /// which is safe to retry; connections with fewer requests are still served. Requests that are
     /// answered at once do not count.
     pub fn max_total_concurrent_requests(mut self, requests: usize) -> Self {
         self.work.requests = requests.max(1);
         self
     }
 
-    /// Threads for methods that are [`blocking`](Dispatch::Blocking). Default 512, tokio's; at least
-    /// 1.
+    /// Maximum threads for [`blocking`](Dispatch::Blocking) methods. Default 512, as in tokio; at
+    /// least 1.
     ///
-    /// They are the server's own, so that such methods hold up nothing else in the process that
-    /// needs tokio's pool for blocking work. They are started when they are needed and end after
-    /// 10 s without work. Connections take turns, and one connection never has more threads than are
-    /// still free: one alone gets half of them, two get a third each. Further calls wait, within
-    /// their deadlines.
+    /// The server has its own pool, so blocking methods do not delay other users of tokio's blocking
+    /// pool. Threads are started on demand and end after 10 s without work. Connections take turns. A
+    /// connection may have one more thread while it has fewer than are free: one connection alone
+    /// gets half, two get a third each. Further calls wait, within their deadlines.
     pub fn blocking_threads(mut self, threads: usize) -> Self {
         self.work.blocking_threads = threads.max(1);
         self
@@ -311,9 +313,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Closes a connection when answers wait to be written and the operating system has taken none of
-    /// them for so long, or fewer than [`min_rate`](Self::min_rate) asks, since its client does not
-    /// read. Default 30 s; at least 100 ms; [`Duration::MAX`] for never.
+    /// Closes a connection when responses wait to be written and its client has read none of them
+    /// for this time, or fewer bytes than [`min_rate`](Self::min_rate) requires. Default 30 s; at
+    /// least 100 ms; [`Duration::MAX`] for never.
     ///
     /// Without it, one that stops reading and does not go away would keep the memory of what waits
     /// for it for ever.
@@ -329,12 +331,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Whether clients are told the texts of panics, the causes of errors (their
-    /// [`source`](std::error::Error::source)) and the peers of calls that a method passes on. Default
-    /// `false`: these name files, addresses and other services of this process. They are in its log.
+    /// Whether internal details of errors are sent to clients: panic texts, the causes of an
+    /// [`RpcError`] (its [`source`](std::error::Error::source)) and its peer. Default `false`: they
+    /// name files, addresses and other services of this process, and are logged instead.
     ///
-    /// For development. The message of an error that a method returns is sent in any case, and so
-    /// are all errors of the contract. Not for items of streams.
+    /// For development only. The message of an error and the errors of the contract are always sent.
+    /// Items of streams never carry the details.
     pub fn expose_internal_errors(mut self, on: bool) -> Self {
         self.settings.expose_internal_errors = on;
         self
@@ -368,11 +370,11 @@ impl ServerBuilder {
     ///
     /// - `tcp://host:port`, port 0 for any free one.
     /// - `tls://host:port`: the same, encrypted; with the feature `tls` and `ServerBuilder::tls`.
-    /// - `unix:///path`: a socket in the file system, for consumers on this machine. Its file is made
-    ///   with the permissions that the process's umask leaves; whoever may write to it may call. Put
-    ///   it into a folder in which nobody else may make files: others could take the path first. It
-    ///   is removed when the server ends, and that of a server that was killed is replaced. Beside it
-    ///   is a lock file, `/path.lock`, which stays.
+    /// - `unix:///path`: a socket in the file system, for consumers on this machine. Its file is
+    ///   made with the permissions of the process's umask; every user with write access to it may
+    ///   call. Put it into a folder in which no other user can create files. It is removed when the
+    ///   server ends, and that of a server that was killed is replaced. Beside it is a lock file,
+    ///   `/path.lock`, which stays.
     /// - `memory:name`: within this process.
     ///
     /// Dropping the future leaves nothing behind.

@@ -150,7 +150,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Tells the connections of a server apart.
+    /// Number of the connection, unique in the server.
     pub(super) fn number(&self) -> u64 {
         self.number
     }

@@ -27,24 +27,23 @@ pub(super) struct Route {
     /// If metrics are on.
     pub(super) metrics: Option<Arc<CallMetrics>>,
     mode: Dispatch,
-    /// It has held a thread.
+    /// Whether the method has held a thread.
     held: LogLimit,
     answers: Arc<AnswerSize>,
 }
 
-/// The size of the largest answer that a method has given, if it is large: what its next one may
-/// take.
+/// The expected size of a method's responses: the largest one so far, if it was large.
 #[derive(Debug, Default)]
 pub(super) struct AnswerSize(AtomicUsize);
 
 impl AnswerSize {
-    /// Bytes to expect; 0 of a method whose answers are small.
+    /// Expected bytes; 0 for a method with small responses.
     #[inline]
     pub(super) fn expected(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// The method gave an answer of so many bytes.
+    /// Records a response of this many bytes.
     #[inline]
     pub(super) fn gave(&self, bytes: usize) {
         if bytes > FREE {
@@ -116,13 +115,13 @@ impl Route {
         self.mode
     }
 
-    /// How large its answers are.
+    /// The size of its responses.
     #[inline]
     pub(super) fn answers(&self) -> &Arc<AnswerSize> {
         &self.answers
     }
 
-    /// A call held the thread for so long.
+    /// Records that a call held the thread for this time.
     pub(super) fn held_thread(&self, held: Duration) {
         if held > WORTH_A_WARNING {
             limited!(

@@ -1,4 +1,4 @@
-//! [`Executor`]: where requests go on that are not answered in place.
+//! [`Executor`]: tasks and threads for requests that are not answered in place.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::status::Status;
 
 const RELAXED: Ordering = Ordering::Relaxed;
 
-/// How much of a server may be in work at a time.
+/// Limits of a server's running requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WorkLimits {
     /// Requests of all connections.
@@ -38,21 +38,21 @@ impl Default for WorkLimits {
     }
 }
 
-/// What all connections of a server share for their requests in work.
+/// The resources for running requests that all connections of a server share.
 pub(super) struct Workers {
-    /// Requests in work. Those that are answered in place are not counted: that costs nothing.
+    /// Running requests. Those answered in place are not counted.
     in_work: AtomicUsize,
     max_in_work: usize,
     metrics: WorkMetrics,
     blocking: ThreadPool,
-    /// Leaves one core to all else.
+    /// Leaves one core for everything else.
     decoding: ThreadPool,
-    /// The server is not done before this is dropped.
+    /// The server has not ended until this is dropped.
     _done: mpsc::Sender<()>,
 }
 
 impl Workers {
-    /// To be called on a thread that is not pinned to a core.
+    /// Must be called on a thread that is not pinned to a core.
     pub(super) fn new(limits: WorkLimits, observer: Observer, done: mpsc::Sender<()>) -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let pool = |name, label, threads| {
@@ -69,7 +69,7 @@ impl Workers {
     }
 }
 
-/// A request in work, counted until it is dropped.
+/// A running request, counted until it is dropped.
 pub(super) struct InWork(Arc<Workers>);
 
 impl InWork {
@@ -87,12 +87,12 @@ impl Drop for InWork {
     }
 }
 
-/// Lets requests of one connection go on in tasks and threads.
+/// Runs the requests of one connection in tasks and threads.
 pub(super) struct Executor {
     workers: Arc<Workers>,
-    /// Tells connections of the server apart.
+    /// Number of the connection, unique in the server.
     connection: u64,
-    /// Requests of the connection that are in work, at most.
+    /// Running requests of the connection, at most.
     in_work: usize,
 }
 
@@ -101,12 +101,13 @@ impl Executor {
         Self { workers, connection, in_work: 0 }
     }
 
-    /// So many requests of the connection are in work now.
+    /// Sets the number of running requests of the connection.
     pub(super) fn set_in_work(&mut self, requests: usize) {
         self.in_work = requests;
     }
 
-    /// Whether another request may begin. `overloaded`: its connection has more than it was told.
+    /// Checks whether another request may begin. `overloaded`: the connection has more running
+    /// requests than its client was told.
     ///
     /// # Errors
     /// A limit is reached.
@@ -128,7 +129,7 @@ impl Executor {
         let (reason, message) = if overloaded {
             let limit = channel.settings().max_concurrent_requests;
             let message = format!(
-                "more requests of this connection are in work than the {limit} that may be \
+                "this connection has more requests in work than its limit of {limit} \
                  (`max_concurrent_requests`)"
             );
             (RefusedRequest::ConnectionFull, message)
@@ -143,7 +144,7 @@ impl Executor {
         (reason, RpcError::new(Status::Overloaded, message))
     }
 
-    /// A request goes on. `None` once the channel is closed: the answer has no receiver.
+    /// Begins a request. `None` once the channel is closed: nothing receives the response.
     fn begin(
         &mut self,
         channel: &Arc<Channel>,
@@ -157,7 +158,7 @@ impl Executor {
         Some(Late::new(Arc::clone(channel), ticket, *request, observed, in_work))
     }
 
-    /// Runs a call to its end, where `mode` says.
+    /// Runs a call to its end, as `mode` says.
     pub(super) fn run(
         &mut self,
         channel: &Arc<Channel>,
@@ -175,7 +176,7 @@ impl Executor {
         channel.set_abort(ticket, task);
     }
 
-    /// Decodes the arguments of a large request, then runs its call where `mode` says.
+    /// Decodes the arguments of a large request, then runs its call as `mode` says.
     pub(super) fn decode_and_run(
         &mut self,
         channel: &Arc<Channel>,
@@ -190,7 +191,7 @@ impl Executor {
         let span = late.span().clone();
         let calling = Arc::clone(channel);
         let decode = move || span.in_scope(|| large.decode(&calling));
-        // In the order of the requests, so not only when the task is polled.
+        // Queued here and not when the task is polled, to keep the order of the requests.
         let decoded = self.workers.decoding.value(self.connection, decode);
         let executor = Self::new(Arc::clone(&self.workers), self.connection);
         let task = spawn(async move {
@@ -224,7 +225,7 @@ impl Executor {
         channel.set_abort(ticket, task);
     }
 
-    /// Sends the items of a result that is a stream, whose answer is on the way.
+    /// Sends the items of a stream result whose response is being sent.
     pub(super) fn send_items(
         &mut self,
         channel: &Arc<Channel>,
@@ -238,8 +239,8 @@ impl Executor {
         channel.set_abort(ticket, task);
     }
 
-    /// Runs a call on a thread of its own. What this returns stands for it: dropping that takes the
-    /// call back while it waits, and later ends it at its next await.
+    /// Runs a call on a blocking thread. Dropping the returned future removes a waiting call from
+    /// the queue, and ends a running one at its next await.
     fn block_on(&self, late: Late, running: Running) -> impl Future<Output = ()> + Send + use<> {
         let runtime = Handle::current();
         let (mut wanted, unwanted) = oneshot::channel::<()>();

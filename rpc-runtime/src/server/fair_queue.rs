@@ -1,21 +1,21 @@
-//! [`FairQueue`]: jobs of many connections that wait for few places.
+//! [`FairQueue`]: jobs of many connections that wait for a few places.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Whether a connection that has `own` of something may have one more while `free` are left.
+/// Whether a connection that holds `own` of a resource may take one more while `free` are left.
 ///
 /// The rule of dynamic thresholds (Choudhury and Hahne, 1998): one connection alone gets at most
-/// half of everything, two get a third each, and so on. So something is free for a connection that
-/// has nothing yet, and no table of all connections has to be searched.
+/// half, two get a third each, and so on. So something is free for a connection that holds nothing,
+/// and no table of connections has to be searched.
 pub(super) const fn may_have_more(own: usize, free: usize) -> bool {
     own < free
 }
 
-/// Jobs that wait for one of a number of places. Connections take turns, and each has at most its
-/// share of the places; see [`may_have_more`].
+/// Jobs that wait for places. Connections take turns, and each holds at most its share of the
+/// places; see [`may_have_more`].
 ///
-/// Everything costs the logarithm of what waits, but for connections that have their share: of those
-/// there are no more than places. No I/O, no clock.
+/// Each operation takes logarithmic time in the number of waiting jobs, plus the number of
+/// connections that hold their share, which is at most the number of places. No I/O, no clock.
 #[derive(Debug)]
 pub(super) struct FairQueue<J> {
     places: usize,
@@ -28,7 +28,7 @@ pub(super) struct FairQueue<J> {
     next_job: u64,
 }
 
-/// The jobs of one connection. There is none for a connection without jobs.
+/// The jobs of one connection. Connections without jobs have no lane.
 #[derive(Debug)]
 struct Lane<J> {
     waiting: BTreeMap<u64, J>,
@@ -79,7 +79,7 @@ impl<J> FairQueue<J> {
         number
     }
 
-    /// Takes back a job that still waits.
+    /// Removes a job that still waits.
     pub(super) fn remove(&mut self, connection: u64, number: u64) -> Option<J> {
         let lane = self.lanes.get_mut(&connection)?;
         let job = lane.waiting.remove(&number)?;
@@ -110,7 +110,7 @@ impl<J> FairQueue<J> {
         self.next_connection().is_some()
     }
 
-    /// The next job, and the connection to [`finish`](Self::finish) it for. It takes a place.
+    /// Takes the next job and a place for it. Returns the connection for [`finish`](Self::finish).
     pub(super) fn pop(&mut self) -> Option<(u64, J)> {
         let connection = self.next_connection()?;
         let lane = self.lanes.get_mut(&connection)?;
@@ -127,7 +127,7 @@ impl<J> FairQueue<J> {
         Some((connection, job))
     }
 
-    /// Gives the place of a job of this connection back.
+    /// Frees the place of a job of this connection.
     pub(super) fn finish(&mut self, connection: u64) {
         self.taken = self.taken.saturating_sub(1);
         let Some(lane) = self.lanes.get_mut(&connection) else { return };
@@ -137,7 +137,7 @@ impl<J> FairQueue<J> {
         }
     }
 
-    /// All that wait.
+    /// Removes all waiting jobs.
     pub(super) fn drain(&mut self) -> Vec<J> {
         self.waiting = 0;
         self.turns.clear();

@@ -14,11 +14,11 @@ use crate::protocol::payload::Form;
 use crate::protocol::{Body, Frame};
 use crate::service::{Request, Service};
 
-/// Requests with a payload of this many bytes or more are decoded on threads for that. To decode one
-/// of 64 KiB takes a few milliseconds at the worst; to hand it to a thread, a few microseconds.
+/// Requests with a payload of this many bytes or more are decoded on the decoding threads. Decoding
+/// 64 KiB takes a few milliseconds at worst; the hand-over takes a few microseconds.
 pub(super) const LARGE: usize = 64 << 10;
 
-/// A request with its payload, of its own.
+/// A request that owns its payload.
 pub(super) struct LargeRequest {
     service: Arc<dyn Service>,
     method: &'static MethodDescriptor,
@@ -32,7 +32,8 @@ pub(super) struct LargeRequest {
 }
 
 impl LargeRequest {
-    /// The same as `request`, whose arguments are in `frame`. Large payloads are not copied.
+    /// An owned copy of `request`, whose arguments are in `frame`. Large payloads are shared, not
+    /// copied.
     pub(super) fn new(
         route: &Route,
         request: Request<'_>,
@@ -46,7 +47,7 @@ impl LargeRequest {
         Self {
             service: Arc::clone(&route.service),
             method: request.method,
-            // What is in front of them is metadata.
+            // The metadata comes before the arguments.
             arguments: payload.len().saturating_sub(request.arguments.len()),
             payload,
             form: request.form,
@@ -56,8 +57,8 @@ impl LargeRequest {
         }
     }
 
-    /// Decodes the arguments and makes the call's future. The payload comes back, to be freed where
-    /// it was taken: memory goes back to that thread's cache.
+    /// Decodes the arguments and creates the call's future. Returns the payload, to be freed on the
+    /// thread that allocated it: memory returns to that thread's cache.
     pub(super) fn decode(self, channel: &Channel) -> (Result<Running, RpcError>, Bytes) {
         let Self { service, method, payload, arguments, form, stream, answers, mut context } = self;
         let request = Request {

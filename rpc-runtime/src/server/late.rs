@@ -24,7 +24,7 @@ use crate::protocol::{Flags, Frame, Header, Kind, Output, error_answer};
 use crate::service::{BoxCall, Finished};
 use crate::status::Status;
 
-/// How long a request that is not begun may wait for memory.
+/// Maximum wait of a request for memory before it begins.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A request in work, until it is dropped.
@@ -33,7 +33,7 @@ pub(super) struct Late {
     ticket: Ticket,
     request: Header,
     observed: OwnedCall,
-    /// Memory for the answer, until that waits to be sent and counts there.
+    /// Memory for the response, until the response is queued and counted as output.
     room: Option<Claim>,
     _in_work: InWork,
 }
@@ -63,23 +63,24 @@ impl Late {
         self.observed.span()
     }
 
-    /// When the caller stops waiting. A oneway call has none who waits.
+    /// The caller's deadline. A oneway call has none.
     pub(super) fn deadline(&self, context: &Context) -> Option<Instant> {
         context.deadline.filter(|_| self.request.kind != Kind::Oneway)
     }
 
-    /// The arguments take so many bytes of memory from now on.
+    /// Sets the memory of the arguments, in bytes.
     pub(super) fn arguments_take(&self, bytes: usize) {
         self.channel.arguments_take(self.ticket, bytes);
     }
 
-    /// Waits until there is memory for the answer, before its method begins.
+    /// Waits until there is memory for the response, before the method begins.
     ///
     /// # Errors
-    /// None became free in time. The method has not run.
+    /// No memory became free in time. The method has not run.
     async fn begin(&mut self, answers: &AnswerSize) -> Result<(), RpcError> {
         let expected = answers.expected();
-        // One that has memory for its arguments goes on, or those that wait here could keep it all.
+        // A request with counted arguments continues; otherwise waiting requests could hold all
+        // memory.
         if self.request.length as usize > FREE || !self.channel.must_wait(expected) {
             return Ok(());
         }
@@ -90,21 +91,21 @@ impl Late {
         Ok(())
     }
 
-    /// Waits until there is memory for the answer, which is still to be encoded.
+    /// Waits until there is memory for the response, which is not yet encoded.
     async fn end(&mut self, answers: &AnswerSize) {
         if self.room.is_none() && self.channel.must_wait(answers.expected()) {
-            // Not while it holds what others may wait for.
+            // Release the arguments first: others may wait for their memory.
             self.arguments_take(0);
             self.room = Some(self.channel.room(answers.expected()).await);
         }
     }
 
-    /// Answers with an error.
+    /// Responds with an error.
     pub(super) async fn fail(self, error: RpcError) {
         self.finish(Err(error), Output::default()).await;
     }
 
-    /// Sends the answer, which is in `body`, and the items of its stream.
+    /// Sends the response in `body`, and the items of its stream.
     async fn finish(mut self, result: Result<Finished, RpcError>, mut body: Output) {
         let status = result.as_ref().map_or_else(RpcError::status, |finished| finished.status);
         self.observed.ended(status);
@@ -133,11 +134,11 @@ impl Late {
         }
     }
 
-    /// Why a request is not begun.
+    /// The error of a request that is not begun.
     fn no_memory(&self) -> RpcError {
         self.channel.settings().observer.memory_refused(RefusedMemory::Request);
         let why = format!(
-            "no memory for the answer became free within {LONGEST_WAIT:?} (`MemoryLimits`)"
+            "no memory for the response became free within {LONGEST_WAIT:?} (`MemoryLimits`)"
         );
         RpcError::new(Status::Overloaded, why).unexecuted()
     }
@@ -197,7 +198,7 @@ pub(super) async fn run(mut late: Late, running: Running) {
     late.finish(result, body).await;
 }
 
-/// The same for a call that waited before it began.
+/// The same for a call that waited in a queue.
 pub(super) async fn run_after_waiting(late: Late, running: Running) {
     if late.deadline(&running.context).is_some_and(|deadline| deadline <= clock()) {
         return late.fail(expired()).await;
@@ -205,9 +206,9 @@ pub(super) async fn run_after_waiting(late: Late, running: Running) {
     run(late, running).await;
 }
 
-/// The answer to a call whose deadline passed before it began.
+/// The response to a call whose deadline passed before it began.
 pub(super) fn expired() -> RpcError {
-    RpcError::timeout("the deadline passed before the provider began with it").unexecuted()
+    RpcError::timeout("the deadline passed before the provider began the call").unexecuted()
 }
 
 pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
@@ -219,13 +220,13 @@ pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
     header
 }
 
-/// The answer that says why a request failed.
+/// The error response to a failed request.
 pub(super) fn answer_failed(channel: &Channel, id: u64, error: &RpcError) -> (Header, Vec<u8>) {
     exposed(channel.settings().expose_internal_errors, || error_answer(id, error))
 }
 
-/// Runs a user's code, and encodes what it returns; its panic is this call's error. The text of a
-/// panic is for the log: it tells of the inside of this process.
+/// Runs a user's code and encodes its result. A panic becomes the error of this call. Its text is
+/// logged only, since it reveals details of this process.
 #[inline]
 pub(super) fn caught<T>(
     method: &MethodDescriptor,

@@ -1,4 +1,4 @@
-//! [`Lifetime`]: how long a server serves one connection.
+//! [`Lifetime`]: limits on how long a server serves a connection.
 
 use std::future::pending;
 use std::sync::{Arc, Weak};
@@ -13,16 +13,16 @@ use crate::observe::RetiredConnection;
 use crate::random::random_fraction;
 use crate::transport::Distrust;
 
-/// The part of the age of connections that is random, in both directions: those that were made
+/// Random part of a connection's maximum age, in both directions. So connections that began
 /// together do not end together.
 const JITTER: f64 = 0.1;
 
-/// What ends the connections of a server that would otherwise last.
+/// The settings that limit the lifetime of a server's connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lifetime {
-    /// How old a connection may become.
+    /// Maximum age of a connection.
     pub(super) max_age: Option<Duration>,
-    /// What is under way on a connection whose peer is no longer believed may take so long.
+    /// Time for calls in progress when the peer is no longer trusted.
     pub(super) drain_timeout: Duration,
 }
 
@@ -37,8 +37,8 @@ impl Drop for Limited {
 }
 
 impl Lifetime {
-    /// Limits the lifetime of `channel`, if there is a reason for that. In a task of its own: the
-    /// connection's has enough to do, and most servers have no such task.
+    /// Limits the lifetime of `channel` if a setting requires it. Runs in a separate task, so that
+    /// connections without such a limit pay nothing.
     pub(super) fn limit(
         self,
         channel: &Arc<Channel>,
@@ -71,18 +71,18 @@ impl Lifetime {
             }
         };
         let Some(channel) = channel.upgrade() else { return };
-        limited!(warn, peer = %Printable(channel.peer()), "connection is ended: {why}");
+        limited!(warn, peer = %Printable(channel.peer()), "closing the connection: {why}");
         channel.settings().observer.connection_retired(RetiredConnection::Distrust);
         channel.go_away();
         let channel = Arc::downgrade(&channel);
         tokio::time::sleep(self.drain_timeout).await;
         if let Some(channel) = channel.upgrade() {
-            channel.cut_off(RpcError::unavailable(format!("the connection was ended: {why}")));
+            channel.cut_off(RpcError::unavailable(format!("the connection was closed: {why}")));
         }
     }
 }
 
-/// `fraction`, 0 to 1, chooses within the jitter.
+/// `age` with jitter; `fraction`, 0 to 1, selects the point within it.
 fn jittered(age: Duration, fraction: f64) -> Duration {
     let factor = 1.0 + JITTER * (2.0 * fraction - 1.0);
     Duration::try_from_secs_f64(age.as_secs_f64() * factor).unwrap_or(age)

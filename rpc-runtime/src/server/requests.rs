@@ -38,7 +38,7 @@ const IN_PLACE_BUDGET: Duration = TURN;
 /// The requests of one connection.
 pub(super) struct Requests {
     dispatcher: Arc<Dispatcher>,
-    /// Free again before the executor says that all is done.
+    /// Dropped before the executor, so that the permit is free when the server ends.
     _place: Place,
     executor: Executor,
     slow: SlowMethods,
@@ -158,7 +158,7 @@ impl Requests {
             Dispatch::Inline if !in_place || self.slow.spawns_next(header.method) => {
                 Dispatch::Spawn
             }
-            // There it waits until there is memory for its answer.
+            // The task waits until there is memory for the response.
             Dispatch::Inline if channel.must_wait(answers.expected()) => Dispatch::Spawn,
             mode => mode,
         };
@@ -210,7 +210,7 @@ impl Requests {
                 ended(finished.status);
                 self.finish(channel, &header, finished, start, &span);
                 if bytes > FREE {
-                    // So that it counts before the next one is begun.
+                    // Counted before the next request begins.
                     self.append_answers(channel, after);
                 }
             }
@@ -303,9 +303,9 @@ impl Requests {
     }
 }
 
-/// Why an answer is dropped that was given in place. The method has run.
+/// The error in place of a response that is dropped. The method has run.
 fn no_memory(bytes: usize) -> RpcError {
-    let why = format!("there is no memory for the answer of {bytes} bytes (`MemoryLimits`)");
+    let why = format!("there is no memory for the response of {bytes} bytes (`MemoryLimits`)");
     RpcError::new(Status::Overloaded, why)
 }
 

@@ -1,34 +1,33 @@
-//! [`SlowMethods`]: the methods that held the thread of a connection.
+//! [`SlowMethods`]: methods that held the thread of a connection for too long.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use super::dispatcher::IdHasher;
 
-/// How many calls of a slow method are spawned before it is tried in place again: the first time,
-/// for the operating system may just have taken the processor away,
+/// Calls of a slow method that are spawned before it is tried in place again, the first time. The
+/// operating system may just have preempted the thread.
 const FIRST_SPAWNED: u32 = 16;
-/// and if it is slow again and again.
+/// The same for a method that is slow again and again.
 const MOST_SPAWNED: u32 = 1_000;
-/// After so many calls in place none of which was slow, the method is forgotten.
+/// After this many fast calls in place, the method is forgotten.
 const FORGIVEN_AFTER: u32 = 1_000;
 
-/// Which methods of a connection are not polled in place for a while, since a call of theirs held
-/// the thread.
+/// Methods of one connection whose calls are spawned for a while, because a call held the thread.
 ///
-/// Of each connection by itself: what a call that is polled in place delays more than one in a task
-/// is its own connection. So a client whose calls are slow changes nothing for others. There is an
-/// entry for each slow method of the server at most, and none for most connections.
+/// Kept per connection: a call in place delays its own connection, while other connections are
+/// delayed no more than by a task. So a client whose calls are slow changes nothing for others.
+/// Most connections have no entry; at most there is one for each method of the server.
 #[derive(Debug, Default)]
 pub(super) struct SlowMethods(HashMap<u64, Slow, BuildHasherDefault<IdHasher>>);
 
 #[derive(Debug)]
 struct Slow {
-    /// Calls still to be spawned.
+    /// Remaining calls to be spawned.
     spawn_next: u32,
-    /// How many it will be when it is slow again.
+    /// Calls to be spawned the next time the method is slow.
     penalty: u32,
-    /// Calls in place since it was slow.
+    /// Calls in place since the last slow one.
     fast: u32,
 }
 
@@ -52,7 +51,7 @@ impl SlowMethods {
         false
     }
 
-    /// A call of the method held the thread. Says whether that is new.
+    /// Records that a call of the method held the thread. Returns whether that is new.
     pub(super) fn was_slow(&mut self, method: u64) -> bool {
         let new = Slow { spawn_next: 0, penalty: FIRST_SPAWNED, fast: 0 };
         let slow = self.0.entry(method).or_insert(new);
@@ -63,7 +62,7 @@ impl SlowMethods {
         is_new
     }
 
-    /// The connection rests.
+    /// Frees memory while the connection is idle.
     pub(super) fn shrink(&mut self) {
         self.0.shrink_to_fit();
     }

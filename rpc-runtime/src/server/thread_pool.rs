@@ -1,4 +1,4 @@
-//! [`ThreadPool`]: threads for what may not run on those of the runtime.
+//! [`ThreadPool`]: threads for jobs that must not run on the runtime's threads.
 
 use std::fmt;
 use std::future::Future;
@@ -16,21 +16,21 @@ use crate::error::RpcError;
 use crate::observe::PoolMetrics;
 use crate::status::Status;
 
-/// A thread without work ends after this time; tokio's value.
+/// An idle thread ends after this time; tokio's value.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// A job. It runs on a thread of the pool with `Ok`; where the pool has no thread and the system
-/// gives it none, it is called in place with the error.
+/// A job. It is called with `Ok` on a thread of the pool, or with an error in place if no thread
+/// can be started.
 type Job = Box<dyn FnOnce(Result<(), NoThread>) + Send>;
 
-/// The system gives the pool no thread.
+/// The operating system refused to start a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoThread;
 
-/// Threads, started when there are jobs for them and ended when there are none. Connections take
-/// turns at them, and a connection has at most its share ([`FairQueue`]).
+/// Threads that are started on demand and end when idle. Connections take turns, and each has at
+/// most its share of the threads ([`FairQueue`]).
 ///
-/// When the pool is dropped, jobs that wait still run, then the threads end.
+/// When the pool is dropped, waiting jobs still run, then the threads end.
 pub(super) struct ThreadPool(Arc<Shared>);
 
 struct Shared {
@@ -46,17 +46,17 @@ struct Shared {
 struct State {
     queue: FairQueue<Job>,
     threads: usize,
-    /// Threads that were ever started, for their names.
+    /// Threads started so far, for their names.
     started: u64,
-    /// Threads that wait and were not woken.
+    /// Threads that sleep and were not woken.
     idle: usize,
-    /// Threads that were woken and do not know it yet.
+    /// Threads that were woken and have not run yet.
     notified: usize,
     closed: bool,
 }
 
-/// The place of a job in the queue. Dropping it takes the job back if it has not begun.
-#[must_use = "dropping it takes the job back"]
+/// A queued job. Dropping it removes the job if it has not begun.
+#[must_use = "dropping it removes the job"]
 pub(super) struct Queued {
     pool: Arc<Shared>,
     connection: u64,
@@ -76,7 +76,8 @@ impl fmt::Debug for ThreadPool {
 }
 
 impl ThreadPool {
-    /// A pool of so many threads, at least one. To be called on a thread that is not pinned.
+    /// A pool of at most `max_threads` threads, at least one. Must be called on a thread that is
+    /// not pinned.
     pub(super) fn new(name: &'static str, max_threads: usize, metrics: PoolMetrics) -> Self {
         let max_threads = max_threads.max(1);
         let state = State {
@@ -110,11 +111,11 @@ impl ThreadPool {
         Queued { pool: Arc::clone(&self.0), connection, number }
     }
 
-    /// The value of `job`, which runs when it is the turn of `connection`. Dropping the future takes
-    /// the job back if it has not begun.
+    /// The value of `job`, which runs when it is the turn of `connection`. Dropping the future
+    /// removes the job if it has not begun.
     ///
     /// # Errors
-    /// There is no thread for it, or the job panicked.
+    /// No thread can be started, or the job panicked.
     pub(super) fn value<T, J>(
         &self,
         connection: u64,
@@ -126,7 +127,7 @@ impl ThreadPool {
     {
         let (sender, value) = oneshot::channel();
         let queued = self.run(connection, move |thread| {
-            // Nobody may wait for it any more.
+            // The receiver may be gone.
             let _ = sender.send(thread.map(|()| job()));
         });
         async move {
@@ -140,7 +141,7 @@ impl ThreadPool {
 
 impl From<NoThread> for RpcError {
     fn from(_: NoThread) -> Self {
-        let message = "the provider has no thread for the call, and the system gives it none";
+        let message = "the provider cannot start a thread for the call";
         Self::new(Status::Overloaded, message).unexecuted()
     }
 }
@@ -155,7 +156,7 @@ impl Drop for ThreadPool {
 impl Drop for Queued {
     fn drop(&mut self) {
         let job = self.pool.lock().queue.remove(self.connection, self.number);
-        // Outside of the lock: it has a user's values in it.
+        // Dropped outside of the lock: it contains a user's values.
         if job.is_some() {
             self.pool.metrics.taken_back();
         }
@@ -168,7 +169,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that a thread looks at the queue, if there is a job that may run.
+    /// Wakes or starts a thread if there is a job that may run.
     fn wake_one(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if !state.queue.has_next() {
             return;
@@ -194,7 +195,7 @@ impl Shared {
         limited!(error, %error, pool = self.name, "cannot start a thread");
         let mut state = self.lock();
         state.threads -= 1;
-        // Other threads do the work, only later.
+        // Other threads run the job later.
         let refused = if state.threads == 0 { state.queue.drain() } else { Vec::new() };
         drop(state);
         for job in refused {
@@ -203,7 +204,7 @@ impl Shared {
         }
     }
 
-    /// Runs jobs until there are none for a while.
+    /// Runs jobs until there are none for [`KEEP_ALIVE`].
     fn work(self: Arc<Self>) {
         self.cores.release();
         let mut state = self.lock();
@@ -212,8 +213,8 @@ impl Shared {
                 self.metrics.began();
                 // One event may have made room for two.
                 self.wake_one(state);
-                // A job that panics ends no thread. Users' code is caught inside of it, so that
-                // its caller hears of it.
+                // A job that panics ends no thread. Panics of users' code are caught within the
+                // job, and its caller gets the error.
                 let _ = catch_unwind(AssertUnwindSafe(|| job(Ok(()))));
                 self.metrics.ended();
                 state = self.lock();

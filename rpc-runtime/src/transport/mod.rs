@@ -83,12 +83,12 @@ pub(crate) struct Transport {
     pub(crate) peer: String,
     /// What it has proved to be, where the transport asks for that.
     pub(crate) certificate: Option<Arc<PeerCertificate>>,
-    /// Where the peer has proved something that may end.
+    /// Set if the peer's proof of identity can end.
     pub(crate) distrust: Option<Distrust>,
 }
 
-/// Ready when what the peer has proved does not hold any more, with the reason. To be polled by a
-/// task of its own while the connection is open.
+/// Completes with the reason when the peer's proof of identity no longer holds. To be polled by a
+/// separate task while the connection is open.
 pub(crate) type Distrust = Pin<Box<dyn Future<Output = RpcError> + Send>>;
 
 impl Transport {
@@ -156,16 +156,16 @@ pub(crate) enum Listener {
     Memory(memory::MemoryListener),
 }
 
-/// What a transport says of the other end.
+/// What a transport guarantees about the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protection {
-    /// The other end has proved who it is, or is this process.
+    /// The other end is authenticated, or is this process.
     Identity,
     /// Nothing.
     Plaintext,
 }
 
-/// The transports. A unix socket is in plain text too: whoever may make a file may listen there.
+/// The transports. A unix socket counts as plaintext: any user who may create its file may listen.
 pub(crate) const SCHEMES: [(&str, Protection); 4] = [
     ("tcp", Protection::Plaintext),
     ("tls", Protection::Identity),

@@ -118,8 +118,8 @@ fn lock(uri: &Uri, path: &Path) -> Result<File, RpcError> {
         ))
         .with_source(&error)
     };
-    // Whoever may open it may hold the lock, and keep any server from the path. What somebody else has
-    // put there is neither followed, nor waited for, as a named pipe would be, nor made.
+    // A user who can open the file can hold the lock and block the path. Links are not followed,
+    // and opening does not block, as it would on a named pipe.
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
@@ -132,7 +132,7 @@ fn lock(uri: &Uri, path: &Path) -> Result<File, RpcError> {
     }
 }
 
-/// Checks that nobody else has put the lock file there, and may hold its lock.
+/// Checks that no other user has created the lock file, or may hold its lock.
 fn check(metadata: &Metadata) -> Result<(), String> {
     let (owner, user) = (metadata.uid(), geteuid().as_raw());
     if !metadata.is_file() {
@@ -140,8 +140,8 @@ fn check(metadata: &Metadata) -> Result<(), String> {
     }
     if owner != 0 && owner != user {
         return Err(format!(
-            "it belongs to the user {owner}, and not to this user, {user}; put the socket into a \
-             folder in which only this user may make files"
+            "it belongs to the user {owner}, not to this user ({user}); put the socket into a \
+             folder in which only this user can create files"
         ));
     }
     Ok(())

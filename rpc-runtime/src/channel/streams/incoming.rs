@@ -19,9 +19,9 @@ pub(super) struct Incoming {
     intake: Arc<Intake>,
 }
 
-/// What became of an item.
+/// The outcome of an item.
 pub(super) enum Pushed {
-    /// Whom to wake.
+    /// The tasks to wake.
     Queued(Option<Waker>),
     /// The stream has ended.
     Late,
@@ -30,7 +30,7 @@ pub(super) enum Pushed {
 #[derive(Default)]
 struct Received {
     items: VecDeque<Bytes>,
-    /// What they cost.
+    /// Their size.
     queued: usize,
     /// Bytes received and not yet granted again.
     owed: usize,
@@ -52,19 +52,19 @@ impl Incoming {
         locked(&self.received).taken
     }
 
-    /// What the items cost that nobody has taken.
+    /// The size of untaken items.
     pub(super) fn queued(&self) -> usize {
         locked(&self.received).queued
     }
 
-    /// Drops the items that nobody has taken.
+    /// Drops untaken items.
     pub(super) fn drop_items(&self) {
         let mut received = locked(&self.received);
         received.items = VecDeque::new();
         self.intake.dequeue(std::mem::take(&mut received.queued));
     }
 
-    /// `whole`: the payload, if that may be kept where it is.
+    /// `whole`: the payload, if it can be kept without a copy.
     pub(super) fn push(&self, frame: &Frame<'_>, whole: Option<Bytes>) -> Result<Pushed, RpcError> {
         if let Body::TooLarge { limit } = frame.body {
             return Err(RpcError::new(
@@ -116,7 +116,7 @@ pub(crate) struct IncomingStream {
 }
 
 impl IncomingStream {
-    /// What decoding an item may cost.
+    /// The limits for decoding an item.
     pub(crate) fn limits(&self) -> DecodeLimits {
         self.channel.settings().decode
     }
@@ -187,7 +187,7 @@ impl Drop for IncomingStream {
 }
 
 impl Channel {
-    /// Items were taken out of a stream: there may be room for others.
+    /// Updates credit after an item was taken from a stream.
     fn item_taken(&self, intake: &Intake) {
         if self.account().is_charged() {
             self.settle();
@@ -197,7 +197,7 @@ impl Channel {
         }
     }
 
-    /// Grants the peer more for all streams, if there is enough to grant.
+    /// Grants the peer shared credit, if enough has accumulated.
     fn grant_window(&self) {
         let grant = self.lock().take_grant();
         if let Some((header, credit)) = grant {

@@ -45,7 +45,7 @@ pub(in crate::channel) struct Streams {
 }
 
 impl Streams {
-    /// With the window that the peer is told.
+    /// With the window that is announced to the peer.
     pub(in crate::channel) fn new(window: usize) -> Self {
         Self {
             incoming: HashMap::new(),
@@ -55,25 +55,25 @@ impl Streams {
         }
     }
 
-    /// The peer has told its window.
+    /// Sets the window that the peer has announced.
     pub(in crate::channel) fn greeted(&mut self, window: u32) {
         self.credit.told(window);
     }
 
-    /// Memory of items that nobody has taken.
+    /// Memory of untaken items.
     #[inline]
     pub(in crate::channel) fn queued(&self) -> usize {
         self.intake.queued()
     }
 
-    /// The frame that grants the peer more for all streams, once there is enough to grant.
+    /// The frame that grants shared credit, once enough has accumulated.
     pub(in crate::channel) fn take_grant(&self) -> Option<(Header, [u8; 4])> {
         let grant = self.intake.take_grant()?;
         Some((Header::new(Kind::StreamCredit), grant.to_be_bytes()))
     }
 
-    /// Ends the stream of which the most waits to be taken, and drops that. Returns its id; `None` if
-    /// nothing waits.
+    /// Ends the stream with the most untaken items and drops them. Returns its id; `None` if there
+    /// are no untaken items.
     pub(in crate::channel) fn end_greediest(
         &mut self,
         error: &RpcError,
@@ -103,7 +103,7 @@ impl Streams {
 
     /// A frame of a stream arrived. Frames of streams that are gone are late, not wrong.
     ///
-    /// `whole`: its payload, if that may be kept where it is.
+    /// `whole`: its payload, if it can be kept without a copy.
     ///
     /// # Errors
     /// An item that cannot be taken. It has ended the stream; the sender is to be told.
@@ -116,7 +116,7 @@ impl Streams {
         let id = frame.header.id;
         match frame.header.kind {
             Kind::StreamData => {
-                // The sender has paid for what it sent, whatever becomes of it.
+                // The sender has spent credit for the item, even if it is dropped.
                 let skip = || self.intake.skip(cost(frame.header.length as usize));
                 let Some(incoming) = self.incoming.get(&id) else {
                     skip();

@@ -1,8 +1,8 @@
-//! The window of a connection: how much of all its streams together may be under way.
+//! The window of a connection: a bound on the untaken items of all its streams.
 //!
-//! The window of a stream bounds what a slow receiver makes this end keep for that stream; this one
-//! bounds what they make it keep together. Each end tells its own in the hello, and grants what was
-//! taken, or dropped, with the id 0. A peer that tells none has none.
+//! The window of a stream bounds the items that a slow receiver leaves untaken in that stream; this
+//! one bounds those of all streams. Each end announces its window in the hello, and grants taken or
+//! dropped bytes with the id 0. A peer that announces none has none.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,13 +10,13 @@ use std::task::Waker;
 
 const RELAXED: Ordering = Ordering::Relaxed;
 
-/// What was received of all streams.
+/// The received bytes of all streams.
 #[derive(Debug, Default)]
 pub(in crate::channel) struct Intake {
     window: usize,
-    /// Bytes of items that nobody has taken.
+    /// Bytes of untaken items.
     queued: AtomicUsize,
-    /// Bytes that are done with, and not yet granted again.
+    /// Bytes that were taken or dropped and are not yet granted again.
     done: AtomicUsize,
 }
 
@@ -29,30 +29,30 @@ impl Intake {
         self.queued.load(RELAXED)
     }
 
-    /// An item waits to be taken.
+    /// Adds an untaken item.
     pub(super) fn queue(&self, bytes: usize) {
         self.queued.fetch_add(bytes, RELAXED);
     }
 
-    /// Items were taken, or dropped.
+    /// Removes items that were taken or dropped.
     pub(super) fn dequeue(&self, bytes: usize) {
         self.queued.fetch_sub(bytes, RELAXED);
         self.skip(bytes);
     }
 
-    /// An item came that is not kept.
+    /// Counts an item that is not kept.
     pub(super) fn skip(&self, bytes: usize) {
         self.done.fetch_add(bytes, RELAXED);
     }
 
-    /// Whether there is enough to be granted again: half of what is not waiting to be taken. So the
-    /// sender always has credit while there is room, however much of the window slow streams keep.
+    /// Whether enough has accumulated for a grant: half of the window without untaken items. So the
+    /// sender always has credit while there is room, however much of the window slow streams use.
     pub(super) fn is_due(&self) -> bool {
         let free = self.window.saturating_sub(self.queued());
         self.done.load(RELAXED) >= (free / 2).max(1)
     }
 
-    /// What is to be granted again, once it is enough.
+    /// Takes the bytes to be granted, once they are enough.
     pub(super) fn take_grant(&self) -> Option<u32> {
         if !self.is_due() {
             return None;
@@ -70,23 +70,23 @@ impl Intake {
 /// The credit for all streams that this end sends.
 #[derive(Debug, Default)]
 pub(super) struct Credit {
-    /// What may be sent; no limit while the peer has told none.
+    /// The remaining credit; no limit while the peer has announced none.
     left: Option<i64>,
-    /// What was sent before the peer told its window.
+    /// Bytes sent before the peer announced its window.
     sent: i64,
     /// Streams that wait for credit, by the ids of their calls.
     waiting: HashMap<u64, Waker>,
 }
 
 impl Credit {
-    /// The peer has told its window; 0: none.
+    /// Sets the window that the peer has announced; 0: none.
     pub(super) fn told(&mut self, window: u32) {
         if window > 0 && self.left.is_none() {
             self.left = Some(i64::from(window).saturating_sub(self.sent));
         }
     }
 
-    /// Whether an item may be sent. One may take the credit below 0.
+    /// Whether an item may be sent. One item may take the credit below 0.
     pub(super) fn is_left(&self) -> bool {
         self.left.is_none_or(|left| left > 0)
     }
@@ -113,7 +113,7 @@ impl Credit {
         self.waiting.insert(id, waker.clone());
     }
 
-    /// The stream waits no more.
+    /// Removes a stream that no longer waits.
     pub(super) fn forget(&mut self, id: u64) {
         self.waiting.remove(&id);
     }

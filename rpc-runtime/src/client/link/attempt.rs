@@ -120,21 +120,21 @@ impl Link {
 }
 
 impl Link {
-    /// Uses `channel` no more once its provider is no longer believed. What is under way there may
-    /// take as long as when the client is closed.
+    /// Stops using `channel` when its provider is no longer trusted. Calls in progress get the
+    /// client's drain timeout.
     fn limit(&self, channel: &Arc<Channel>, distrust: Distrust) -> AbortHandle {
         let drain_timeout = self.settings.drain_timeout;
         let channel = Arc::downgrade(channel);
         let limit = async move {
             let why = distrust.await;
             let Some(open) = channel.upgrade() else { return };
-            limited!(warn, peer = %Printable(open.peer()), "connection is ended: {why}");
+            limited!(warn, peer = %Printable(open.peer()), "closing the connection: {why}");
             open.settings().observer.connection_retired(RetiredConnection::Distrust);
             open.leave();
             drop(open);
             tokio::time::sleep(drain_timeout).await;
             if let Some(open) = channel.upgrade() {
-                open.close(RpcError::unavailable(format!("the connection was ended: {why}")));
+                open.close(RpcError::unavailable(format!("the connection was closed: {why}")));
             }
         };
         tokio::spawn(limit).abort_handle()

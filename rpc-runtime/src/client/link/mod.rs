@@ -24,7 +24,7 @@ pub(super) struct Link {
     uri: Uri,
     settings: Arc<EndpointSettings>,
     progress: Mutex<Progress<Channel, UnderWay>>,
-    /// It is among the [`ReadyLinks`](super::ready_links::ReadyLinks).
+    /// Whether it is in the [`ReadyLinks`](super::ready_links::ReadyLinks).
     noted_ready: AtomicBool,
 }
 
@@ -69,9 +69,9 @@ impl Link {
         }
     }
 
-    /// It is to be taken out of the [`ReadyLinks`](super::ready_links::ReadyLinks), since it was seen
-    /// without a connection. Says whether that is still so: a connection that was made in the
-    /// meantime is noted there only if the mark was gone by then.
+    /// Clears the mark of a link that was found in the
+    /// [`ReadyLinks`](super::ready_links::ReadyLinks) without a connection. Returns whether it
+    /// still has none: a new connection adds the link again only after the mark is cleared.
     pub(super) fn forget_ready(&self) -> bool {
         self.noted_ready.store(false, Ordering::Relaxed);
         let is_ready = matches!(self.availability(), Availability::Ready(_));

@@ -1,4 +1,4 @@
-//! What is within a sequence, a map or an enum.
+//! Access to the content of sequences, maps and enums.
 
 use std::slice::Iter;
 
@@ -13,22 +13,22 @@ use super::input::Input;
 use super::marker as m;
 use super::value::ValueDeserializer;
 
-/// Most elements that a collection is told to reserve at once. It grows as they arrive.
+/// Maximum elements that a collection is told to reserve. It grows as they are read.
 const MOST_RESERVED: u32 = 1024;
 
-/// A `BTreeMap` allocates for as many entries at least.
+/// The minimum number of entries that a `BTreeMap` allocates.
 const NODE: u32 = 11;
 
-/// In place of a size that is not known: within a value that is paid for.
+/// In place of an unknown size: within a value that is already charged.
 const PAID: usize = usize::MAX;
 
-/// The elements of a sequence. With `PAY`, all of them are paid for at the first one: in one step,
+/// The elements of a sequence. With `PAY`, all of them are charged at the first one: in one step,
 /// and before the collection grows.
 pub(super) struct Elements<'a, 'de, const PAY: bool> {
     input: &'a mut Input<'de>,
     depth: u16,
     left: u32,
-    /// How many times the size is to be paid; 0 once it is.
+    /// How many times the size is to be charged; 0 once it is.
     due: usize,
 }
 
@@ -69,15 +69,15 @@ impl<'de, const PAY: bool> SeqAccess<'de> for Elements<'_, 'de, PAY> {
     }
 }
 
-/// The entries of a map, or the fields of a struct. With `PAY`, the first key pays for all keys and
-/// the first value for all values.
+/// The entries of a map, or the fields of a struct. With `PAY`, all keys are charged at the first
+/// key, and all values at the first value.
 pub(super) struct Entries<'a, 'de, const PAY: bool> {
     input: &'a mut Input<'de>,
     depth: u16,
     left: u32,
     keys_due: usize,
     values_due: usize,
-    /// In the order in which they are likely to come.
+    /// In their likely order.
     fields: Iter<'static, &'static str>,
 }
 
@@ -122,7 +122,7 @@ impl<'de, const PAY: bool> MapAccess<'de> for Entries<'_, 'de, PAY> {
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
         let size = size_of::<S::Value>();
         if PAY && self.values_due > 0 {
-            // Its key is not among those that are left.
+            // Its key is not among the remaining fields.
             pay(self.input, size, self.left.saturating_add(1).max(NODE), &mut self.values_due)?;
         }
         let (depth, paid) = (self.depth, size);
@@ -141,7 +141,7 @@ fn pay(input: &mut Input<'_>, size: usize, count: u32, due: &mut usize) -> Resul
     input.charge(size.saturating_mul(count as usize).saturating_mul(times))
 }
 
-/// Bytes where a sequence is expected: their numbers.
+/// Bytes where a sequence is expected, as a sequence of numbers.
 pub(super) struct Bytes<'a, 'de> {
     input: &'a mut Input<'de>,
     left: Iter<'de, u8>,
@@ -174,18 +174,18 @@ impl<'de> SeqAccess<'de> for Bytes<'_, 'de> {
     }
 }
 
-/// The variant of an enum: its name, and what is in it.
+/// The variant of an enum: its name and its content.
 pub(super) struct Variant<'a, 'de> {
     pub(super) input: &'a mut Input<'de>,
-    /// Levels of nesting that may follow the enum, and that might have in its place: the parts of a
-    /// variant are no further level.
+    /// Remaining levels of nesting after the enum, and in its place: the content of a variant adds
+    /// no level.
     pub(super) depth: u16,
     pub(super) depth_of_enum: u16,
     pub(super) has_content: bool,
 }
 
 impl<'a, 'de> Variant<'a, 'de> {
-    /// What follows lies within the enum, which has paid.
+    /// The content lies within the enum, which is already charged.
     #[inline]
     fn content(self, kind: &'static str) -> Result<ValueDeserializer<'a, 'de>, Error> {
         let Self { input, depth, has_content, .. } = self;

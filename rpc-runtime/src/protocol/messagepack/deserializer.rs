@@ -1,4 +1,4 @@
-//! What serde asks of a [`ValueDeserializer`].
+//! serde's `Deserializer` for [`ValueDeserializer`].
 
 use serde::de::{Deserializer, Error as _, Visitor};
 
@@ -8,7 +8,7 @@ use super::input::visit_string;
 use super::marker as m;
 use super::value::ValueDeserializer;
 
-/// By this name rmp-serde writes and reads extensions.
+/// The name by which rmp-serde writes and reads extensions.
 const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
 
 macro_rules! integers {
@@ -115,7 +115,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'_, 'de> {
                 visitor.visit_none()
             }
             [] => fail(Cause::CutOff),
-            // No byte is read here, so a type alone can go round in circles.
+            // No byte is read here, so a recursive type could recurse without end.
             _ => visitor.visit_some(self.nested(size_of::<V::Value>())?),
         }
     }
@@ -224,7 +224,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'_, 'de> {
         self.input.rest = rest;
         let name = self.input.take((marker & m::FIXSTR_LENGTH).into())?;
         match self.field {
-            // The one that was expected is known to be UTF-8.
+            // The expected name is known to be UTF-8.
             Some(field) if field.as_bytes() == name => visitor.visit_borrowed_str(field),
             _ => visit_string(name, visitor),
         }

@@ -1,43 +1,43 @@
-//! [`Error`]: why bytes are not the value that was expected.
+//! [`Error`]: the decoding error.
 
 use std::fmt::{self, Write as _};
 
 use serde::de;
 
-/// Longest message that is kept, in bytes. serde's messages quote what the peer sent.
+/// Maximum length of a message, in bytes. serde's messages quote what the peer sent.
 const MAX_MESSAGE: usize = 1024;
 
 /// Why decoding failed.
 ///
-/// One word, so that results of small values stay small.
+/// One pointer, so that results of small values stay small.
 pub(crate) struct Error(Box<Cause>);
 
-/// The causes that serde has no words for.
+/// The causes of an error.
 #[derive(Debug)]
 pub(super) enum Cause {
     /// The bytes end within the value.
     CutOff,
-    /// A sequence or a map claims more elements than the bytes behind it can hold.
+    /// A sequence or a map announces more elements than the remaining bytes can hold.
     Claims(u32),
-    /// A sequence or a map has so many elements more than the type takes.
+    /// A sequence or a map has this many more elements than the type accepts.
     TooMany(u32),
-    /// A string is no UTF-8.
+    /// A string is not UTF-8.
     NoUtf8,
-    /// This byte begins no value of MessagePack.
+    /// This byte does not begin a MessagePack value.
     NoMarker(u8),
-    /// The map that stands for an enum's variant has not one entry but so many.
+    /// The map of an enum's variant has this many entries in place of one.
     VariantOf(u32),
-    /// An `i128` or `u128` has so many bytes, and not 16.
+    /// An `i128` or `u128` has this many bytes in place of 16.
     WideInteger(usize),
     /// More levels of nesting than this.
     TooDeep(u16),
-    /// More memory than so many bytes.
+    /// More memory than this many bytes.
     TooMuchMemory(usize),
-    /// What serde or a type's implementation says.
+    /// A message of serde or of a type's implementation.
     Message(Box<str>),
 }
 
-/// The error with this cause. Apart, so that the code of readers stays small.
+/// The error with this cause. A separate function, so that the code of readers stays small.
 #[cold]
 #[inline(never)]
 pub(super) fn fail<T>(cause: Cause) -> Result<T, Error> {
@@ -89,7 +89,7 @@ impl de::Error for Error {
     }
 }
 
-/// A text that ends with "…" where it would become longer than [`MAX_MESSAGE`].
+/// A text that is cut at [`MAX_MESSAGE`] and then ends with "…".
 struct Bounded(String);
 
 impl fmt::Write for Bounded {

@@ -1,11 +1,11 @@
-//! [`Extension`]: MessagePack's extension types, which serde has no word for.
+//! [`Extension`]: MessagePack's extension types, which serde's data model does not have.
 
 use serde::de::value::{BorrowedBytesDeserializer, I8Deserializer};
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
 use super::error::Error;
 
-/// The type of an extension and its data, as a sequence of the two. It is rmp-serde's convention.
+/// The type of an extension and its data, as a sequence of the two. This is rmp-serde's convention.
 pub(super) struct Extension<'de> {
     kind: Option<i8>,
     data: Option<&'de [u8]>,

@@ -1,4 +1,4 @@
-//! [`Input`]: the bytes that are left, and the memory that may still be taken for them.
+//! [`Input`]: the remaining bytes and the remaining memory.
 
 use serde::de::{Error as _, Visitor};
 
@@ -7,9 +7,9 @@ use super::extension::Extension;
 use super::limits::DecodeLimits;
 use super::marker as m;
 
-/// The bytes that are left, and the memory that may still be taken for them.
+/// The remaining bytes of the input, and the memory that may still be charged.
 ///
-/// A failed read may have consumed a part of a value: decoding ends with it.
+/// A failed read may have consumed a part of a value, so decoding ends with it.
 pub(super) struct Input<'de> {
     pub(super) rest: &'de [u8],
     memory_left: usize,
@@ -24,7 +24,7 @@ impl<'de> Input<'de> {
         Self { rest: bytes, memory_left: memory, memory, depth: limits.depth }
     }
 
-    /// What was charged so far.
+    /// The memory charged so far.
     #[inline]
     pub(super) fn charged(&self) -> usize {
         self.memory.saturating_sub(self.memory_left)
@@ -95,8 +95,8 @@ impl<'de> Input<'de> {
         self.chunk().map(u32::from_be_bytes)
     }
 
-    /// The length of the string that begins with `marker`, which was read; `None` if it begins
-    /// something else. So are those below.
+    /// The length of the string that begins with `marker`, which was already read. `None` if the
+    /// marker begins another type. The same holds for the methods below.
     #[inline]
     pub(super) fn string_length(&mut self, marker: u8) -> Result<Option<u32>, Error> {
         Ok(Some(match marker {
@@ -138,7 +138,7 @@ impl<'de> Input<'de> {
         }))
     }
 
-    /// The length of the data behind the type of an extension.
+    /// The length of an extension's data, without its type.
     pub(super) fn extension_length(&mut self, marker: u8) -> Result<Option<u32>, Error> {
         Ok(Some(match marker {
             m::FIXEXT1..=m::FIXEXT16 => 1 << (marker - m::FIXEXT1),
@@ -151,7 +151,7 @@ impl<'de> Input<'de> {
 
     // ---- values without other values in them ---------------------------------------------------
 
-    /// Of each width, or whatever else stands in its place.
+    /// A number of any width, or another value in its place.
     ///
     /// Marker and number are matched in one step, since each step is a load and a store of `rest`.
     #[inline]
@@ -184,7 +184,8 @@ impl<'de> Input<'de> {
         visitor.visit_i64(value)
     }
 
-    /// The number, bool or nil that begins with `marker`, which was read. All else is a mismatch.
+    /// The number, bool or nil that begins with `marker`, which was already read. Other markers are
+    /// a mismatch.
     #[inline(never)]
     pub(super) fn scalar<V: Visitor<'de>>(
         &mut self,
@@ -240,7 +241,7 @@ impl<'de> Input<'de> {
         Ok(Extension::new(kind, self.take(length)?))
     }
 
-    /// Skips a value, however deep it is nested: without recursion.
+    /// Skips a value of any depth, without recursion.
     pub(super) fn skip(&mut self) -> Result<(), Error> {
         let mut values = 1_u64;
         while let Some(left) = values.checked_sub(1) {
@@ -272,7 +273,7 @@ impl<'de> Input<'de> {
                 }
             };
             self.take(data)?;
-            // Each value has a byte at least.
+            // Each value has at least one byte.
             if values > self.rest.len() as u64 {
                 return fail(Cause::CutOff);
             }

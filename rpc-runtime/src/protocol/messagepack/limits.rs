@@ -1,8 +1,8 @@
-//! [`DecodeLimits`]: what a value may cost.
+//! [`DecodeLimits`]: bounds on the nesting and memory of a decoded value.
 
 use crate::protocol::DEFAULT_MAX_PAYLOAD;
 
-/// The most levels of nesting. Also the default.
+/// Maximum levels of nesting. Also the default.
 ///
 /// Each level takes stack. With 256, types of usual size need less than 1 MiB in a debug build, and
 /// tokio's threads have 2 MiB.
@@ -11,14 +11,15 @@ const MAX_DEPTH: u16 = 256;
 /// Memory for each byte of the encoded value.
 const MEMORY_PER_BYTE: usize = 4;
 
-/// What decoding a value may cost.
+/// Limits for decoding one value: levels of nesting and bytes of memory.
 ///
-/// The number of elements has no limit of its own: an array or a map that claims more elements than
-/// the bytes behind it can hold is refused before anything is allocated.
+/// The number of elements has no separate limit. An array or a map that announces more elements than
+/// the remaining bytes can hold is refused before anything is allocated.
 ///
-/// Two kinds of types are beyond any limit, since serde reads them again after they were decoded: an
+/// The limits do not protect two kinds of types, which serde reads again after they were decoded. An
 /// untagged enum whose variants contain it in the same place takes time that doubles with each level
-/// of nesting, and one that contains itself through options and newtypes alone recurses without end.
+/// of nesting. An untagged enum that contains itself through options and newtypes alone recurses
+/// without end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct DecodeLimits {
@@ -39,26 +40,29 @@ impl DecodeLimits {
         Self { depth: MAX_DEPTH, memory: None }
     }
 
-    /// Limits the nesting of values, in levels. Default, and the most that can be set: 256.
+    /// Sets the maximum levels of nesting. Default and maximum: 256; larger numbers count as 256.
     ///
-    /// Structs, tuples, sequences, maps, enums, newtypes and options are a level each. The content
-    /// of an enum's variant is no further level. A value that is larger than 128 bytes, without
-    /// what it points to, counts as several, since the stack that decoding needs grows with it: as
-    /// one for each 128 bytes, at most 32.
+    /// Structs, tuples, sequences, maps, enums, newtypes and options are one level each. The content
+    /// of an enum's variant adds no level. A value of more than 128 bytes, without what it points to,
+    /// counts as one level per 128 bytes, at most 32, since the stack for decoding grows with it.
     pub const fn depth(mut self, levels: u16) -> Self {
         self.depth = if levels < MAX_DEPTH { levels } else { MAX_DEPTH };
         self
     }
 
-    /// Limits the memory of the value, in bytes. Default: four times the length of the encoded
-    /// value, but at least 32 MiB, which is four times the default limit of a payload.
+    /// Sets the maximum memory of the value, in bytes. Default: four times the encoded length, at
+    /// least 32 MiB, which is four times the default limit of a payload.
     ///
-    /// It is charged before it is allocated: the size of an element, as Rust lays it out, times the
-    /// number of elements, for each sequence and map (a map counts as 11 entries at least, since a
-    /// `BTreeMap` allocates as many at once); the content of a `Box`; and the length of strings and
-    /// bytes. Values that are read without their type being known, as for untagged enums, are
-    /// charged more the deeper they are nested, since serde may copy them at each level. While a
-    /// `Vec` grows, its real peak is up to three times what was charged.
+    /// Memory is charged before it is allocated:
+    ///
+    /// - a sequence or map: the size of an element in memory times the number of elements. A map
+    ///   counts as at least 11 entries, since a `BTreeMap` allocates as many at once;
+    /// - a `Box`: the size of its content;
+    /// - strings and bytes: their length.
+    ///
+    /// Values that are read without their type being known, as for untagged enums, are charged more
+    /// with each level of nesting, since serde may copy them at each level. While a `Vec` grows, its
+    /// real peak is up to three times the charge.
     pub const fn memory(mut self, bytes: usize) -> Self {
         self.memory = Some(bytes);
         self

@@ -44,7 +44,7 @@ pub(super) const FIX_LENGTH: u8 = 0x0f;
 /// The length within a `fixstr`.
 pub(super) const FIXSTR_LENGTH: u8 = 0x1f;
 
-/// What a value is that begins with this byte, for messages.
+/// The type of a value that begins with this byte, for messages.
 pub(super) fn describe(marker: u8) -> Unexpected<'static> {
     match marker {
         FIXMAP..=FIXMAP_LAST | MAP16 | MAP32 => Unexpected::Map,

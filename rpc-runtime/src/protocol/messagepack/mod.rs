@@ -1,8 +1,8 @@
-//! The decoder of MessagePack, for all bytes that come from a peer.
+//! The MessagePack decoder for all bytes from peers.
 //!
-//! It reads a slice into a type's own serde implementation, in the named and the compact form. It
-//! reads what rmp-serde, which writes the values, would read, and refuses the rest of it with an
-//! error. What rmp-serde does not do is to bound what a few bytes can cost, see [`DecodeLimits`].
+//! It decodes a slice into a type's own serde implementation, in the named and the compact form. It
+//! accepts and refuses the same bytes as rmp-serde, which encodes the values. Unlike rmp-serde it
+//! bounds nesting and memory, see [`DecodeLimits`].
 
 mod access;
 mod deserializer;
@@ -35,18 +35,19 @@ pub struct Counted<T> {
     pub(crate) charged: usize,
 }
 
-/// Decodes MessagePack, in the named or the compact form, from bytes that are not trusted.
+/// Decodes MessagePack, in the named or the compact form, from untrusted bytes.
 ///
-/// Bytes behind the value are ignored.
+/// Bytes after the value are ignored.
 ///
 /// # Errors
 ///
-/// The bytes are no value of the type, or it exceeds a limit. [`RpcError::is_decode`] is true.
+/// The bytes are not a value of the type, or the value exceeds a limit. [`RpcError::is_decode`] is
+/// true.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], limits: DecodeLimits) -> Result<T, RpcError> {
     decode_counted(bytes, limits).map(|counted| counted.value)
 }
 
-/// As [`decode`], and says what it has charged.
+/// As [`decode`], and returns the memory that was charged.
 #[inline]
 pub(crate) fn decode_counted<T: DeserializeOwned>(
     bytes: &[u8],
@@ -55,7 +56,7 @@ pub(crate) fn decode_counted<T: DeserializeOwned>(
     decode_with(bytes, limits, |deserializer| T::deserialize(deserializer))
 }
 
-/// Runs `read` with the deserializer of the value, for readers that no type stands for.
+/// Runs `read` with the deserializer of the value. For values that are not read into one type.
 #[inline]
 pub(crate) fn decode_with<'de, T>(
     bytes: &'de [u8],

@@ -1,4 +1,4 @@
-//! [`ValueDeserializer`]: where the next value is read, and what it may cost there.
+//! [`ValueDeserializer`]: the position of the next value and its limits.
 
 use serde::de::Visitor;
 
@@ -7,25 +7,24 @@ use super::error::{Cause, Error, fail};
 use super::input::{Input, visit_string};
 use super::marker as m;
 
-/// Bytes of a value that count as a level of nesting, and the most levels that one value counts.
+/// Bytes of a value that count as one level of nesting, and the maximum levels of one value.
 const BYTES_PER_LEVEL: usize = 128;
 const MOST_LEVELS: usize = 32;
 
-/// Levels of nesting, without what a value already is by itself, after which values that are read
-/// without their type being known are charged as many times more.
+/// Levels of nesting after which the charge of values of unknown type grows by one copy.
 const LEVELS_PER_COPY: u16 = 8;
 
 /// Reads the next value.
 ///
-/// It goes by value, so that the limits of the place where it reads stay in registers.
+/// Passed by value, so that its limits stay in registers.
 pub(crate) struct ValueDeserializer<'a, 'de> {
     pub(super) input: &'a mut Input<'de>,
-    /// Levels of nesting that may follow.
+    /// Remaining levels of nesting.
     pub(super) depth: u16,
-    /// The size of the place that the value goes to, which is paid for. What is larger lies
-    /// elsewhere, as the content of a `Box` does, and pays the difference.
+    /// The size of the value's destination, which is already charged. A larger value is allocated
+    /// elsewhere, like the content of a `Box`, and is charged the difference.
     pub(super) paid: usize,
-    /// The field whose name is likely to come.
+    /// The likely next field name.
     pub(super) field: Option<&'static str>,
 }
 
@@ -38,7 +37,7 @@ impl<'a, 'de> ValueDeserializer<'a, 'de> {
 
     /// One level deeper, in a value of `size` bytes.
     ///
-    /// The size is known when this is compiled.
+    /// The size is a compile-time constant.
     #[inline(always)]
     pub(super) fn nested(self, size: usize) -> Result<Self, Error> {
         if size > self.paid {
@@ -51,14 +50,16 @@ impl<'a, 'de> ValueDeserializer<'a, 'de> {
         }
     }
 
-    /// How often the next value may be copied while its type is found out, in part: charging all
-    /// of it would refuse honest values. Memory stays within [`LEVELS_PER_COPY`] times the limit.
+    /// How many copies of the next value are charged while its type is found out. Charging all
+    /// possible copies would refuse legitimate values. Memory stays within [`LEVELS_PER_COPY`]
+    /// times the limit.
     fn copies(&self) -> usize {
         usize::from(1 + self.input.depth.saturating_sub(self.depth) / LEVELS_PER_COPY)
     }
 
-    /// A sequence of `count` elements, which pay `times` their size. Without `PAY` nothing is
-    /// allocated for them, so a count that the bytes cannot hold does no harm: they end first.
+    /// A sequence of `count` elements, which are charged `times` their size. Without `PAY` nothing
+    /// is allocated for them, so a count that the bytes cannot hold is harmless: the bytes end
+    /// first.
     #[inline]
     pub(super) fn elements<V: Visitor<'de>, const PAY: bool>(
         self,
@@ -99,7 +100,7 @@ impl<'a, 'de> ValueDeserializer<'a, 'de> {
         }
     }
 
-    /// A struct or a tuple: its parts lie within it, and are paid for with it.
+    /// A struct or a tuple. Its parts lie within it and are charged with it.
     #[inline(always)]
     pub(super) fn parts<V: Visitor<'de>>(
         self,
@@ -135,14 +136,15 @@ impl<'a, 'de> ValueDeserializer<'a, 'de> {
         self.found(marker, false, visitor)
     }
 
-    /// What is there, whatever was expected. `bytes`: whether bytes are bytes, or numbers.
+    /// The value that is present, regardless of the expected type. `bytes`: whether bytes are read
+    /// as bytes or as a sequence of numbers.
     #[inline]
     pub(super) fn any<V: Visitor<'de>>(self, bytes: bool, visitor: V) -> Result<V::Value, Error> {
         let marker = self.input.byte()?;
         self.found(marker, bytes, visitor)
     }
 
-    /// As [`any`](Self::any), behind the marker.
+    /// As [`any`](Self::any), after the marker was read.
     #[inline(never)]
     pub(super) fn found<V: Visitor<'de>>(
         self,

@@ -14,18 +14,18 @@ use super::verifier::ServerVerifier;
 use super::{PROTOCOL, cannot_set_up, nothing_to_reload};
 use crate::error::RpcError;
 
-/// The TLS settings of a client: the roots of trust for servers, the identity that is expected of
-/// them, and optionally the client's own certificate. Required for `tls:`.
+/// TLS settings of a client: trusted roots, expected server identity and optional client certificate.
+/// Required for `tls:`.
 ///
-/// The server's certificate must be issued by one of the roots, and be for an expected identity. That
-/// cannot be turned off. The identity never comes from a registry:
+/// The server's certificate must be issued by one of the roots and match the expected identity. This
+/// check cannot be turned off. By default, a registry does not choose the identity:
 ///
-/// | the client is made by | the certificate must be for |
+/// | client created by | the certificate must match |
 /// | --- | --- |
-/// | [`connect`](crate::ClientBuilder::connect) | the host of the URI, or what [`server_name`](Self::server_name) or [`server_uri`](Self::server_uri) says |
-/// | [`discover`](crate::ClientBuilder::discover) | what one of these says; without, it is an error, unless [`trust_registry_names`](Self::trust_registry_names) is set |
+/// | [`connect`](crate::ClientBuilder::connect) | [`server_name`](Self::server_name) or [`server_uri`](Self::server_uri) if set, otherwise the host of the URI |
+/// | [`discover`](crate::ClientBuilder::discover) | [`server_name`](Self::server_name) or [`server_uri`](Self::server_uri); without either, `discover` fails unless [`trust_registry_names`](Self::trust_registry_names) is set |
 ///
-/// The rest is as for [`ServerTls`](crate::ServerTls).
+/// TLS 1.3 only, without session resumption, as for [`ServerTls`](crate::ServerTls).
 ///
 /// ```no_run
 /// # async fn example() -> rpc_runtime::Result<()> {
@@ -45,15 +45,15 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// Believes servers whose certificate was issued by one of these, in PEM.
+    /// Trusts servers whose certificate is issued by one of these roots, in PEM.
     ///
-    /// The roots of the system are not used: services mostly have an authority of their own, and a
-    /// few hundred others should not be able to speak for them. To use them all the same, give the
-    /// file that the system has them in, such as `/etc/ssl/certs/ca-certificates.crt`, to
+    /// The roots of the system are not used: services usually have a certificate authority of their
+    /// own, and public authorities should not be able to issue certificates for them. To use the
+    /// system's roots, pass their file, such as `/etc/ssl/certs/ca-certificates.crt`, to
     /// [`roots_pem_file`](Self::roots_pem_file).
     ///
     /// # Errors
-    /// There is no certificate in it, or one that cannot be a root.
+    /// The PEM contains no certificate, or one that cannot be a root.
     pub fn roots_pem(pem: &[u8]) -> Result<Self, RpcError> {
         Trust::of_pem(pem, "the roots for servers").map(Self::new)
     }
@@ -70,15 +70,15 @@ impl ClientTls {
         Self { servers, identity: None, server: None, trust_registry_names: false }
     }
 
-    /// Refuses servers whose certificate, or that of one of its issuers, is on one of these
-    /// revocation lists (CRLs in PEM), in addition to those that were given before.
+    /// Adds revocation lists (CRLs in PEM). A server is refused if its certificate, or that of one of
+    /// its issuers, is revoked.
     ///
-    /// Once there is any list, each certificate of a chain needs one of its issuer: a server is
-    /// refused if there is none, or if that is past its `nextUpdate`. Renew the lists in time, and
+    /// With any list, each certificate of a chain needs a list of its issuer. A server is refused if
+    /// that list is missing or past its `nextUpdate`. Renew the lists in time, then call
     /// [`reload`](Self::reload).
     ///
     /// # Errors
-    /// There is no revocation list in it, or one that cannot be read.
+    /// The PEM contains no revocation list, or one that cannot be read.
     pub fn crls_pem(mut self, pem: &[u8]) -> Result<Self, RpcError> {
         self.servers = self.servers.with_crls_pem(pem)?;
         Ok(self)
@@ -115,58 +115,57 @@ impl ClientTls {
         Ok(self)
     }
 
-    /// The name that a server's certificate must be for, in place of the host of the URI: a DNS name
-    /// or an IP address. Replaces what was expected before.
+    /// Sets the name in the server's certificate: a DNS name or an IP address. Default: the host of
+    /// the URI. Replaces an earlier `server_name` or `server_uri`.
     ///
-    /// - `{service}` in it stands for the name of the service that is
-    ///   [discovered](crate::ClientBuilder::discover), as in `{service}.rpc.internal`.
-    /// - `*.` in front stands for one label: `*.accounts.internal` is met by a certificate for
+    /// - `{service}` is replaced by the name of the
+    ///   [discovered](crate::ClientBuilder::discover) service, as in `{service}.rpc.internal`.
+    /// - A leading `*.` stands for one label: `*.accounts.internal` matches a certificate for
     ///   `a.accounts.internal`.
     ///
     /// # Errors
-    /// It is no name.
+    /// The text is not a name.
     pub fn server_name(mut self, name: &str) -> Result<Self, RpcError> {
         self.server = Some(ServerIdentity::name(name)?);
         Ok(self)
     }
 
-    /// The URI that a server's certificate must be for, such as a SPIFFE id, in place of a name.
-    /// Replaces what was expected before.
+    /// Sets the URI in the server's certificate, such as a SPIFFE ID, in place of a name. Replaces an
+    /// earlier `server_name` or `server_uri`.
     ///
-    /// `{service}` is as for [`server_name`](Self::server_name). `/*` at its end stands for one
-    /// segment: `spiffe://example/accounts/*`. The rest is compared byte by byte. A certificate with
-    /// several URIs has no SPIFFE id, as the standard has it.
+    /// `{service}` is as for [`server_name`](Self::server_name). A trailing `/*` stands for one
+    /// segment: `spiffe://example/accounts/*`. Everything else is compared byte by byte. A
+    /// certificate with several URIs has no SPIFFE ID, by the SPIFFE standard.
     ///
     /// # Errors
-    /// It is no URI of this form.
+    /// The text is not a URI of this form.
     pub fn server_uri(mut self, uri: &str) -> Result<Self, RpcError> {
         self.server = Some(ServerIdentity::uri(uri)?);
         Ok(self)
     }
 
-    /// Expects of a discovered provider no more than a certificate for the host of its address,
-    /// unless another identity is set.
+    /// Accepts a discovered provider whose certificate is for the host of its registered address,
+    /// unless `server_name` or `server_uri` is set.
     ///
-    /// Whoever can write to the registry chooses that host, and whoever has any certificate of the
-    /// roots can then serve any service. Set it only if both are trusted as much as the service.
+    /// A writer of the registry chooses that host. So the holder of any certificate of the roots can
+    /// serve any service together with such a writer. Set this only if all of them are trusted.
     pub fn trust_registry_names(mut self) -> Self {
         self.trust_registry_names = true;
         self
     }
 
-    /// Reads all files again, for this and all clones of it: those of the roots, of the revocation
-    /// lists, and of the client's own certificate and key. Connections that are made from now on use
-    /// what they have.
+    /// Reads all files again, for these settings and all clones: roots, revocation lists, certificate
+    /// and key of the client. New connections use the new content.
     ///
-    /// Of those that are open, the ones whose server would now be refused get no more calls; what
-    /// is under way gets the client's
-    /// [`drain_timeout`](crate::ClientBuilder::drain_timeout). The others go on.
+    /// An open connection whose server would now be refused gets no more calls. Calls in progress on
+    /// it may finish within the client's [`drain_timeout`](crate::ClientBuilder::drain_timeout).
+    /// Other connections are not affected.
     ///
-    /// Blocks while it reads.
+    /// Blocks the thread while it reads.
     ///
     /// # Errors
-    /// As for the methods that the files were given to; or all came from memory. What was in use
-    /// stays in use, all of it.
+    /// As for the methods that took the files. Also if no settings came from files. On an error, all
+    /// previous settings stay in use.
     pub fn reload(&self) -> Result<(), RpcError> {
         let own = self.identity.as_ref().filter(|identity| identity.has_files());
         if !self.servers.has_files() && own.is_none() {
@@ -190,7 +189,7 @@ impl ClientTls {
             (None, Some(service)) => {
                 return Err(RpcError::invalid(format!(
                     "the TLS settings do not say which identity is expected of the providers of \
-                     {service}, and a registry is not to choose it: set \
+                     {service}, and the registry must not choose it: set \
                      `server_name(\"{{service}}.example\")` or \
                      `server_uri(\"spiffe://example/{{service}}\")`, or `trust_registry_names()`"
                 )));

@@ -1,4 +1,4 @@
-//! [`Expected`]: who a server must be, beside having a certificate of a trusted issuer.
+//! [`Expected`]: the identity that the certificate of a server must have.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,25 +11,25 @@ use webpki::EndEntityCert;
 
 use crate::error::RpcError;
 
-/// What stands for the name of the service that is discovered.
+/// Placeholder for the name of the discovered service.
 const SERVICE: &str = "{service}";
-/// Names of a certificate that an error shows.
+/// Maximum names of a certificate in an error.
 const MAX_SHOWN: usize = 4;
 
-/// An identity as it was set, before the service is known.
+/// An identity as configured, before the service is known.
 #[derive(Clone, Debug)]
 pub(super) enum ServerIdentity {
     Name(String),
     Uri(String),
 }
 
-/// The names that the certificate of a server must have one of.
+/// The expected identity. The certificate must have one matching name.
 #[derive(Clone, Debug)]
 pub(super) enum Expected {
-    /// The host of the address that the connection is made to.
+    /// The host of the connection's address.
     Host,
     Name(ServerName<'static>),
-    /// A DNS name of one label and this, which begins with a dot.
+    /// A DNS name of one label and this suffix, which begins with a dot.
     Below(String),
     /// A URI, which may end in `/*` for one more segment.
     Uri(String),
@@ -46,7 +46,7 @@ impl ServerIdentity {
         identity.resolve(Some("service")).map(|_| identity)
     }
 
-    /// For the providers of this service.
+    /// The expected identity for the providers of this service.
     pub(super) fn resolve(&self, service: Option<&str>) -> Result<Expected, RpcError> {
         let (Self::Name(text) | Self::Uri(text)) = self;
         let text = match service {
@@ -72,7 +72,7 @@ fn name(text: String) -> Result<Expected, RpcError> {
             match parse_name(parent) {
                 Ok(ServerName::DnsName(_)) => Ok(Expected::Below(below.to_owned())),
                 _ => Err(RpcError::invalid(format!(
-                    "{text:?} is no pattern of names: it must be *. and a DNS name"
+                    "{text:?} is not a valid name pattern: write *. and then a DNS name"
                 ))),
             }
         }
@@ -89,8 +89,8 @@ fn uri(text: String) -> Result<Expected, RpcError> {
     match authority {
         Some(_) if is_plain => Ok(Expected::Uri(text)),
         _ => Err(RpcError::invalid(format!(
-            "{text:?} is no URI of a certificate: write it like spiffe://domain/path, with `*` for \
-             its last segment only"
+            "{text:?} is not a valid certificate URI: write it like spiffe://domain/path, with `*` \
+             only as its last segment"
         ))),
     }
 }
@@ -104,7 +104,7 @@ pub(super) fn parse_name(name: &str) -> Result<ServerName<'static>, RpcError> {
 }
 
 impl Expected {
-    /// The name that a connection to `host` is made with; the server sees it.
+    /// The server name for a connection to `host`. It is sent to the server (SNI).
     pub(super) fn server_name(&self, host: &str) -> Result<ServerName<'static>, RpcError> {
         match self {
             Self::Name(name) => Ok(name.clone()),
@@ -112,8 +112,8 @@ impl Expected {
         }
     }
 
-    /// Whether the certificate is for it; its issuer was checked. `name` is what
-    /// [`server_name`](Self::server_name) said.
+    /// Checks the names of a certificate whose issuer was already checked. `name` is the result of
+    /// [`server_name`](Self::server_name).
     pub(super) fn verify(
         &self,
         certificate: &CertificateDer<'_>,
@@ -133,7 +133,7 @@ impl Expected {
             Self::Uri(expected) => {
                 let certificate = parse(certificate)?;
                 let mut uris = certificate.valid_uri_names();
-                // A SPIFFE certificate has one identity. One that has several has none.
+                // A SPIFFE certificate has exactly one URI.
                 let is_ambiguous = is_spiffe(expected) && certificate.valid_uri_names().count() > 1;
                 if !is_ambiguous && uris.any(|uri| matches(uri, expected)) {
                     return Ok(());
@@ -154,7 +154,8 @@ fn is_spiffe(uri: &str) -> bool {
     uri.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe://"))
 }
 
-/// Whether a certificate's DNS name is one label in front of `parent`. Its own wildcard is none.
+/// Whether a certificate's DNS name is one label in front of `parent`. A wildcard in the
+/// certificate does not match.
 fn is_below(name: &str, parent: &str) -> bool {
     let Some(at) = name.len().checked_sub(parent.len()) else { return false };
     let (Some(label), Some(rest)) = (name.get(..at), name.get(at..)) else { return false };
@@ -171,7 +172,7 @@ fn matches(uri: &str, expected: &str) -> bool {
     }
 }
 
-/// Some of the names, as a text of one line.
+/// The first names, as one line of text.
 fn show<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let mut names = names.peekable();
     let shown: Vec<_> = names.by_ref().take(MAX_SHOWN).map(|name| format!("{name:?}")).collect();
@@ -182,7 +183,7 @@ fn show<'n>(names: impl Iterator<Item = &'n str>) -> String {
     }
 }
 
-/// The certificate is good, and another one's.
+/// The certificate is valid, but for another identity.
 #[derive(Debug)]
 struct NotExpected {
     expected: String,

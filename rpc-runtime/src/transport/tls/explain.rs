@@ -91,12 +91,11 @@ fn untrusted(error: &CertificateError) -> String {
         ),
         CertificateError::Revoked => "is revoked".into(),
         CertificateError::UnknownRevocationStatus => {
-            "was refused: there are revocation lists, and none of its issuer or of one above".into()
+            "was refused: revocation lists are set, but none of its issuer or of one above".into()
         }
         CertificateError::ExpiredRevocationList
         | CertificateError::ExpiredRevocationListContext { .. } => {
-            "was refused: the revocation list of its issuer is past its time and must be renewed"
-                .into()
+            "was refused: the revocation list of its issuer has expired and must be renewed".into()
         }
         CertificateError::Other(error) => error.to_string(),
         _ => format!("was refused: {error}"),

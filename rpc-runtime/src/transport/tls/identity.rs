@@ -50,7 +50,7 @@ impl Identity {
         self.files.is_some()
     }
 
-    /// What its files have now; what is in use, if it came from memory.
+    /// Reads the files again. Returns the current certificate if it came from memory.
     pub(super) fn load(&self) -> Result<Arc<CertifiedKey>, RpcError> {
         self.files.as_ref().map_or_else(|| Ok(self.current()), Files::load)
     }
@@ -112,7 +112,7 @@ pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, RpcError> {
     file.read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > max {
         return Err(RpcError::invalid(format!(
-            "{} has more than {max} bytes, the most for such a file",
+            "{} is larger than the limit of {max} bytes for such a file",
             path.display()
         )));
     }

@@ -258,7 +258,7 @@ impl Handshake {
     /// Runs until both ends know each other as far as this end has asked for. What this end has to
     /// say last, an error too, has left then.
     ///
-    /// What costs the processor something, such as a signature, waits for one of `turns`.
+    /// Computations, such as a signature, wait for one of the permits `turns`.
     pub(super) async fn run(&mut self, turns: Option<&Semaphore>) -> io::Result<()> {
         while poll_fn(|cx| self.poll_more(cx)).await? {
             let turn = match turns {
@@ -268,14 +268,14 @@ impl Handshake {
             };
             self.take_in();
             if turn.is_some() {
-                // Given back only when all that is ready beside it had its chance.
+                // Released only after other ready tasks had a chance to run.
                 yield_now().await;
             }
         }
         Ok(())
     }
 
-    /// Deals with what came. What comes behind the handshake is left for the reader.
+    /// Processes received bytes. Bytes after the handshake are left for the reader.
     fn take_in(&mut self) {
         while self.failed.is_none()
             && !self.ciphertext.is_empty()
@@ -285,7 +285,7 @@ impl Handshake {
         }
     }
 
-    /// Whether there is more to take in, or else the handshake is done.
+    /// Whether there are more bytes to process; otherwise the handshake is complete.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let flushed = self.poll_flush(cx)?;
         if self.failed.is_some() || !self.session.tls.is_handshaking() {
@@ -295,7 +295,7 @@ impl Handshake {
         // Also while it cannot write: both ends may have to say something at the same time.
         self.ciphertext.reserve(READ_BYTES);
         let Poll::Ready(read) = self.reader.poll_read(cx, &mut self.ciphertext, usize::MAX) else {
-            // All of it was taken in. Strangers who are slow cost no more than they must.
+            // Everything was processed. Free the buffer, so that slow peers cost little.
             self.ciphertext = BytesMut::new();
             return Poll::Pending;
         };

@@ -6,11 +6,11 @@
 //! | `server_settings`, `client_settings` | [`ServerTls`], [`ClientTls`] |
 //! | `identity` | the certificate of this end and its key |
 //! | `trust` | roots and revocation lists for peers |
-//! | `expected` | which identity a server must have |
-//! | `verifier` | the checks of a handshake, made of the two above |
-//! | `standing` | how long the peer of an open connection is believed |
+//! | `expected` | the identity that a server must have |
+//! | `verifier` | the checks of a handshake, from the two above |
+//! | `standing` | when the peer of an open connection is no longer trusted |
 //! | `layer` | handshake, encryption, decryption |
-//! | `certificate`, `explain` | names of a peer's certificate; errors in words |
+//! | `certificate`, `explain` | names of a peer's certificate; error messages |
 
 mod certificate;
 mod client_settings;
@@ -57,10 +57,10 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// `service` is the one whose providers it is for; `None` for addresses that a user has given.
+    /// `service` is the discovered service; `None` for addresses given by the user.
     ///
     /// # Errors
-    /// The settings do not say who the providers of the service are expected to be.
+    /// The settings do not name the expected identity of the service's providers.
     pub(crate) fn new(settings: &ClientTls, service: Option<&str>) -> Result<Self, RpcError> {
         let verifier = settings.verifier(service)?;
         let config = Arc::new(settings.config(Arc::clone(&verifier))?);
@@ -106,10 +106,10 @@ pub(super) fn no_certificate(uri: &Uri) -> RpcError {
 #[derive(Clone, Debug)]
 pub(crate) struct Acceptor {
     config: Arc<ServerConfig>,
-    /// Handshakes compute in turn, as many at a time as there are processors. Hundreds that may run
-    /// at once would all run before a call that comes after them.
+    /// Permits for the computations of handshakes, one per processor. Without them, hundreds of
+    /// handshakes would delay each later call.
     turns: Arc<Semaphore>,
-    /// If clients must have a certificate.
+    /// Set if clients must have a certificate.
     clients: Option<Arc<ClientVerifier>>,
 }
 
@@ -147,11 +147,11 @@ fn cannot_begin(error: &rustls::Error) -> RpcError {
 }
 
 fn cannot_set_up(error: &dyn fmt::Display) -> RpcError {
-    RpcError::invalid(format!("TLS cannot be set up like this: {error}"))
+    RpcError::invalid(format!("invalid TLS settings: {error}"))
 }
 
 fn nothing_to_reload() -> RpcError {
-    RpcError::invalid("there is nothing to reload: nothing was given as a file")
+    RpcError::invalid("there is nothing to reload: no TLS settings come from files")
 }
 
 fn begin(session: Connection, transport: Transport) -> (String, Handshake) {

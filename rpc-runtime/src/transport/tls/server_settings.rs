@@ -12,10 +12,11 @@ use super::verifier::ClientVerifier;
 use super::{PROTOCOL, cannot_set_up, nothing_to_reload};
 use crate::error::RpcError;
 
-/// How a server proves who it is on `tls:`, and whether it asks its clients to do so.
+/// TLS settings of a server: its certificate and key, and optional authentication of clients.
+/// Required for `tls:`.
 ///
-/// TLS 1.3 only. Sessions are not resumed: each connection checks the certificates that are in force
-/// when it is made.
+/// TLS 1.3 only. Sessions are not resumed: each connection checks the certificates that are current
+/// when it is opened.
 ///
 /// ```no_run
 /// # async fn example() -> rpc_runtime::Result<()> {
@@ -32,19 +33,19 @@ use crate::error::RpcError;
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     identity: Arc<Identity>,
-    /// Who issues the certificates of clients, if they must have one.
+    /// The issuers of client certificates, if clients must have one.
     clients: Option<Arc<Trust>>,
 }
 
 impl ServerTls {
-    /// The server's certificate, followed by those of its issuers as far as clients do not know them,
-    /// and its private key, both in PEM files.
+    /// Settings with the server's certificate and private key, both from PEM files. The intermediate
+    /// certificates that clients do not have follow the server's own in the first file.
     ///
-    /// Reads them at once, and blocks for that.
+    /// Reads the files now, and blocks the thread meanwhile.
     ///
     /// # Errors
-    /// A file cannot be read or has not what it should have, or the two do not belong together. The
-    /// error names the file.
+    /// A file cannot be read or lacks its content, or certificate and key do not match. The error
+    /// names the file.
     pub fn from_pem_files(
         certificates: impl AsRef<Path>,
         key: impl AsRef<Path>,
@@ -61,12 +62,12 @@ impl ServerTls {
         Ok(Self { identity: Identity::from_pem(certificates, key)?, clients: None })
     }
 
-    /// Requires a certificate of each client, issued by one of these (mutual TLS). Methods find it
-    /// in [`Context::peer_certificate`](crate::Context::peer_certificate). By default clients are
-    /// not asked for one.
+    /// Requires a certificate of each client, issued by one of these roots (mutual TLS). Default:
+    /// clients need no certificate. Methods find it in
+    /// [`Context::peer_certificate`](crate::Context::peer_certificate).
     ///
     /// # Errors
-    /// There is no certificate in it, or one that cannot be a root.
+    /// The PEM contains no certificate, or one that cannot be a root.
     pub fn client_roots_pem(mut self, pem: &[u8]) -> Result<Self, RpcError> {
         self.clients = Some(Trust::of_pem(pem, "the roots for clients")?);
         Ok(self)
@@ -81,16 +82,16 @@ impl ServerTls {
         Ok(self)
     }
 
-    /// Refuses clients whose certificate, or that of one of its issuers, is on one of these
-    /// revocation lists (CRLs in PEM), in addition to those that were given before.
+    /// Adds revocation lists (CRLs in PEM). A client is refused if its certificate, or that of one of
+    /// its issuers, is revoked. Set the roots for clients first.
     ///
-    /// Once there is any list, each certificate of a chain needs one of its issuer: a client is
-    /// refused if there is none, or if that is past its `nextUpdate`. Renew the lists in time, and
+    /// With any list, each certificate of a chain needs a list of its issuer. A client is refused if
+    /// that list is missing or past its `nextUpdate`. Renew the lists in time, then call
     /// [`reload`](Self::reload).
     ///
     /// # Errors
-    /// There is no revocation list in it, or one that cannot be read; or there are no roots for
-    /// clients yet.
+    /// The PEM contains no revocation list, or one that cannot be read; or no roots for clients are
+    /// set.
     pub fn client_crls_pem(mut self, pem: &[u8]) -> Result<Self, RpcError> {
         self.clients = Some(self.roots_first()?.with_crls_pem(pem)?);
         Ok(self)
@@ -118,20 +119,20 @@ impl ServerTls {
         })
     }
 
-    /// Reads all files again, for this and all clones of it: those of certificate and key, of the
-    /// roots for clients and of the revocation lists. Connections that are made from now on get and
-    /// need what they have. Replace certificate and key both before; a mismatch is an error.
+    /// Reads all files again, for these settings and all clones: certificate, key, roots for clients
+    /// and revocation lists. New connections use the new content. Replace both certificate and key
+    /// before the call; a mismatch is an error.
     ///
-    /// Of those that are open, the ones whose client would now be refused are ended: the client is
-    /// told to go (goaway), and what is under way gets the server's
-    /// [`drain_timeout`](crate::ServerBuilder::drain_timeout). The others go on.
+    /// An open connection whose client would now be refused is drained: it gets a goaway, and calls
+    /// in progress may finish within the server's
+    /// [`drain_timeout`](crate::ServerBuilder::drain_timeout). Other connections are not affected.
     ///
-    /// Blocks while it reads. In place of a signal: call it from a task that watches the files, or
-    /// once an hour.
+    /// Blocks the thread while it reads. Call it from a task that watches the files, or once an hour;
+    /// nothing is reloaded automatically.
     ///
     /// # Errors
-    /// As for the methods that the files were given to; or all came from memory. What was in use
-    /// stays in use, all of it.
+    /// As for the methods that took the files. Also if no settings came from files. On an error, all
+    /// previous settings stay in use.
     pub fn reload(&self) -> Result<(), RpcError> {
         let clients = self.clients.as_ref().filter(|clients| clients.has_files());
         if !self.identity.has_files() && clients.is_none() {

@@ -1,4 +1,4 @@
-//! [`Standing`]: how long the peer of an open connection is believed.
+//! [`Standing`]: when the peer of an open connection is no longer trusted.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::trust::Trust;
 use super::verifier::{ClientVerifier, ServerVerifier};
 use crate::error::RpcError;
 
-/// The certificate of a peer, and what it is checked with.
+/// The certificate of a peer, and the roots and lists that it is checked with.
 pub(super) struct Standing {
     check: Check,
     /// The peer's own certificate first.
@@ -59,8 +59,8 @@ impl Standing {
         Self { check, chain, changes }
     }
 
-    /// Ready when the peer is no longer believed: its certificate has expired, or was refused by
-    /// roots or revocation lists that have been replaced since the handshake. Cancel safe.
+    /// Completes when the peer is no longer trusted: its certificate has expired, or roots or
+    /// revocation lists that were replaced since the handshake refuse it. Cancel safe.
     pub(super) async fn lost(mut self) -> RpcError {
         let expires = self.expires();
         loop {
@@ -96,13 +96,13 @@ impl Standing {
         }
     }
 
-    /// When the certificate expires, by the clock that does not jump. `None`: in more time than that
-    /// clock can tell.
+    /// When the certificate expires, by the monotonic clock. `None`: beyond the range of that
+    /// clock.
     fn expires(&self) -> Option<Instant> {
         let (certificate, intermediates) = self.chain.split_first()?;
         let usage = self.check.usage();
         let not_after = self.check.trust().not_after(certificate, intermediates, usage)?;
-        // It is in force for the whole of its last second.
+        // The certificate is valid for the whole of its last second.
         let left = not_after.as_secs().saturating_add(1).saturating_sub(UnixTime::now().as_secs());
         Instant::now().checked_add(Duration::from_secs(left))
     }

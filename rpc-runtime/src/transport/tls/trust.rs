@@ -1,4 +1,4 @@
-//! [`Trust`]: who may issue the certificates of peers, and which of them are revoked.
+//! [`Trust`]: roots for the certificates of peers, and revocation lists.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,28 +21,28 @@ use crate::error::RpcError;
 /// A larger file of revocation lists is refused.
 const MAX_CRLS: u64 = 32 << 20;
 
-/// Roots and revocation lists. Handshakes after a [replacement](Self::replace) use the new ones, and
-/// those who [follow](Self::changes) it look at their open connections again.
+/// Roots and revocation lists. Handshakes after a [replacement](Self::replace) use the new ones.
+/// Subscribers of [`changes`](Self::changes) check their open connections again.
 pub(super) struct Trust {
     sources: Sources,
     current: RwLock<Arc<Anchors>>,
     changes: watch::Sender<()>,
 }
 
-/// Where they come from.
+/// The sources of roots and lists.
 #[derive(Clone)]
 pub(super) struct Sources {
     roots: Pem,
     crls: Vec<Pem>,
 }
 
-/// What a certificate is checked with.
+/// The parsed roots and lists.
 pub(super) struct Anchors {
     roots: RootCertStore,
     crls: Vec<CertRevocationList<'static>>,
 }
 
-/// PEM from a file, which may be read again, or from memory.
+/// PEM from a file, which can be read again, or from memory.
 #[derive(Clone)]
 enum Pem {
     File(PathBuf),
@@ -50,7 +50,7 @@ enum Pem {
 }
 
 impl Pem {
-    /// The bytes, and what to call them.
+    /// The bytes, and their name for messages.
     fn load(&self, max: u64) -> Result<(Arc<[u8]>, String), RpcError> {
         match self {
             Self::File(path) => Ok((read(path, max)?.into(), path.display().to_string())),
@@ -94,12 +94,12 @@ impl Trust {
         Ok(Arc::new(Self { sources, current, changes: watch::Sender::new(()) }))
     }
 
-    /// Whether some of it comes from a file.
+    /// Whether any part comes from a file.
     pub(super) fn has_files(&self) -> bool {
         self.sources.roots.is_file() || self.sources.crls.iter().any(Pem::is_file)
     }
 
-    /// What its files have now.
+    /// Reads the files again.
     pub(super) fn load(&self) -> Result<Anchors, RpcError> {
         self.sources.load()
     }
@@ -117,8 +117,8 @@ impl Trust {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether one of the roots has issued the certificate for this usage, it is in force, and
-    /// neither it nor one between the two is revoked.
+    /// Checks that a root has issued the certificate for this usage, that it is valid now, and that
+    /// no certificate of the chain is revoked.
     pub(super) fn verify(
         &self,
         certificate: &CertificateDer<'_>,
@@ -129,15 +129,15 @@ impl Trust {
         self.check(certificate, intermediates, now, usage).map_err(refusal)
     }
 
-    /// Until when a certificate is in force that was verified.
+    /// The end of a verified certificate's validity.
     pub(super) fn not_after(
         &self,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         usage: KeyUsage,
     ) -> Option<UnixTime> {
-        // webpki tells that only in its refusal at a time behind it. It looks at the peer's own
-        // certificate before any other.
+        // webpki tells the end only by refusing a later time. It checks the peer's own certificate
+        // before any other.
         let end_of_time = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
         match self.check(certificate, intermediates, end_of_time, usage) {
             Err(webpki::Error::CertExpired { not_after, .. }) => Some(not_after),
@@ -198,12 +198,12 @@ impl Sources {
     }
 }
 
-/// The signatures that certificates and handshakes may have.
+/// The accepted signature algorithms of certificates and handshakes.
 pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
     ring::default_provider().signature_verification_algorithms
 }
 
-/// Those whose signature is trusted.
+/// Parses the trusted roots.
 fn roots(pem: &[u8], name: &str) -> Result<RootCertStore, RpcError> {
     let mut roots = RootCertStore::empty();
     for (number, certificate) in certificates(pem, name)?.into_iter().enumerate() {
@@ -235,7 +235,7 @@ fn add_crls(
     }
 }
 
-/// The same error as rustls's, where it has one: the peer is told by it why it is refused.
+/// The same error as rustls has, where there is one: it tells the peer the reason of the refusal.
 fn refusal(error: webpki::Error) -> Error {
     use webpki::Error as Pki;
     let refusal = match error {

@@ -1,4 +1,4 @@
-//! The checks of a peer's certificate within a handshake, as rustls calls them.
+//! The certificate checks that rustls calls during a handshake.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use webpki::KeyUsage;
 use super::expected::Expected;
 use super::trust::{Trust, algorithms};
 
-/// A client's check of a server: the issuer, the time, and that it is the one that was expected.
+/// A client's check of a server: issuer, validity and expected identity.
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     pub(super) trust: Arc<Trust>,
@@ -24,7 +24,7 @@ pub(super) struct ServerVerifier {
 pub(super) struct ClientVerifier(pub(super) Arc<Trust>);
 
 impl ServerVerifier {
-    /// `name` is the one that the connection was made with.
+    /// `name` is the server name of the connection.
     pub(super) fn verify(
         &self,
         certificate: &CertificateDer<'_>,
@@ -85,7 +85,7 @@ impl ServerCertVerifier for ServerVerifier {
 }
 
 impl ClientCertVerifier for ClientVerifier {
-    /// None: the roots may be replaced, and a client that has a certificate sends it.
+    /// Empty: the roots may be replaced, and a client with a certificate sends it anyway.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
