@@ -118,18 +118,3 @@ fn streams_that_are_not_read() {
         })
     });
 }
-
-#[test]
-fn lines_of_a_registry() {
-    is_linear("lines", 2_000, |n| {
-        let lines = (0..n).map(|n| {
-            format!(
-                "{{\"service\":\"s\",\"id\":\"{n}\",\"uri\":\"tcp://h:1\",\"lease\":\"{n}\"}}\n"
-            )
-        });
-        let list = format!("{{\"rpc_registry\":1}}\n{}", lines.collect::<String>());
-        let started = processor_time();
-        assert!(rpc_registry::__fuzz::rewritten_list(list.as_bytes()).unwrap().1);
-        processor_time().saturating_sub(started)
-    });
-}

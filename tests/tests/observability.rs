@@ -11,7 +11,9 @@ use metrics::set_default_local_recorder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use rpc_runtime::pipeline::{Change, ChannelContext, ChannelHandler, Flow, Handled};
 use rpc_runtime::protocol::Frame;
-use rpc_runtime::{Client, Heartbeat, HeartbeatMode, Result, RpcError, Server, rpc_service};
+use rpc_runtime::{
+    Blob, Client, Heartbeat, HeartbeatMode, MemoryLimits, Result, RpcError, Server, rpc_service,
+};
 use rpc_tests::waiting::{soon, until};
 use tokio::runtime::Runtime;
 
@@ -23,6 +25,8 @@ pub trait Watched {
     async fn waits(&self) -> Result<()>;
     async fn fails(&self) -> Result<()>;
     async fn panics(&self) -> Result<()>;
+    async fn keeps(&self, blob: Blob) -> Result<()>;
+    async fn makes(&self, bytes: usize) -> Result<Blob>;
     #[rpc(oneway)]
     async fn note(&self, text: String) -> Result<()>;
 }
@@ -60,6 +64,12 @@ impl Watched for Provider {
     }
     async fn panics(&self) -> Result<()> {
         panic!("on purpose")
+    }
+    async fn keeps(&self, _: Blob) -> Result<()> {
+        self.waits().await
+    }
+    async fn makes(&self, bytes: usize) -> Result<Blob> {
+        Ok(vec![7; bytes].into())
     }
     async fn note(&self, _: String) -> Result<()> {
         Ok(())
@@ -141,7 +151,8 @@ impl Counted {
 fn documented(sections: &[&str]) -> BTreeSet<String> {
     let text = include_str!("../../docs/observability.md");
     let section = |title: &&str| {
-        let (_, text) = text.split_once(&format!("### {title}\n")).unwrap();
+        let heading = format!("### {title}\n");
+        let (_, text) = text.split_once(&heading).unwrap_or_else(|| panic!("no {heading}"));
         text.split("\n### ").next().unwrap()
     };
     let rows = sections.iter().map(section).flat_map(str::lines);
@@ -170,7 +181,8 @@ fn real_calls_move_each_documented_metric_of_calls_and_connections() {
 
         let moved = counted.names();
         let expected = documented(&["Calls", "Connections", "Work of a server"]);
-        let all: BTreeSet<String> = &expected | &documented(&["Memory", "Liveness and endings"]);
+        let all: BTreeSet<String> =
+            &expected | &documented(&["Memory and minimum rates", "Liveness and endings"]);
         assert!(moved.is_superset(&expected), "{uri}: {:?}", expected.difference(&moved));
         assert!(moved.is_subset(&all), "{uri}: {:?}", moved.difference(&all));
         let call = |side: &str, method: &str, status: &str| {
@@ -267,6 +279,56 @@ fn heartbeats_reconnects_and_endings_move_each_documented_metric_of_liveness() {
         let missed = counted.get(&format!("rpc_{end}_heartbeats_missed_total{{}}"));
         assert!((1.0..=3.0).contains(&missed), "{end}: {missed} missed");
     }
+}
+
+#[test]
+fn a_server_without_memory_moves_each_documented_metric_of_memory() {
+    let recorder = DebuggingRecorder::new();
+    let _recorded = set_default_local_recorder(&recorder);
+    let snapshots = recorder.snapshotter();
+    let mut counted = Counted::default();
+    runtime().block_on(async {
+        const LARGE: usize = 256 << 10;
+        let limits = MemoryLimits::default().connection(64 << 10).address(64 << 10);
+        let server = Server::builder()
+            .provide(WatchedServer::new(Provider))
+            .memory_limits(limits)
+            .bind("memory:without-memory")
+            .await
+            .unwrap();
+        let client = async || {
+            let client = Client::builder().connect(server.local_uri()).await.unwrap();
+            WatchedClient::new(client).with_timeout(Duration::from_secs(60))
+        };
+        let (greedy, modest) = (client().await, client().await);
+        let begun = WAITS.get();
+        let keeps = |watched: &WatchedClient| {
+            let watched = watched.clone();
+            tokio::spawn(async move { watched.keeps(vec![7; LARGE].into()).await })
+        };
+        let greedily = keeps(&greedy);
+        until("a request that holds all memory", || WAITS.get() == begun + 1).await;
+        let modestly = keeps(&modest);
+        until("the other one's wait", || {
+            counted.look(&snapshots);
+            // The greedy connection waits, too, before it reads on.
+            counted.get("rpc_server_memory_waits_total{}") == 2.0
+        })
+        .await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(11)).await;
+        tokio::time::resume();
+        assert!(soon("its end", greedily).await.unwrap().unwrap_err().is_overloaded());
+        until("the other request", || WAITS.get() == begun + 2).await;
+        assert!(client().await.makes(LARGE).await.unwrap_err().is_overloaded());
+        modestly.abort();
+    });
+    counted.look(&snapshots);
+    assert_eq!(counted.get("rpc_server_connections_ended_total{reason=\"memory\"}"), 1.0);
+    assert_eq!(counted.get("rpc_server_memory_refused_total{what=\"answer\"}"), 1.0);
+    let expected = documented(&["Memory and minimum rates"]);
+    let missing: Vec<_> = expected.difference(&counted.names()).cloned().collect();
+    assert!(missing.iter().all(|name| name.starts_with("rpc_client")), "{missing:?}");
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

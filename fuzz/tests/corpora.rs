@@ -16,7 +16,7 @@ fn every_input_of_the_corpora_keeps_all_promises() {
         PANICS.fetch_add(1, Ordering::SeqCst);
         before(panic);
     }));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for target in TARGETS {
         let mut inputs = 0;
         for entry in std::fs::read_dir(folder.join(target.name)).unwrap() {
