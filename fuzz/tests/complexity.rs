@@ -1,4 +1,4 @@
-//! What the files of a registry cost grows with their length and no faster.
+//! The cost of reading a registry's files is linear in their length.
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 

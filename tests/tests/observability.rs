@@ -311,7 +311,7 @@ fn a_server_without_memory_moves_each_documented_metric_of_memory() {
         let modestly = keeps(&modest);
         until("the other one's wait", || {
             counted.look(&snapshots);
-            // The greedy connection waits, too, before it reads on.
+            // The greedy connection also waits before it reads more.
             counted.get("rpc_server_memory_waits_total{}") == 2.0
         })
         .await;
