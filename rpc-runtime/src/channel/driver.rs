@@ -178,7 +178,7 @@ impl<H: RequestHandler> Driver<H> {
                     Poll::Pending if std::mem::take(&mut self.unread) => continue,
                     // All that has arrived was read.
                     Poll::Pending if self.timers.handshake_is_over(self.now) => {
-                        self.channel.fail_handshake(self.now);
+                        self.channel.fail_handshake();
                         continue;
                     }
                     Poll::Pending if self.pace.is_slow(FRAME_WINDOW, self.now) => {
@@ -235,7 +235,7 @@ impl<H: RequestHandler> Driver<H> {
         }
         let limit = self.channel.settings.slow_reader_timeout;
         if self.rest.has_stalled(limit, self.now) {
-            return Poll::Ready(Err(self.channel.slow_reader(self.now)));
+            return Poll::Ready(Err(self.channel.slow_reader()));
         }
         Poll::Pending
     }

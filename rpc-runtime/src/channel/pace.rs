@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// A check that runs this much late was delayed by this process.
-const LATE: Duration = Duration::from_millis(50);
+use super::timers::LATE;
+
 /// Additional time for a peer that seems too slow.
 const LAST_LOOK: Duration = Duration::from_millis(10);
 

@@ -12,7 +12,7 @@ const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Deadlines are looked at this often at most, so they fire up to this much late.
 const TICK: Duration = Duration::from_millis(5);
 /// An end that looks so much later than it was to look was held up.
-const LATE: Duration = Duration::from_millis(50);
+pub(super) const LATE: Duration = Duration::from_millis(50);
 /// How long a connection that is to be closed may take to write what it still has.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// A connection that has been at rest for so long gives back the memory that it kept.
