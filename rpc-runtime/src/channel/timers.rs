@@ -38,6 +38,15 @@ pub(super) struct Timers {
     sign_of_life: Option<Instant>,
 }
 
+/// The earlier one, if there are any.
+#[inline]
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 impl Timers {
     /// With the time that the peer has for its first frame.
     pub(super) fn new(handshake_timeout: Option<Duration>) -> Self {
@@ -113,14 +122,10 @@ impl Timers {
         true
     }
 
-    /// Sets the sleep to the first of these times and of its own. Returns it.
-    pub(super) fn arm(
-        &mut self,
-        now: Instant,
-        others: impl IntoIterator<Item = Option<Instant>>,
-    ) -> Option<Instant> {
+    /// Sets the sleep to this time, or to the first of its own if that is earlier. Returns which.
+    pub(super) fn arm(&mut self, now: Instant, other: Option<Instant>) -> Option<Instant> {
         let own = [self.close_by, self.closed_check, self.rested, self.again];
-        let next = others.into_iter().chain(own).flatten().min();
+        let next = own.iter().fold(other, |next, time| earlier(next, *time));
         if let Some(next) = next
             && (Some(next) != self.armed || self.sleep.is_elapsed())
         {
