@@ -272,6 +272,7 @@ impl Core {
     }
 
     /// Whether an end that was announced can come now.
+    #[inline]
     pub(super) fn may_end(&self, now: Instant) -> bool {
         let asked = self.is_draining() && self.is_idle();
         asked || self.leaves_at().is_some_and(|leaves_at| leaves_at <= now)

@@ -21,7 +21,7 @@ use super::last_words::linger;
 use super::memory::ReadGate;
 use super::pace::{Pace, least};
 use super::tail::Arrived;
-use super::timers::Timers;
+use super::timers::{Timers, earlier};
 use super::{Channel, DUTY_GRACE, FRAME_WINDOW, clock, connection_lost, guard, wake_all};
 use crate::error::RpcError;
 use crate::pipeline::Tail;
@@ -178,7 +178,7 @@ impl<H: RequestHandler> Driver<H> {
                     Poll::Pending if std::mem::take(&mut self.unread) => continue,
                     // All that has arrived was read.
                     Poll::Pending if self.timers.handshake_is_over(self.now) => {
-                        self.channel.fail_handshake(self.now);
+                        self.channel.fail_handshake();
                         continue;
                     }
                     Poll::Pending if self.pace.is_slow(FRAME_WINDOW, self.now) => {
@@ -235,7 +235,7 @@ impl<H: RequestHandler> Driver<H> {
         }
         let limit = self.channel.settings.slow_reader_timeout;
         if self.rest.has_stalled(limit, self.now) {
-            return Poll::Ready(Err(self.channel.slow_reader(self.now)));
+            return Poll::Ready(Err(self.channel.slow_reader()));
         }
         Poll::Pending
     }
@@ -273,8 +273,7 @@ impl<H: RequestHandler> Driver<H> {
         let streams = !core.streams.is_empty();
         let forced = streams || !self.handler.limits_reading();
         self.gate.settle(&mut core, &mut self.input, &mut wakers);
-        let open =
-            may_read && self.gate.is_open(&mut core, &mut self.input, forced, cx, &mut wakers);
+        let open = may_read && self.gate.is_open(&mut core, &self.input, forced, cx, &mut wakers);
         let streams = streams && self.handler.limits_reading();
         let starved = self.gate.is_starved(may_read, streams, now);
         let turn = match core.pipeline.closing().cloned() {
@@ -334,7 +333,8 @@ impl<H: RequestHandler> Driver<H> {
             self.gate.starves_at(),
             self.timers.handshake().filter(|_| reads),
         ];
-        core.armed = self.timers.arm(now, others);
+        let next = others.iter().fold(None, |next, time| earlier(next, *time));
+        core.armed = self.timers.arm(now, next);
         core.paused = !core.pipeline.auto_read();
         // Nobody has promised to flush what a timer or a handler wrote; or somebody has, long ago.
         let flush = core.pipeline.has_output() && !core.writing && (!core.duty || broken_promise);
@@ -373,6 +373,7 @@ impl<H: RequestHandler> Driver<H> {
     }
 
     /// Says whether there were requests; then, the time is new.
+    #[inline]
     fn hand_on(&mut self, batch: Batch<'_>, cx: &mut Context<'_>) -> bool {
         if batch.requests.is_empty() {
             return false;

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use rpc_registry::LogLimit;
+use rpc_registry::limited;
 
 use super::core::State;
 use super::pace::{Pace, least};
@@ -62,8 +62,6 @@ impl Rest {
         !self.is_empty() && self.pace.is_slow(limit, now)
     }
 }
-
-static SLOW_READERS: LogLimit = LogLimit::new();
 
 /// So many gathered frames are worth a write of their own.
 const WORTH_A_WRITE: usize = 16;
@@ -167,16 +165,14 @@ impl Channel {
     }
 
     /// Why a connection is closed whose peer does not read.
-    pub(super) fn slow_reader(&self, now: Instant) -> RpcError {
+    pub(super) fn slow_reader(&self) -> RpcError {
         let cause = RpcError::unavailable(format!(
             "the peer reads too slowly: too few of the waiting bytes were read within {:?} \
              (`slow_reader_timeout`, `min_rate`)",
             self.settings.slow_reader_timeout
         ));
         self.settings.observer.connection_ended(EndedConnection::SlowReader);
-        if let Some(held_back) = SLOW_READERS.pass(now) {
-            tracing::warn!(peer = %self.peer, %cause, held_back, "connection closed");
-        }
+        limited!(warn, peer = %self.peer, %cause, "connection closed");
         cause
     }
 

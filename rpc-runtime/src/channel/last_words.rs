@@ -3,9 +3,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rpc_registry::LogLimit;
+use rpc_registry::limited;
 
 use super::Channel;
 use super::input::take_read_buffer;
@@ -36,16 +36,12 @@ pub(super) async fn linger(reader: &mut dyn Reader, writer: &dyn Writer) {
     let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
-static FAILED_HANDSHAKES: LogLimit = LogLimit::new();
-
 impl Channel {
     /// The peer has had its time and sent no whole frame.
-    pub(super) fn fail_handshake(&self, now: Instant) {
+    pub(super) fn fail_handshake(&self) {
         let timeout = self.settings.handshake_timeout.unwrap_or_default();
         let message = format!("no whole frame came within {timeout:?} (`handshake_timeout`)");
-        if let Some(held_back) = FAILED_HANDSHAKES.pass(now) {
-            tracing::warn!(peer = %self.peer, held_back, "connection closed: {message}");
-        }
+        limited!(warn, peer = %self.peer, "connection closed: {message}");
         self.settings.observer.connection_refused(RefusedConnection::Handshake);
         self.fail(RpcError::new(Status::Timeout, message));
     }

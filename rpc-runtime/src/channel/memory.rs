@@ -46,13 +46,22 @@ impl ReadGate {
     pub(super) fn settle(&mut self, core: &mut Core, input: &mut Input, wakers: &mut Vec<Waker>) {
         core.kept = input.kept();
         core.settle(wakers);
+        if core.kept > 0 || self.claim.is_some() {
+            self.release(core, input, wakers);
+        }
+        self.spent = false;
+    }
+
+    /// Gives back what is only kept, if others need it, and the claim, if what it was for was read, or
+    /// is no longer what is read next.
+    fn release(&mut self, core: &mut Core, input: &mut Input, wakers: &mut Vec<Waker>) {
         if core.kept > 0 && core.account.is_exhausted() {
             // Other connections can use it.
             input.rest();
             core.kept = 0;
             core.settle(wakers);
         }
-        let spent = std::mem::take(&mut self.spent);
+        let spent = self.spent;
         let other =
             |claim: &mut Claim| input.large_frame().is_some_and(|frame| frame != claim.bytes());
         if let Some(claim) = self.claim.take_if(|claim| spent || other(claim)) {
@@ -64,26 +73,31 @@ impl ReadGate {
     ///
     /// `forced`: reading must continue if possible, since the holders of memory may wait for the
     /// next frames.
+    #[inline]
     pub(super) fn is_open(
         &mut self,
         core: &mut Core,
-        input: &mut Input,
+        input: &Input,
         forced: bool,
         cx: &mut Context<'_>,
         wakers: &mut Vec<Waker>,
     ) -> bool {
         let frame = input.large_frame();
-        let claim = match &mut self.claim {
-            Some(claim) => claim,
-            none => {
-                let wanted = match frame {
-                    Some(frame) => frame,
-                    None if core.may_read_small(forced) => return self.opened(),
-                    None => LEAST,
-                };
-                none.insert(core.account.claim(wanted))
-            }
-        };
+        if self.claim.is_none() && frame.is_none() && core.may_read_small(forced) {
+            return self.opened();
+        }
+        self.is_open_by_claim(core, frame, forced, cx, wakers)
+    }
+
+    fn is_open_by_claim(
+        &mut self,
+        core: &mut Core,
+        frame: Option<usize>,
+        forced: bool,
+        cx: &mut Context<'_>,
+        wakers: &mut Vec<Waker>,
+    ) -> bool {
+        let claim = self.claim.get_or_insert_with(|| core.account.claim(frame.unwrap_or(LEAST)));
         while claim.poll(cx).is_pending() {
             if forced && (core.account.may_force(claim.bytes()) || core.holds_output_only()) {
                 claim.force();
@@ -112,7 +126,16 @@ impl ReadGate {
     ///
     /// A connection at its own limit waits for its own requests and does not count. With `streams`
     /// it counts, since its requests may wait for items that are not read.
+    #[inline]
     pub(super) fn is_starved(&mut self, reads: bool, streams: bool, now: Instant) -> Option<Level> {
+        if self.claim.is_none() {
+            self.waits = None;
+            return None;
+        }
+        self.has_starved(reads, streams, now)
+    }
+
+    fn has_starved(&mut self, reads: bool, streams: bool, now: Instant) -> Option<Level> {
         let Some(at) = self.claim.as_ref().filter(|_| reads).and_then(Claim::progress) else {
             self.waits = None;
             return None;
@@ -165,6 +188,7 @@ impl Core {
     }
 
     /// Whether small frames may be read.
+    #[inline]
     fn may_read_small(&self, forced: bool) -> bool {
         let free = !self.account.is_charged() || !self.account.is_exhausted();
         free || (forced && self.account.may_force(LEAST))

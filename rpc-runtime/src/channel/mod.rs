@@ -162,8 +162,12 @@ pub(crate) struct Channel {
     metrics: ConnectionMetrics,
 }
 
+#[inline]
 fn wake_all(wakers: Vec<Waker>) {
-    wakers.into_iter().for_each(Waker::wake);
+    // Mostly there are none.
+    if !wakers.is_empty() {
+        wakers.into_iter().for_each(Waker::wake);
+    }
 }
 
 impl Channel {

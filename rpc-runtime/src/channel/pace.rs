@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// A check that runs this much late was delayed by this process.
-const LATE: Duration = Duration::from_millis(50);
+use super::timers::LATE;
+
 /// Additional time for a peer that seems too slow.
 const LAST_LOOK: Duration = Duration::from_millis(10);
 
@@ -32,13 +32,14 @@ impl Pace {
     /// Bytes are due from now on, if none were.
     pub(super) fn begin(&mut self, now: Instant) {
         if self.since.is_none() {
-            self.since = Some(now);
+            *self = Self { since: Some(now), ..Self::default() };
         }
     }
 
     /// No bytes are due.
+    #[inline]
     pub(super) fn end(&mut self) {
-        *self = Self::default();
+        self.since = None;
     }
 
     /// Adds transferred bytes; `least` are enough for a window.
@@ -56,7 +57,12 @@ impl Pace {
     }
 
     /// Whether the peer is too slow. Must be called after an attempt to read or to write.
+    #[inline]
     pub(super) fn is_slow(&mut self, window: Duration, now: Instant) -> bool {
+        self.since.is_some() && self.was_slow(window, now)
+    }
+
+    fn was_slow(&mut self, window: Duration, now: Instant) -> bool {
         let Some(due) = self.due(window).filter(|due| *due <= now) else { return false };
         if self.last_look.is_some() {
             return true;

@@ -12,7 +12,7 @@ const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Deadlines are looked at this often at most, so they fire up to this much late.
 const TICK: Duration = Duration::from_millis(5);
 /// An end that looks so much later than it was to look was held up.
-const LATE: Duration = Duration::from_millis(50);
+pub(super) const LATE: Duration = Duration::from_millis(50);
 /// How long a connection that is to be closed may take to write what it still has.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// A connection that has been at rest for so long gives back the memory that it kept.
@@ -36,6 +36,15 @@ pub(super) struct Timers {
     again: Option<Instant>,
     /// See [`sign_of_life`](Self::sign_of_life).
     sign_of_life: Option<Instant>,
+}
+
+/// The earlier one, if there are any.
+#[inline]
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 impl Timers {
@@ -113,14 +122,10 @@ impl Timers {
         true
     }
 
-    /// Sets the sleep to the first of these times and of its own. Returns it.
-    pub(super) fn arm(
-        &mut self,
-        now: Instant,
-        others: impl IntoIterator<Item = Option<Instant>>,
-    ) -> Option<Instant> {
+    /// Sets the sleep to this time, or to the first of its own if that is earlier. Returns which.
+    pub(super) fn arm(&mut self, now: Instant, other: Option<Instant>) -> Option<Instant> {
         let own = [self.close_by, self.closed_check, self.rested, self.again];
-        let next = others.into_iter().chain(own).flatten().min();
+        let next = own.iter().fold(other, |next, time| earlier(next, *time));
         if let Some(next) = next
             && (Some(next) != self.armed || self.sleep.is_elapsed())
         {

@@ -85,21 +85,17 @@ impl Drop for Restore {
 #[inline]
 pub(crate) fn withheld<R>(encode: impl FnOnce() -> R) -> R {
     let before = DESTINATION.get();
-    if before != Destination::Here {
-        return encode();
-    }
     let _restore = Restore(before);
-    DESTINATION.set(Destination::Peer);
+    if before == Destination::Here {
+        DESTINATION.set(Destination::Peer);
+    }
     encode()
 }
 
 /// Runs `run`. If `on`, causes and peers are included in what it encodes for the wire.
 #[inline]
 pub(crate) fn exposed<R>(on: bool, run: impl FnOnce() -> R) -> R {
-    if !on {
-        return run();
-    }
-    let _restore = Restore(DESTINATION.replace(Destination::TrustedPeer));
+    let _restore = on.then(|| Restore(DESTINATION.replace(Destination::TrustedPeer)));
     run()
 }
 

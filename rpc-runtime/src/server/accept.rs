@@ -13,7 +13,7 @@ use super::dispatcher::Dispatcher;
 use super::executor::Workers;
 use super::lifetime::Lifetime;
 use super::requests::Requests;
-use crate::channel::{Channel, ChannelSettings, Initializer, clock, driver, refuse};
+use crate::channel::{Channel, ChannelSettings, Initializer, driver, refuse};
 use crate::error::RpcError;
 use crate::observe::{self, RefusedConnection, Side};
 use crate::protocol::Hello;
@@ -50,7 +50,6 @@ const MAX_REFUSALS: usize = 64;
 
 /// How long to wait before accepting again when the process has run out of something.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(50);
-static OUT_OF_RESOURCES_LOG: LogLimit = LogLimit::new();
 /// How long a client that is refused may take until it can be told why.
 const REFUSED: Duration = Duration::from_secs(1);
 
@@ -82,9 +81,7 @@ impl Acceptor {
                 },
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    if let Some(held_back) = OUT_OF_RESOURCES_LOG.pass(clock()) {
-                        tracing::error!(%error, held_back, "cannot accept connections; trying again");
-                    }
+                    limited!(error, %error, "cannot accept connections; trying again");
                     tokio::time::sleep(OUT_OF_RESOURCES).await;
                 }
             }
@@ -110,9 +107,7 @@ impl Acceptor {
             Ok(Err(error)) => error.message().to_owned(),
             Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
         };
-        if let Some(held_back) = self.refusals.log.pass(clock()) {
-            tracing::warn!(peer, held_back, "connection refused: {}", Printable(why));
-        }
+        limited!(warn, limit = self.refusals.log; peer, "connection refused: {}", Printable(why));
         self.settings.observer.connection_refused(RefusedConnection::Handshake);
     }
 
@@ -144,10 +139,8 @@ impl Acceptor {
 
 impl Refusals {
     fn refuse(&self, accepted: Accepted, why: RpcError) {
-        if why.is_overloaded()
-            && let Some(held_back) = self.log.pass(clock())
-        {
-            tracing::warn!(peer = accepted.peer(), held_back, "connection refused: {why}");
+        if why.is_overloaded() {
+            limited!(warn, limit = self.log; peer = accepted.peer(), "connection refused: {why}");
         }
         if let Ok(permit) = Arc::clone(&self.at_a_time).try_acquire_owned() {
             tokio::spawn(async move {

@@ -3,6 +3,7 @@
 mod accept;
 #[cfg(feature = "__bench")]
 pub(crate) mod bench;
+mod bound;
 mod builder;
 mod connections;
 mod cores;

@@ -331,8 +331,7 @@ impl RequestHandler for Requests {
                 continue;
             }
             let (polled, after) = self.start(channel, frame, before, in_place, cx);
-            let held = after.saturating_duration_since(before);
-            let slow = held > IN_PLACE_BUDGET;
+            let slow = after > before + IN_PLACE_BUDGET;
             // The rest of the batch has waited long enough, and its answers, too.
             in_place &= after <= until;
             if slow
@@ -340,7 +339,7 @@ impl RequestHandler for Requests {
                 && let Some(route) = self.dispatcher.route(frame.header.method)
                 && self.slow.was_slow(frame.header.method)
             {
-                route.held_thread(held);
+                route.held_thread(after.saturating_duration_since(before));
             }
             // Fewer than enough would be left for another write.
             if slow || (self.answers.len() >= enough && left >= enough) {

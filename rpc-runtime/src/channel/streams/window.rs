@@ -48,8 +48,8 @@ impl Intake {
     /// Whether enough has accumulated for a grant: half of the window without untaken items. So the
     /// sender always has credit while there is room, however much of the window slow streams use.
     pub(super) fn is_due(&self) -> bool {
-        let free = self.window.saturating_sub(self.queued());
-        self.done.load(RELAXED) >= (free / 2).max(1)
+        let done = self.done.load(RELAXED);
+        done > 0 && done >= self.window.saturating_sub(self.queued()) / 2
     }
 
     /// Takes the bytes to be granted, once they are enough.
