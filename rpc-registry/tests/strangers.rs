@@ -247,6 +247,30 @@ async fn a_folder_that_a_stranger_made_first_is_refused_and_his_links_are_not_fo
 }
 
 #[tokio::test]
+async fn a_link_of_a_stranger_that_an_own_link_leads_to_is_not_followed() {
+    if !is_root() {
+        return;
+    }
+    let dir = open_to_all();
+    let (own, way, strange) =
+        (dir.path().join("own"), dir.path().join("way"), dir.path().join("strange"));
+    fs::create_dir(&own).unwrap();
+    symlink(&own, &way).unwrap();
+    connect(uri(&way)).await.unwrap();
+    fs::remove_file(&way).unwrap();
+    assert!(stranger(&format!("ln -s {} {}", own.display(), strange.display())));
+    symlink(&strange, &way).unwrap();
+    for path in [way.clone(), way.join("below")] {
+        let error = refused(&uri(&path)).await;
+        assert!(error.to_string().contains("is a link of the user 65534"), "{error}");
+    }
+    // A circle ends in an error.
+    fs::remove_file(&way).unwrap();
+    symlink(&way, &way).unwrap();
+    connect(uri(&way.join("below"))).await.err().unwrap();
+}
+
+#[tokio::test]
 async fn a_list_of_a_stranger_that_takes_the_place_of_a_removed_one_is_not_believed() {
     if !is_root() {
         return;
