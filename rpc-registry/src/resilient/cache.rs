@@ -177,6 +177,7 @@ fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
     let text = serde_json::to_vec(&Contents { format: FORMAT, services })?;
     check_length(text.len())?;
     if let Some(folder) = path.parent() {
+        private_files::check_way(folder)?;
         private_files::make_folder(folder, Access::Owner)?;
     }
     check_place(path)?;
@@ -323,6 +324,25 @@ mod tests {
         } else {
             println!("left out, since this is not root: a file of another user");
         }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn no_folder_is_made_where_a_link_of_another_user_leads() {
+        use std::os::unix::fs::{lchown, symlink};
+        if !nix::unistd::geteuid().is_root() {
+            println!("left out, since this is not root: a link of another user");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (own, link) = (folder.path().join("own"), folder.path().join("link"));
+        fs::create_dir(&own).unwrap();
+        symlink(&own, &link).unwrap();
+        lchown(&link, Some(65_534), None).unwrap();
+        let cache = open(link.join("rpc-registry/app.json")).await;
+        cache.note("svc", &[instance("a")]);
+        written().await;
+        assert_eq!(fs::read_dir(&own).unwrap().count(), 0);
     }
 
     #[cfg(unix)]
