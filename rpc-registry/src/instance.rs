@@ -11,7 +11,7 @@ use crate::printable::is_printable;
 use crate::uri::split_scheme;
 
 /// Longest service name, id, version, group, zone or metadata key, in bytes.
-const MAX_NAME: usize = 255;
+pub(crate) const MAX_NAME: usize = 255;
 /// Longest URI, in bytes.
 const MAX_URI: usize = 2048;
 /// Most metadata pairs of one instance.

@@ -132,6 +132,8 @@ pub mod __fuzz;
 mod back_end;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod clear_text;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod entries;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;

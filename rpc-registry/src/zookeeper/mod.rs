@@ -75,6 +75,7 @@ use self::paths::Place;
 use self::sessions::Sessions;
 use self::settings::{Open, Settings};
 use crate::back_end::{Announcement, BackEnd, Claim, Feed};
+use crate::entries::Entries;
 use crate::{
     BoxFuture, Instance, RegistryError, RegistryUri, Resilient, ResilientSettings, limited,
 };
@@ -154,9 +155,9 @@ impl BackEnd for ZooKeeperBackEnd {
         Box::pin(self.sessions.within("look up", async move {
             let connection = self.sessions.connected().await?;
             let path = self.sessions.settings.root.service(service);
-            let listed = feed::list(&connection.client, service, &path).await;
+            let listed = feed::list(&connection.client, service, &path, &Entries::new()).await;
             let listed = listed.map_err(|error| self.failed("read", &path, error))?;
-            Ok(listed.into_values().collect())
+            Ok(listed.instances())
         }))
     }
 
