@@ -142,6 +142,7 @@ mod instance;
 mod lease;
 mod log_limit;
 mod memory;
+mod pace;
 mod percent;
 mod printable;
 mod private_files;
@@ -162,6 +163,8 @@ pub use error::RegistryError;
 pub use instance::Instance;
 pub use lease::{Lease, LeaseHandle, LeaseState, LeaseStates};
 pub use log_limit::LogLimit;
+#[doc(hidden)]
+pub use pace::rest_after;
 pub use printable::Printable;
 #[doc(hidden)]
 pub use printable::{is_printable, printable};
