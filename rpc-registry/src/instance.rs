@@ -11,7 +11,7 @@ use crate::printable::is_printable;
 use crate::uri::split_scheme;
 
 /// Longest service name, id, version, group, zone or metadata key, in bytes.
-pub(crate) const MAX_NAME: usize = 255;
+const MAX_NAME: usize = 255;
 /// Longest URI, in bytes.
 const MAX_URI: usize = 2048;
 /// Most metadata pairs of one instance.
@@ -268,6 +268,12 @@ impl<'de> Deserialize<'de> for Instance {
 /// Checks a service name that is asked for.
 pub(crate) fn check_service(service: &str) -> Result<(), RegistryError> {
     check_name("service name", service)
+}
+
+/// Whether a service or an instance can have this name.
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+pub(crate) fn is_name(value: &str) -> bool {
+    check_name("name", value).is_ok()
 }
 
 fn check_name(field: &str, value: &str) -> Result<(), RegistryError> {

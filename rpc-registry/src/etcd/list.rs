@@ -7,7 +7,6 @@ use super::messages::{Event, EventKind, KeyValue};
 use crate::Instance;
 use crate::back_end::Update;
 use crate::entries::Entries;
-use crate::instance::MAX_NAME;
 
 /// Notes of departures that are kept at a time. etcd removes each before long.
 const MAX_NOTES: usize = 65_536;
@@ -63,7 +62,7 @@ impl List {
                 Some(instance) => self.entries.put(instance, kv.value.len()),
                 None => self.entries.remove(&id),
             },
-            Some(Place::Note { id }) if id.len() <= MAX_NAME && self.departed.len() < MAX_NOTES => {
+            Some(Place::Note { id }) if self.departed.len() < MAX_NOTES => {
                 self.departed.insert(id);
             }
             // A departure that is not noted counts as a lapse.

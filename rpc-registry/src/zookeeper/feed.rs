@@ -9,7 +9,7 @@ use zookeeper_client::{AddWatchMode, Client, Error, MultiReadResult, PersistentW
 use super::data;
 use super::failure::is_lost;
 use super::news::News;
-use super::paths::{child, name};
+use super::paths::{child, name, service_name};
 use super::sessions::{Connection, Sessions};
 use crate::back_end::{Feed, Update};
 use crate::entries::Entries;
@@ -201,7 +201,7 @@ pub(super) async fn services(client: &Client, root: &str) -> Result<Vec<String>,
         for (node, result) in some.iter().zip(reader.commit().await?) {
             match result {
                 MultiReadResult::Children { children } if !children.is_empty() => {
-                    names.extend(name(node));
+                    names.extend(service_name(node));
                 }
                 MultiReadResult::Error { err } if err != Error::NoNode => return Err(err),
                 _ => {}
