@@ -26,6 +26,8 @@
 //!
 //! With a user and a password (ZooKeeper's scheme `digest`), all nodes are created for that user
 //! only (an ACL of the scheme `auth`). Without them, every client may change the nodes.
+//! Existing nodes keep their ACL. Whoever created the root or a service's node first decides who may
+//! change what is below it, so create the root by hand if others can reach ZooKeeper.
 //!
 //! # What holds
 //!
