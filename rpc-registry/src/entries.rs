@@ -1,16 +1,16 @@
-//! [`Entries`]: what a back end keeps of a service while it follows it, within bounds.
+//! [`Entries`]: the instances of a service that a back end keeps, of bounded size.
 
 use std::collections::BTreeMap;
 
 use crate::{Instance, limited};
 
-/// Most bytes of the entries of a service: some 50,000 instances, as in a file registry.
+/// The maximum for a service: some 50,000 instances, as in a file registry.
 const MAX_BYTES: usize = 64 << 20;
-/// What an entry counts beside its text, since a short one takes memory too.
+/// Counted for each entry beside its text, since short ones take memory too.
 const EACH: usize = 1024;
 
-/// The instances of one service, by id. Whoever can write to a registry can write any number of them:
-/// those for which there is no room are left out, and those that are there stay.
+/// The instances of one service, by id. A client of the registry can write any number of them. Those
+/// beyond the maximum are skipped, and known ones stay.
 pub(crate) struct Entries {
     by_id: BTreeMap<String, Entry>,
     room: usize,
@@ -30,8 +30,8 @@ impl Entries {
         Self { by_id: BTreeMap::new(), room }
     }
 
-    /// Takes an instance, in place of the one with its id. `length` is how many bytes it takes in the
-    /// registry.
+    /// Adds an instance, or replaces the one with its id. `length` is its length in the registry, in
+    /// bytes.
     pub(crate) fn put(&mut self, instance: Instance, length: usize) {
         self.remove(instance.id());
         let bytes = length.saturating_add(EACH);
@@ -47,7 +47,7 @@ impl Entries {
                     service,
                     instances,
                     limit = MAX_BYTES,
-                    "the registry lists more of a service than is kept; instances are left out"
+                    "the registry lists more instances of a service than are kept; the others are skipped"
                 );
             }
         }

@@ -1,15 +1,15 @@
-//! How often long lists are taken over.
+//! [`rest_after`]: how often long lists are applied.
 
 use std::time::Duration;
 
-/// How many times as long as the work the rest after it is.
+/// The pause is so many times as long as the work before it.
 const REST: u32 = 4;
-/// The longest rest.
+/// The longest pause.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// For how long to leave a list alone after it took so long to take over. What changes meanwhile is
-/// taken over as one. Whoever can write to a registry can change a long list all the time, and taking
-/// it over takes a time that grows with its length: it must not take a core of each consumer.
+/// The pause after a list was applied, which took the time `work`. Changes meanwhile are applied
+/// together. The work grows with the length of the list, and a client of the registry can change a
+/// long list all the time. Without pauses that would use a whole core of each consumer.
 #[doc(hidden)]
 pub fn rest_after(work: Duration) -> Duration {
     work.saturating_mul(REST).min(LONGEST)

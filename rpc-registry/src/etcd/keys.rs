@@ -47,7 +47,7 @@ impl Keys {
         format!("{}/{}/{}/{DEPARTED}", self.prefix, encode(service), encode(id)).into_bytes()
     }
 
-    /// `None` for a key that is none of ours, or is for names that nobody here would have.
+    /// `None` for a key that is none of ours, or with names that are not valid.
     pub(super) fn place(&self, key: &[u8]) -> Option<Place> {
         let key = std::str::from_utf8(key).ok()?;
         let mut parts = key.strip_prefix(&self.prefix)?.strip_prefix('/')?.split('/');

@@ -8,7 +8,7 @@ use crate::Instance;
 use crate::back_end::Update;
 use crate::entries::Entries;
 
-/// Notes of departures that are kept at a time. etcd removes each before long.
+/// The maximum number of notes of departures. etcd removes each when its lease ends.
 const MAX_NOTES: usize = 65_536;
 
 pub(super) struct List {
@@ -65,7 +65,7 @@ impl List {
             Some(Place::Note { id }) if self.departed.len() < MAX_NOTES => {
                 self.departed.insert(id);
             }
-            // A departure that is not noted counts as a lapse.
+            // A departure without a note counts as a lapse.
             Some(Place::Note { .. }) | None => {}
         }
     }

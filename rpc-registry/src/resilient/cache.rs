@@ -164,8 +164,8 @@ fn check_length(bytes: usize) -> io::Result<()> {
     }
 }
 
-/// The text of a file, which never gets longer than one that is read: text that registries list can grow to six
-/// times its length by being escaped.
+/// The text of a file while it is built. Its length is checked before it takes memory: metadata can
+/// grow to six times its length by JSON escapes.
 #[derive(Default)]
 struct Draft(Vec<u8>);
 

@@ -1,18 +1,18 @@
-//! Whose the nodes are that were there before.
+//! Who may change nodes that existed before.
 
 use zookeeper_client::{Acl, Permission};
 
 use super::sessions::{Connection, Sessions};
 use crate::limited;
 
-/// Says in the log if everybody may change the root or this service's node although the URI has a
-/// user: who may change a node may make and remove what is below it, whosever that is.
+/// Logs a warning if every client may change the root or this service's node although the URI has a
+/// user. Such a client can create and remove the entries below it, whoever owns them.
 pub(super) async fn check(sessions: &Sessions, connection: &Connection, service: &str) {
     if sessions.settings.digest.is_none() {
         return;
     }
     for node in [sessions.settings.root.path(), service] {
-        // Whom the node does not let ask is not everybody.
+        // A node whose ACL cannot be read is not open to every client.
         let Ok((acls, _)) = connection.client.get_acl(node).await else { continue };
         if acls.iter().any(is_open) {
             let registry = &sessions.settings.uri;
@@ -20,8 +20,8 @@ pub(super) async fn check(sessions: &Sessions, connection: &Connection, service:
                 warn,
                 registry,
                 node,
-                "everybody may change this node in ZooKeeper, although the URI has a user: give it to \
-                 that user, with setAcl"
+                "every client may change this node in ZooKeeper, although the URI has a user: restrict \
+                 it to that user with setAcl"
             );
         }
     }
