@@ -196,6 +196,16 @@ impl Instance {
         self.0.epoch
     }
 
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn footprint(&self) -> usize {
+        /// Of the fields themselves, and of a node of a map.
+        const EACH: usize = 512;
+        let Fields { service, id, uri, version, group, zone, metadata, .. } = &*self.0;
+        let names = [service, id, uri, version, group].map(String::len).into_iter().sum::<usize>();
+        let pairs = metadata.iter().map(|(key, value)| key.len() + value.len() + EACH / 4);
+        EACH + names + zone.as_ref().map_or(0, String::len) + pairs.sum::<usize>()
+    }
+
     /// Checks what every back end relies on:
     ///
     /// - service, id and version: 1 to 255 bytes, no whitespace, no control characters, no
@@ -268,6 +278,12 @@ impl<'de> Deserialize<'de> for Instance {
 /// Checks a service name that is asked for.
 pub(crate) fn check_service(service: &str) -> Result<(), RegistryError> {
     check_name("service name", service)
+}
+
+/// Whether a service or an instance can have this name.
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+pub(crate) fn is_name(value: &str) -> bool {
+    check_name("name", value).is_ok()
 }
 
 fn check_name(field: &str, value: &str) -> Result<(), RegistryError> {

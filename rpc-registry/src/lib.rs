@@ -132,6 +132,8 @@ pub mod __fuzz;
 mod back_end;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 mod clear_text;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+mod entries;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -140,6 +142,7 @@ mod instance;
 mod lease;
 mod log_limit;
 mod memory;
+mod pace;
 mod percent;
 mod printable;
 mod private_files;
@@ -160,6 +163,8 @@ pub use error::RegistryError;
 pub use instance::Instance;
 pub use lease::{Lease, LeaseHandle, LeaseState, LeaseStates};
 pub use log_limit::LogLimit;
+#[doc(hidden)]
+pub use pace::rest_after;
 pub use printable::Printable;
 #[doc(hidden)]
 pub use printable::{is_printable, printable};

@@ -161,7 +161,13 @@ impl RegistryUri {
         let mut servers = Vec::new();
         for place in authority.split(',') {
             let server = host_and_port(place, default_port).ok_or_else(|| {
-                self.wrong(format!("{place:?} is not host:port")).with_hint(&*example)
+                match self.shown.contains(place) {
+                    true => self.wrong(format!("{place:?} is not host:port")).with_hint(&*example),
+                    // It is part of credentials that were taken apart at the wrong place.
+                    false => self.wrong("a part that is not shown is not host:port").with_hint(
+                        "write `/`, `?` and `@` in a user or a password as %2F, %3F and %40",
+                    ),
+                }
             })?;
             if servers.contains(&server) {
                 return Err(self.wrong(format!("it names {place:?} twice")));
@@ -375,6 +381,19 @@ mod tests {
             assert!(shown.contains("***"), "{shown}");
         }
         assert_eq!(parse("file:///tmp/x?a=b&c").as_str(), "file:///tmp/x?a=b&c");
+    }
+
+    #[test]
+    fn a_password_that_is_taken_for_a_server_is_not_shown_either() {
+        for text in
+            ["etcd://me:hunter2/x@h/p", "etcd://me:hunter2?x@h/p", "etcd://a:1,me:hunter2/x@h"]
+        {
+            let error = parse(text).servers(1).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+            assert!(error.to_string().contains("%2F"), "{error}");
+        }
+        let error = parse("etcd://a:1,b:x/p").servers(1).unwrap_err();
+        assert!(error.to_string().contains("\"b:x\" is not host:port"), "{error}");
     }
 
     #[test]

@@ -37,6 +37,8 @@ struct State {
     follows: usize,
     /// Sessions end at once.
     flighty: bool,
+    /// How often all entries were told.
+    lists: usize,
 }
 
 struct Entry {
@@ -113,7 +115,9 @@ impl Fake {
     }
 
     fn listed(&self) -> Vec<Instance> {
-        self.state().entries.values().map(|entry| entry.instance.clone()).collect()
+        let mut state = self.state();
+        state.lists += 1;
+        state.entries.values().map(|entry| entry.instance.clone()).collect()
     }
 }
 
@@ -516,4 +520,27 @@ async fn all_watches_of_a_service_share_one_feed_and_it_ends_with_the_last_of_th
 async fn services_are_sorted_and_named_once() {
     let (_fake, registry) = registry().await;
     assert_eq!(registry.services().await.unwrap(), ["a", "b"]);
+}
+
+/// In real time, since it is about processor time.
+#[tokio::test]
+async fn a_list_that_changes_all_the_time_leaves_most_of_the_time_to_others() {
+    let fake = Fake::new();
+    (0..5_000).for_each(|n| fake.add(&n.to_string()));
+    let registry = Resilient::new(fake.clone(), ResilientSettings::default()).await.unwrap();
+    let mut watch = registry.watch("svc").await.unwrap();
+    let (begun, before) = (Instant::now(), fake.state().lists);
+    let mut turns_of_others = 0;
+    while begun.elapsed() < Duration::from_secs(2) {
+        fake.add("other");
+        fake.remove(&["other"]);
+        turns_of_others += 1;
+        tokio::task::yield_now().await;
+    }
+    let lists = fake.state().lists - before;
+    assert!(turns_of_others > 20 * lists, "{lists} lists, {turns_of_others} turns of others");
+    fake.add("last");
+    let told =
+        async { while !watch.changed().await.unwrap().iter().any(|it| it.id() == "last") {} };
+    timeout(Duration::from_secs(10), told).await.expect("the last change is not told");
 }

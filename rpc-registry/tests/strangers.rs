@@ -16,7 +16,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rpc_registry::{Instance, RegistryError, connect};
 use tempfile::TempDir;
@@ -247,6 +247,30 @@ async fn a_folder_that_a_stranger_made_first_is_refused_and_his_links_are_not_fo
 }
 
 #[tokio::test]
+async fn a_link_of_a_stranger_that_an_own_link_leads_to_is_not_followed() {
+    if !is_root() {
+        return;
+    }
+    let dir = open_to_all();
+    let (own, way, strange) =
+        (dir.path().join("own"), dir.path().join("way"), dir.path().join("strange"));
+    fs::create_dir(&own).unwrap();
+    symlink(&own, &way).unwrap();
+    connect(uri(&way)).await.unwrap();
+    fs::remove_file(&way).unwrap();
+    assert!(stranger(&format!("ln -s {} {}", own.display(), strange.display())));
+    symlink(&strange, &way).unwrap();
+    for path in [way.clone(), way.join("below")] {
+        let error = refused(&uri(&path)).await;
+        assert!(error.to_string().contains("is a link of the user 65534"), "{error}");
+    }
+    // A circle ends in an error.
+    fs::remove_file(&way).unwrap();
+    symlink(&way, &way).unwrap();
+    connect(uri(&way.join("below"))).await.err().unwrap();
+}
+
+#[tokio::test]
 async fn a_list_of_a_stranger_that_takes_the_place_of_a_removed_one_is_not_believed() {
     if !is_root() {
         return;
@@ -343,6 +367,51 @@ fn a_short_name_leads_to_a_folder_of_this_user_alone() {
         chown(runtime.path(), Some(STRANGER), None).unwrap();
         assert_eq!(connect(runtime.path()), "a");
         assert_closed(&own);
+    }
+}
+
+#[tokio::test]
+async fn who_shares_a_folder_cannot_lead_others_out_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, private) = (dir.path().join("registry"), dir.path().join("private"));
+    fs::create_dir(&path).unwrap();
+    set_mode(&path, 0o2770);
+    fs::create_dir(&private).unwrap();
+    let names = ["Cargo.lock", "other.lock", "2024-11-28", "notes", "list"];
+    for name in names {
+        let file = fs::File::create(private.join(name)).unwrap();
+        file.set_modified(UNIX_EPOCH).unwrap();
+        set_mode(&private.join(name), 0o644);
+    }
+    let registry = connect(format!("{}?shared=group", uri(&path))).await.unwrap();
+    // What any member can do while another one is connected.
+    for folder in ["leases", "beats", "signs", "turns"] {
+        let _ = fs::remove_dir_all(path.join(folder));
+        symlink(&private, path.join(folder)).unwrap();
+    }
+    let line = r#"{"service":"svc","id":"x","uri":"tcp://h:1","lease":"Cargo"}"#;
+    fs::write(path.join("registry.jsonl"), format!("{{\"rpc_registry\":1}}\n{line}\n")).unwrap();
+    for what in ["a removal", "a lookup", "a registration"] {
+        let refused = match what {
+            "a lookup" => registry.lookup("svc").await.err(),
+            "a removal" => registry.unregister("svc", "x").await.err(),
+            _ => registry.register(instance("a")).await.err(),
+        };
+        let error = refused.unwrap_or_else(|| panic!("{what} was not refused"));
+        assert!(error.is_permission_denied(), "{what}: {error:?}");
+        let mut left: Vec<_> = fs::read_dir(&private).unwrap().map(Result::unwrap).collect();
+        left.sort_by_key(fs::DirEntry::file_name);
+        let mut expected = names;
+        expected.sort_unstable();
+        assert_eq!(
+            left.iter().map(fs::DirEntry::file_name).collect::<Vec<_>>(),
+            expected,
+            "{what}"
+        );
+        for file in left {
+            assert_eq!(mode(&file.path()), 0o644, "{what}");
+            assert_eq!(file.metadata().unwrap().modified().unwrap(), UNIX_EPOCH, "{what}");
+        }
     }
 }
 

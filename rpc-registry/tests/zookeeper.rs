@@ -15,7 +15,7 @@ mod servers;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rpc_registry::zookeeper::ZooKeeperBackEnd;
@@ -351,6 +351,53 @@ async fn a_node_that_is_no_instance_does_not_take_the_others_with_it() {
     seen(&mut watch, "a is seen", |now| ids(now) == ["a"]).await;
     drop(lease);
     seen(&mut watch, "a has left", |now| now.is_empty()).await;
+}
+
+/// Collects the lines of the log, of all threads.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN && metadata.target().starts_with("rpc_registry")
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line.push_str(&format!("{field}={value:?} "));
+        });
+        self.0.lock().unwrap().push(line);
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_everybody_may_change_although_there_is_a_user_are_told() {
+    let Some(server) = ZooKeeper::start(1, QUICK).await else { return };
+    let log = Log::default();
+    tracing::subscriber::set_global_default(log.clone()).unwrap();
+    let with_user = |root: &str| server.uri("me:word@", root);
+    let told = |node: &str| log.0.lock().unwrap().iter().any(|line| line.contains(node));
+    let own = connect(with_user("own")).await.unwrap();
+    let _own = own.register(instance("a")).await.unwrap();
+    own.watch("svc").await.unwrap();
+    assert!(!told("/own"), "{:?}", log.0);
+    // A stranger has made the node of the service first, and may remove what is below it.
+    let stranger = Client::connect(&server.servers()).await.unwrap();
+    let options =
+        zookeeper_client::CreateMode::Persistent.with_acls(zookeeper_client::Acls::anyone_all());
+    stranger.create("/strange", &[], &options).await.unwrap();
+    stranger.create("/strange/svc", &[], &options).await.unwrap();
+    let strange = connect(with_user("strange")).await.unwrap();
+    let _lease = strange.register(instance("a")).await.unwrap();
+    assert!(told("/strange"), "{:?}", log.0);
+    stranger.delete("/strange/svc/a", None).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -117,6 +117,34 @@ async fn calls_go_on_while_forty_thousand_instances_are_taken_over() {
 }
 
 #[tokio::test]
+async fn a_list_that_changes_all_the_time_does_not_take_a_whole_core() {
+    let served = "memory://long-lists-flapping";
+    let server = Server::builder().provide(ProbeServer::new(Provider::new("flapping")));
+    let _server = server.bind(served).await.unwrap();
+    let registry = Said::new();
+    let lists = [list(10_000, "one", served), list(10_001, "one", served)];
+    registry.say(vec![instance("served".into(), served)]);
+    let client = Client::builder().discover(Arc::clone(&registry) as _, &PROBE_DESCRIPTOR);
+    let probe = ProbeClient::new(client.await.unwrap());
+    assert_eq!(probe.add(1, 2).await, Ok(3));
+    let (begun, spent) = (Instant::now(), thread_time());
+    let (said, ends) = (Arc::clone(&registry), Duration::from_secs(3));
+    let saying = std::thread::spawn(move || {
+        for list in lists.iter().cycle().take_while(|_| begun.elapsed() < ends) {
+            said.say(list.clone());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    while begun.elapsed() < ends {
+        assert_eq!(probe.add(1, 2).await, Ok(3));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let share = (thread_time() - spent).as_secs_f64() / begun.elapsed().as_secs_f64();
+    assert!(share < 0.5, "{share}");
+    saying.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_list_of_fakes_neither_replaces_who_is_there_nor_takes_thousands_of_connections() {
     let served = "memory://long-lists-flood";
     let server = Server::builder().provide(ProbeServer::new(Provider::new("flood")));

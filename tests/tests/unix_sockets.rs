@@ -148,6 +148,27 @@ async fn nobody_but_the_owner_of_a_server_can_hold_its_lock() {
 }
 
 #[tokio::test]
+async fn a_lock_file_that_was_made_open_to_others_is_closed_to_them() {
+    for open in [0o644, 0o666] {
+        let place = Place::new();
+        let lock = place.path.with_extension("sock.lock");
+        fs::write(&lock, "").unwrap();
+        fs::set_permissions(&lock, fs::Permissions::from_mode(open)).unwrap();
+        let _server = bind(&place.uri()).await.unwrap();
+        assert_eq!(fs::metadata(&lock).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let place = Place::new();
+    let (lock, other) =
+        (place.path.with_extension("sock.lock"), place.path.with_extension("other"));
+    fs::write(&other, "").unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::hard_link(&other, &lock).unwrap();
+    let error = bind(&place.uri()).await.unwrap_err();
+    assert!(error.message().contains("2 names"), "{error}");
+    assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+#[tokio::test]
 async fn a_lock_file_that_cannot_be_is_named() {
     let place = Place::new();
     fs::create_dir(place.path.with_extension("sock.lock")).unwrap();

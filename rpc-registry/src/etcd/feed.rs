@@ -203,7 +203,7 @@ mod tests {
             client,
             keys: Keys::new("/p"),
             service: b"/p/s/".to_vec(),
-            list: List::default(),
+            list: List::of(&Keys::new("/p"), b"/p/s/", Vec::new()),
             revision: 1,
             state: State::Told,
             broken: None,

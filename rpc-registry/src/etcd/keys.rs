@@ -1,6 +1,7 @@
 //! [`Keys`]: where an instance is kept in etcd.
 
 use crate::etcd::messages::KeyValue;
+use crate::instance::is_name;
 use crate::percent::{decode, encode};
 use crate::{Instance, Printable, limited};
 
@@ -46,11 +47,14 @@ impl Keys {
         format!("{}/{}/{}/{DEPARTED}", self.prefix, encode(service), encode(id)).into_bytes()
     }
 
-    /// `None` for a key that is none of ours.
+    /// `None` for a key that is none of ours, or with names that are not valid.
     pub(super) fn place(&self, key: &[u8]) -> Option<Place> {
         let key = std::str::from_utf8(key).ok()?;
         let mut parts = key.strip_prefix(&self.prefix)?.strip_prefix('/')?.split('/');
         let (service, id) = (decode(parts.next()?).ok()?, decode(parts.next()?).ok()?);
+        if !is_name(&service) || !is_name(&id) {
+            return None;
+        }
         match (parts.next(), parts.next()) {
             (None, _) => Some(Place::Entry { service, id }),
             (Some(DEPARTED), None) => Some(Place::Note { id }),
@@ -120,6 +124,11 @@ mod tests {
         assert_eq!(keys.place(b"/rpc/s/i"), Some(entry("s", "i")));
         assert_eq!(keys.place(&keys.entry("a/b", "ä%")), Some(entry("a/b", "ä%")));
         assert_eq!(keys.place(b"/rpc/s/i/departed"), Some(Place::Note { id: "i".to_owned() }));
+        for odd in ["/rpc//i", "/rpc/s/", "/rpc/a%0Ab/i", "/rpc/s/a%E2%80%AEb", "/rpc/a%20b/i"] {
+            assert_eq!(keys.place(odd.as_bytes()), None, "{odd}");
+            assert_eq!(keys.place(format!("{odd}/departed").as_bytes()), None, "{odd}");
+        }
+        assert_eq!(keys.place(&keys.note("s", &"n".repeat(256))), None);
         for other in ["/rpc/s", "/rpcs/s/i", "/rpc/s/i/x", "/rpc/s/i/departed/x", "/other/s/i"] {
             assert_eq!(keys.place(other.as_bytes()), None, "{other}");
         }

@@ -1,24 +1,28 @@
 //! [`List`]: the entries of one service, kept up to date by what a watch tells. No I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::keys::{Keys, Place};
 use super::messages::{Event, EventKind, KeyValue};
 use crate::Instance;
 use crate::back_end::Update;
+use crate::entries::Entries;
 
-/// By id.
-#[derive(Default)]
+/// The maximum number of notes of departures. etcd removes each when its lease ends.
+const MAX_NOTES: usize = 65_536;
+
 pub(super) struct List {
     prefix: Vec<u8>,
-    instances: BTreeMap<String, Instance>,
+    entries: Entries,
+    /// By id.
     departed: BTreeSet<String>,
 }
 
 impl List {
     /// `prefix` is what the keys of the service begin with.
     pub(super) fn of(keys: &Keys, prefix: &[u8], kvs: Vec<KeyValue>) -> Self {
-        let mut list = Self { prefix: prefix.to_vec(), ..Self::default() };
+        let (entries, departed) = (Entries::new(), BTreeSet::new());
+        let mut list = Self { prefix: prefix.to_vec(), entries, departed };
         kvs.into_iter().for_each(|kv| list.put(keys, &kv));
         list
     }
@@ -33,7 +37,7 @@ impl List {
         match kind {
             EventKind::Put => self.put(keys, &kv),
             EventKind::Delete => match self.place(keys, &kv.key) {
-                Some(Place::Entry { id, .. }) => drop(self.instances.remove(&id)),
+                Some(Place::Entry { id, .. }) => self.entries.remove(&id),
                 Some(Place::Note { id }) => drop(self.departed.remove(&id)),
                 None => {}
             },
@@ -41,12 +45,12 @@ impl List {
     }
 
     pub(super) fn into_instances(self) -> Vec<Instance> {
-        self.instances.into_values().collect()
+        self.entries.instances()
     }
 
     pub(super) fn update(&self) -> Update {
         Update {
-            instances: self.instances.values().cloned().collect(),
+            instances: self.entries.instances(),
             departed: self.departed.iter().cloned().collect(),
             after_fault: false,
         }
@@ -55,11 +59,14 @@ impl List {
     fn put(&mut self, keys: &Keys, kv: &KeyValue) {
         match self.place(keys, &kv.key) {
             Some(Place::Entry { id, .. }) => match keys.instance(kv) {
-                Some(instance) => drop(self.instances.insert(id, instance)),
-                None => drop(self.instances.remove(&id)),
+                Some(instance) => self.entries.put(instance, kv.value.len()),
+                None => self.entries.remove(&id),
             },
-            Some(Place::Note { id }) => drop(self.departed.insert(id)),
-            None => {}
+            Some(Place::Note { id }) if self.departed.len() < MAX_NOTES => {
+                self.departed.insert(id);
+            }
+            // A departure without a note counts as a lapse.
+            Some(Place::Note { .. }) | None => {}
         }
     }
 }
@@ -112,6 +119,29 @@ mod tests {
         assert!(list.update().departed.is_empty());
         list.apply(&keys, event(EventKind::Delete, other));
         assert_eq!(ids(&list), ["a"]);
+    }
+
+    #[test]
+    fn what_changes_tell_is_kept_within_the_bounds_of_an_answer() {
+        let keys = Keys::new("/p");
+        let mut list = List::of(&keys, b"/p/s/", vec![entry(&keys, "zz", 1)]);
+        let large = "x".repeat(4096);
+        for n in 0..400 {
+            let id = format!("fake-{n:04}");
+            let plain = Instance::new("s", "tcp://h:1").with_id(id.as_str());
+            let fake = (0..64).fold(plain, |it, key| it.with_metadata(key.to_string(), &large));
+            let fake = kv(keys.entry("s", &id), &serde_json::to_string(&fake).unwrap());
+            list.apply(&keys, event(EventKind::Put, fake));
+        }
+        let update = list.update();
+        assert!((200..260).contains(&update.instances.len()), "{}", update.instances.len());
+        assert_eq!(update.instances.last().unwrap().id(), "zz", "those that are there stay");
+        for n in 0..70_000 {
+            let note = kv(keys.note("s", &n.to_string()), "");
+            list.apply(&keys, event(EventKind::Put, note));
+        }
+        list.apply(&keys, event(EventKind::Put, kv(keys.note("s", &"n".repeat(256)), "")));
+        assert_eq!(list.update().departed.len(), MAX_NOTES);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, Weak};
@@ -238,8 +238,8 @@ impl Beat {
 
 impl Drop for Beat {
     fn drop(&mut self) {
-        let _ = fs::remove_file(self.folder.beat(&self.name));
-        let _ = fs::remove_file(self.folder.sign(&self.name));
+        let _ = self.folder.remove(&self.folder.beat(&self.name));
+        let _ = self.folder.remove(&self.folder.sign(&self.name));
     }
 }
 
@@ -271,6 +271,8 @@ fn touch(folder: &Folder, name: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::private_files::Access;
 

@@ -85,6 +85,20 @@ impl Folder {
         private_files::create_new(path, self.access)
     }
 
+    /// Removes a file of the registry.
+    pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
+        private_files::remove(path, self.access)
+    }
+
+    /// Renames a file of the registry within its folder.
+    pub(super) fn rename(&self, path: &Path, to: &Path) -> io::Result<()> {
+        private_files::rename(path, to, self.access)
+    }
+
+    pub(super) fn access(&self) -> Access {
+        self.access
+    }
+
     /// Creates a subfolder, but not the registry's folder itself; see [`Self::is_gone`].
     pub(super) fn create_subfolder(&self, path: &Path) -> io::Result<()> {
         if self.is_gone() {

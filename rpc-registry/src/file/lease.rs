@@ -18,18 +18,20 @@
 //!
 //! That a living provider does nothing any more is said by its [`beat`](super::beat).
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
 use crate::RegistryError;
 use crate::instance::random_bits;
+use crate::private_files::{self, Access};
 
 /// A lock file that this process holds. Dropping it is what ends the registration.
 pub(super) struct LeaseFile {
     name: String,
     path: PathBuf,
+    access: Access,
     file: Option<File>,
 }
 
@@ -40,7 +42,8 @@ impl LeaseFile {
         let path = folder.lease(&name);
         let failed = |error| folder.error("create", &path, error);
         let file = folder.create_new(&path).map_err(failed)?;
-        let mut lease = Self { name, path: path.clone(), file: Some(file) };
+        let mut lease =
+            Self { name, path: path.clone(), access: folder.access(), file: Some(file) };
         if let Some(file) = &mut lease.file {
             file.try_lock().map_err(|error| match error {
                 TryLockError::Error(error) => folder.error("lock", &path, error),
@@ -67,8 +70,8 @@ impl Drop for LeaseFile {
         // Closing releases the lock: from here on everyone finds the provider dead. Nobody will
         // lock this name again, so that removing it needs no lock.
         self.file = None;
-        if fs::remove_file(&self.path).is_err() {
-            let _ = fs::remove_file(self.path.with_extension("removed"));
+        if private_files::remove(&self.path, self.access).is_err() {
+            let _ = private_files::remove(&self.path.with_extension("removed"), self.access);
         }
     }
 }
@@ -93,7 +96,7 @@ pub(super) fn is_held(folder: &Folder, name: &str) -> Result<bool, RegistryError
 /// tells the provider that this was meant.
 pub(super) fn remove(folder: &Folder, name: &str) -> Result<(), RegistryError> {
     let path = folder.lease(name);
-    match fs::rename(&path, folder.removed(name)) {
+    match folder.rename(&path, &folder.removed(name)) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(folder.error("rename", &path, error))
         }
@@ -142,8 +145,9 @@ pub(super) fn unique_name(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::private_files::Access;
 
     fn folder() -> (tempfile::TempDir, Folder) {
         let dir = tempfile::tempdir().unwrap();

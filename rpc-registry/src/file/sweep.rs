@@ -47,7 +47,7 @@ pub(super) fn some_dead(
 
 /// Removes the lease file of a dead provider.
 pub(super) fn remove_lease(folder: &Folder, name: &str) {
-    let _ = fs::remove_file(folder.lease(name));
+    let _ = folder.remove(&folder.lease(name));
 }
 
 /// Removes the files that `list` does not name and that nobody holds. The caller holds the exclusive
@@ -66,12 +66,12 @@ fn files(folder: &Folder, entries: &[Arc<Entry>]) {
     each(&folder.leases(), |path, name| {
         let plain = name.strip_suffix(".lock").or_else(|| name.strip_suffix(".removed"));
         if plain.is_some_and(|it| is_plain(it) && !leases.contains(it)) && is_free(folder, path) {
-            let _ = fs::remove_file(path);
+            let _ = folder.remove(path);
         }
     });
     each(&folder.turns(), |path, _| {
         if is_old(path) && is_free(folder, path) {
-            let _ = fs::remove_file(path);
+            let _ = folder.remove(path);
         }
     });
     let beats: HashSet<_> =
@@ -82,7 +82,7 @@ fn files(folder: &Folder, entries: &[Arc<Entry>]) {
             // A sign is as old as its process; its beat is not.
             let is_abandoned = is_old(path) && is_old(&folder.beat(name));
             if !is_its_own && !beats.contains(name) && is_abandoned {
-                let _ = fs::remove_file(path);
+                let _ = folder.remove(path);
             }
         });
     }

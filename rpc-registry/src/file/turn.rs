@@ -26,6 +26,7 @@ use super::folder::Folder;
 use super::lock::{self, Locked, Mode};
 use crate::RegistryError;
 use crate::instance::random_bits;
+use crate::private_files::{self, Access};
 
 /// How long a process whose turn it is may leave the lock unused.
 const GRACE: Duration = Duration::from_millis(500);
@@ -115,7 +116,7 @@ impl Turn {
         {
             if !is_next {
                 for name in &before {
-                    let _ = fs::remove_file(folder.turns().join(name));
+                    let _ = folder.remove(&folder.turns().join(name));
                 }
             }
             return Ok(Outcome::Taken(Held { _ticket: self.ticket.take(), _locked: locked }));
@@ -144,6 +145,7 @@ impl Turn {
 struct Ticket {
     name: String,
     path: PathBuf,
+    access: Access,
     _file: File,
 }
 
@@ -168,10 +170,11 @@ impl Ticket {
         };
         let file = match file {
             Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
-                ) =>
+                if private_files::hint(&error).is_none()
+                    && matches!(
+                        error.kind(),
+                        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+                    ) =>
             {
                 return Ok(None);
             }
@@ -182,13 +185,13 @@ impl Ticket {
             Mode::Exclusive => last.and_then(|it| number(it)).unwrap_or_default().saturating_add(1),
         };
         let name = format!("{number:020}-{unique:016x}");
-        let mut ticket = Self { name, path: draft, _file: file };
+        let mut ticket = Self { name, path: draft, access: folder.access(), _file: file };
         let path = turns.join(&ticket.name);
         ticket
             ._file
             .try_lock()
             .map_err(io::Error::from)
-            .and_then(|()| fs::rename(&ticket.path, &path))
+            .and_then(|()| folder.rename(&ticket.path, &path))
             .map_err(|error| folder.error("lock", &ticket.path, error))?;
         ticket.path = path;
         Ok(Some(ticket))
@@ -197,7 +200,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = private_files::remove(&self.path, self.access);
     }
 }
 
@@ -246,7 +249,7 @@ fn is_waiting(folder: &Folder, name: &str) -> Result<bool, RegistryError> {
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(folder.error("lock", &path, error)),
         Ok(()) => {
-            let _ = fs::remove_file(&path);
+            let _ = folder.remove(&path);
             Ok(false)
         }
     }
@@ -255,7 +258,6 @@ fn is_waiting(folder: &Folder, name: &str) -> Result<bool, RegistryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::private_files::Access;
 
     fn folder() -> (tempfile::TempDir, Folder) {
         let dir = tempfile::tempdir().unwrap();

@@ -1,10 +1,37 @@
 //! Systems without Unix users and modes: new files inherit their permissions, and nothing is
 //! checked.
 
+use std::fs::OpenOptions;
+
 use super::*;
 
-pub(super) fn open(options: &mut OpenOptions, path: &Path, _: Access) -> io::Result<File> {
+/// How a file is opened.
+#[derive(Clone, Copy)]
+pub(super) enum How {
+    Read,
+    Write,
+    /// For writing. It must not exist.
+    New,
+}
+
+pub(super) fn open(how: How, path: &Path, _: Access) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    match how {
+        How::Read => options.read(true),
+        How::Write => options.read(true).write(true),
+        How::New => options.read(true).write(true).create_new(true),
+    };
     options.open(path)
+}
+
+/// Removes a file.
+pub(crate) fn remove(path: &Path, _: Access) -> io::Result<()> {
+    fs::remove_file(path)
+}
+
+/// Renames a file within its folder.
+pub(crate) fn rename(path: &Path, to: &Path, _: Access) -> io::Result<()> {
+    fs::rename(path, to)
 }
 
 pub(crate) fn check_file(metadata: &Metadata, _: Access) -> io::Result<()> {

@@ -5,10 +5,14 @@
 //! belongs to this user or to root and that no other user may write. A check of the path before
 //! opening would leave time to replace the file. A folder is checked with its parents: a user with
 //! write access to a parent can replace the folder, unless the parent is sticky.
+//!
+//! Members of a group can replace what is in their folder at any time, subfolders too. That must not
+//! affect files elsewhere. So for [`Access::Group`] the folder of a file is opened first, without
+//! following links, and the file is accessed relative to the open folder.
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -16,8 +20,9 @@ use std::path::Path;
 #[cfg_attr(not(unix), path = "elsewhere.rs")]
 mod system;
 
+use self::system::{How, open};
 pub(crate) use self::system::{
-    check_file, check_parents, check_single, is_own, make_folder, restrict, user,
+    check_file, check_parents, check_single, is_own, make_folder, remove, rename, restrict, user,
 };
 
 /// Users besides root that may use the files.
@@ -31,7 +36,7 @@ pub(crate) enum Access {
 
 /// Opens a file for reading.
 pub(crate) fn read(path: &Path, access: Access) -> io::Result<File> {
-    let file = system::open(OpenOptions::new().read(true), path, access)?;
+    let file = open(How::Read, path, access)?;
     check_file(&file.metadata()?, access)?;
     Ok(file)
 }
@@ -39,11 +44,12 @@ pub(crate) fn read(path: &Path, access: Access) -> io::Result<File> {
 /// Opens a file for reading and writing. Creates it if it is missing and `create` is set. Removes
 /// permissions of other users from a file of this user.
 pub(crate) fn write(path: &Path, create: bool, access: Access) -> io::Result<File> {
-    let open = || system::open(OpenOptions::new().read(true).write(true), path, access);
-    let file = match open() {
+    let file = match open(How::Write, path, access) {
         Err(error) if create && error.kind() == ErrorKind::NotFound => {
             match create_new(path, access) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => open()?,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    open(How::Write, path, access)?
+                }
                 created => return created,
             }
         }
@@ -58,8 +64,7 @@ pub(crate) fn write(path: &Path, create: bool, access: Access) -> io::Result<Fil
 
 /// Creates a file, which must not exist, for reading and writing.
 pub(crate) fn create_new(path: &Path, access: Access) -> io::Result<File> {
-    let file =
-        system::open(OpenOptions::new().read(true).write(true).create_new(true), path, access)?;
+    let file = open(How::New, path, access)?;
     system::share_file(&file, path, access)?;
     Ok(file)
 }

@@ -1,15 +1,20 @@
 //! The checks of users, groups and modes.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::unistd::{getegid, geteuid};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, getegid, geteuid, unlinkat};
 
+pub(super) use self::way::check_links;
+pub(crate) use self::way::check_parents;
 use super::*;
 
-const STICKY: u32 = 0o1000;
+mod way;
+
 const OTHERS_WRITE: u32 = 0o022;
 
 impl Access {
@@ -37,18 +42,77 @@ impl Access {
     }
 }
 
-pub(super) fn open(options: &mut OpenOptions, path: &Path, access: Access) -> io::Result<File> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let opened = options.custom_flags(flags.bits()).mode(access.file_mode()).open(path);
-    opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+/// How a file is opened.
+#[derive(Clone, Copy)]
+pub(super) enum How {
+    Read,
+    Write,
+    /// For writing. It must not exist.
+    New,
+}
+
+pub(super) fn open(how: How, path: &Path, access: Access) -> io::Result<File> {
+    let flags = match how {
+        How::Read => OFlag::O_RDONLY,
+        How::Write => OFlag::O_RDWR,
+        How::New => OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL,
+    };
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let mode = match access {
+        Access::Owner => Mode::S_IRUSR | Mode::S_IWUSR,
+        Access::Group => Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IWGRP,
+    };
+    let opened = in_place(path, access, |folder, name| openat(folder, name, flags, mode));
+    let opened = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
         // FreeBSD says EMLINK, NetBSD EFTYPE; there the message is the system's.
-        Some(Errno::ELOOP) => {
-            NotPrivate::error("it is a symbolic link, and links are not followed", "remove it")
-        }
+        Some(Errno::ELOOP) => is_link(),
         // A named pipe without a reader, or a socket.
         Some(Errno::ENXIO) => not_regular(),
         _ => error,
+    });
+    Ok(opened?.into())
+}
+
+/// Removes a file.
+pub(crate) fn remove(path: &Path, access: Access) -> io::Result<()> {
+    in_place(path, access, |folder, name| unlinkat(folder, name, UnlinkatFlags::NoRemoveDir))
+}
+
+/// Renames a file within its folder.
+pub(crate) fn rename(path: &Path, to: &Path, access: Access) -> io::Result<()> {
+    in_place(path, access, |folder, name| match access {
+        Access::Owner => renameat(folder, name, folder, to),
+        Access::Group => {
+            renameat(folder, name, folder, Path::new(to.file_name().unwrap_or_default()))
+        }
     })
+}
+
+/// Calls `act` with an open folder and the path of the file relative to it. For [`Access::Group`] that
+/// is the parent folder, opened without following links, so that no member can replace it meanwhile.
+fn in_place<T>(
+    path: &Path,
+    access: Access,
+    act: impl Fn(BorrowedFd<'_>, &Path) -> nix::Result<T>,
+) -> io::Result<T> {
+    let folder = match (access, path.parent()) {
+        (Access::Group, Some(parent)) => Some(open_folder(parent)?),
+        _ => None,
+    };
+    let (folder, name) = match (&folder, path.file_name()) {
+        (Some(folder), Some(name)) => (folder.as_fd(), Path::new(name)),
+        _ => (AT_FDCWD, path),
+    };
+    loop {
+        match act(folder, name) {
+            Err(Errno::EINTR) => {}
+            done => return Ok(done?),
+        }
+    }
+}
+
+fn is_link() -> io::Error {
+    NotPrivate::error("it is a symbolic link, and links are not followed", "remove it")
 }
 
 /// Whether files of this owner are trusted: root and this user.
@@ -134,7 +198,15 @@ pub(super) fn share_file(file: &File, path: &Path, access: Access) -> io::Result
 
 fn open_folder(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY;
-    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(|error| match path
+        .symlink_metadata()
+    {
+        Ok(it) if it.is_symlink() => NotPrivate::error(
+            format!("{} is a symbolic link, and links are not followed", path.display()),
+            "remove it",
+        ),
+        _ => error,
+    })
 }
 
 /// Creates a folder and its parents if they are missing.
@@ -181,10 +253,7 @@ pub(crate) fn restrict(path: &Path, access: Access) -> io::Result<()> {
 
 pub(super) fn check_folder(path: &Path, it: &Metadata, access: Access) -> io::Result<()> {
     if it.is_symlink() {
-        return Err(NotPrivate::error(
-            "it is a symbolic link, and links are not followed",
-            "remove it",
-        ));
+        return Err(is_link());
     }
     if !it.is_dir() {
         return Err(Errno::ENOTDIR.into());
@@ -235,45 +304,4 @@ fn is_member(gid: u32) -> bool {
         return true;
     }
     gid == getegid().as_raw()
-}
-
-/// Checks that no other user can replace what this canonical path names. Checks all parents up to
-/// the root, or up to a folder that is closed to other users.
-pub(crate) fn check_parents(path: &Path) -> io::Result<()> {
-    let mut refused = Ok(());
-    for parent in path.ancestors().skip(1) {
-        let it = parent.symlink_metadata()?;
-        if is_trusted(it.uid()) && mode(&it) & 0o011 == 0 {
-            return Ok(());
-        }
-        let is_shared = mode(&it) & OTHERS_WRITE != 0 && mode(&it) & STICKY == 0;
-        if refused.is_ok() && (is_shared || !is_trusted(it.uid())) {
-            refused = Err(NotPrivate::error(
-                format!(
-                    "other users may exchange it: {} belongs to the user {} and has the mode {:04o}",
-                    parent.display(),
-                    it.uid(),
-                    mode(&it)
-                ),
-                "use a folder whose parents only this user or root may write",
-            ));
-        }
-    }
-    refused
-}
-
-/// Checks that no part of this path is a link that belongs to another user.
-pub(super) fn check_links(path: &Path) -> io::Result<()> {
-    for part in path.ancestors() {
-        match part.symlink_metadata() {
-            Ok(it) if it.is_symlink() && !is_trusted(it.uid()) => {
-                return Err(NotPrivate::error(
-                    format!("{} is a link of the user {}", part.display(), it.uid()),
-                    "use a path without links of other users",
-                ));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }

@@ -164,6 +164,22 @@ fn check_length(bytes: usize) -> io::Result<()> {
     }
 }
 
+/// The text of a file while it is built. Its length is checked before it takes memory: metadata can
+/// grow to six times its length by JSON escapes.
+#[derive(Default)]
+struct Draft(Vec<u8>);
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        check_length(self.0.len().saturating_add(bytes.len()))?;
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
     let mut services = read(path).unwrap_or_default();
     let now = unix_ms();
@@ -174,16 +190,17 @@ fn write(path: &Path, lists: BTreeMap<String, List>) -> io::Result<()> {
             _ => drop(services.insert(service, list)),
         }
     }
-    let text = serde_json::to_vec(&Contents { format: FORMAT, services })?;
-    check_length(text.len())?;
+    let mut text = Draft::default();
+    serde_json::to_writer(&mut text, &Contents { format: FORMAT, services })?;
     if let Some(folder) = path.parent() {
+        private_files::check_way(folder)?;
         private_files::make_folder(folder, Access::Owner)?;
     }
     check_place(path)?;
     let temporary = path.with_extension(format!("{:016x}.tmp", random_bits()));
     // The cache tells where services are, so only this user may read it, in any folder.
     let written = private_files::create_new(&temporary, Access::Owner)
-        .and_then(|mut file| file.write_all(&text))
+        .and_then(|mut file| file.write_all(&text.0))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
@@ -242,6 +259,16 @@ mod tests {
         written().await;
         let both = cache(&folder).await;
         assert!(both.get("one").is_some() && both.get("two").is_some());
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_given_up_before_it_is_there() {
+        let mut draft = Draft::default();
+        draft.write_all(b"12345678").unwrap();
+        let rest = vec![b'x'; usize::try_from(MAX_BYTES).unwrap() - 7];
+        assert!(draft.write_all(&rest).unwrap_err().to_string().contains("more than"));
+        assert_eq!(draft.0, b"12345678");
+        draft.write_all(&rest[1..]).unwrap();
     }
 
     #[tokio::test]
@@ -323,6 +350,25 @@ mod tests {
         } else {
             println!("left out, since this is not root: a file of another user");
         }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn no_folder_is_made_where_a_link_of_another_user_leads() {
+        use std::os::unix::fs::{lchown, symlink};
+        if !nix::unistd::geteuid().is_root() {
+            println!("left out, since this is not root: a link of another user");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (own, link) = (folder.path().join("own"), folder.path().join("link"));
+        fs::create_dir(&own).unwrap();
+        symlink(&own, &link).unwrap();
+        lchown(&link, Some(65_534), None).unwrap();
+        let cache = open(link.join("rpc-registry/app.json")).await;
+        cache.note("svc", &[instance("a")]);
+        written().await;
+        assert_eq!(fs::read_dir(&own).unwrap().count(), 0);
     }
 
     #[cfg(unix)]

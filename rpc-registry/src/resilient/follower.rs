@@ -10,6 +10,7 @@ use super::back_off::BackOff;
 use super::roster::Roster;
 use super::{Shared, is_away};
 use crate::back_end::{BackEnd, Feed, Update};
+use crate::pace::rest_after;
 use crate::{Instance, LogLimit, RegistryError, Snapshot, Source, Watch, WatchSender, limited};
 
 /// One for each service that is watched, kept by its task.
@@ -144,7 +145,14 @@ impl<B: BackEnd> Follow<B> {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => None,
             };
             match news {
-                Some(Ok(update)) => self.heard(&follower, update),
+                Some(Ok(update)) => {
+                    let begun = Instant::now();
+                    self.heard(&follower, update);
+                    tokio::select! {
+                        () = follower.sender.closed() => {}
+                        () = sleep(rest_after(begun.elapsed())) => {}
+                    }
+                }
                 Some(Err(error)) => {
                     self.feed = None;
                     back_off.lasted(since.elapsed());

@@ -11,6 +11,8 @@ use crate::{Instance, Snapshot, Source};
 /// Instances that lapsed together are believed up to this number, whatever their share: two that
 /// crash at once are no mass.
 const FEW: usize = 2;
+/// The approximate maximum memory of kept instances, and of recently lapsed ones.
+const MAX_BYTES: usize = 64 << 20;
 /// Lapses within this time count as one.
 const TOGETHER: Duration = Duration::from_secs(10);
 
@@ -71,6 +73,7 @@ impl Roster {
         let lapsed_before = self.lapsed.len();
         self.lapsed.extend(missing.map(|(_, listed)| (now, listed)));
         let any_missing = self.lapsed.len() > lapsed_before;
+        self.bound_lapsed();
         let gone = self.lapsed.len() + self.kept.len();
         let many = self.protection.is_much(gone, known);
         let suspicious = if faulted { many } else { many && gone > FEW };
@@ -104,6 +107,16 @@ impl Roster {
         listed.collect()
     }
 
+    /// Forgets recently lapsed instances beyond [`MAX_BYTES`], those listed last first.
+    fn bound_lapsed(&mut self) {
+        if fitting(self.lapsed.iter(), |(_, listed)| listed, MAX_BYTES) == self.lapsed.len() {
+            return;
+        }
+        self.lapsed.make_contiguous().sort_by_key(|(_, listed)| listed.since);
+        let fitting = fitting(self.lapsed.iter(), |(_, listed)| listed, MAX_BYTES);
+        self.lapsed.truncate(fitting);
+    }
+
     /// Keeps recently lapsed instances, up to the maximum: those that were listed for longest.
     /// Returns their number.
     fn keep(&mut self, until: Instant) -> usize {
@@ -112,6 +125,8 @@ impl Roster {
         // A stable sort, so that instances of the same age stay ordered by id.
         lapsed.sort_by_key(|listed| listed.since);
         lapsed.truncate(room);
+        let kept = self.kept.values().map(|(listed, _)| listed.instance.footprint()).sum();
+        lapsed.truncate(fitting(&lapsed, |listed| listed, MAX_BYTES.saturating_sub(kept)));
         let newly = lapsed.len();
         self.kept.extend(lapsed.into_iter().map(|it| (it.instance.id().to_owned(), (it, until))));
         newly
@@ -150,6 +165,22 @@ impl Roster {
             false => snapshot.with_source(Source::Protected { kept }),
         }
     }
+}
+
+/// How many of the first instances fit into `room` bytes.
+fn fitting<'a, T: 'a>(
+    all: impl IntoIterator<Item = &'a T>,
+    listed: impl Fn(&T) -> &Listed,
+    mut room: usize,
+) -> usize {
+    let fits = |it: &&T| match room.checked_sub(listed(it).instance.footprint()) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    };
+    all.into_iter().take_while(fits).count()
 }
 
 fn by_id(instances: impl IntoIterator<Item = Instance>) -> BTreeMap<String, Instance> {
@@ -298,6 +329,32 @@ mod tests {
         roster.take(list(&all), now + Duration::from_secs(121));
         roster.take(list(&[]), now + Duration::from_secs(122));
         assert_eq!(ids(&roster), ["fake-000", "x", "y", "z"], "as old as they were");
+    }
+
+    #[test]
+    fn large_instances_that_come_and_vanish_take_no_more_memory_than_is_stated() {
+        let now = Instant::now();
+        let value = "v".repeat(4096);
+        let large = |id: String| {
+            let it = Instance::new("svc", "tcp://h:1").with_id(id);
+            (0..64).fold(it, |it, key| it.with_metadata(key.to_string(), &value))
+        };
+        let mut roster = Roster::new(Protection::default());
+        roster.take(list(&["x", "y", "z"]), now);
+        for round in 1..10 {
+            let now = now + Duration::from_secs(round);
+            let mut instances: Vec<_> = (0..100).map(|n| large(format!("{round}-{n}"))).collect();
+            instances.extend(list(&["x", "y", "z"]).instances);
+            roster.take(Update { instances, ..Update::default() }, now);
+            // Once without a mass, so that they are only remembered as lapsed.
+            roster.protection.percent = if round % 2 == 0 { 100 } else { 50 };
+            roster.take(list(&[]), now);
+            let lapsed = roster.lapsed.iter().map(|(_, lapsed)| lapsed.instance.footprint());
+            assert!(lapsed.sum::<usize>() <= MAX_BYTES);
+        }
+        let kept = roster.kept.values().map(|(kept, _)| kept.instance.footprint());
+        assert!(kept.sum::<usize>() <= MAX_BYTES);
+        assert!(["x", "y", "z"].iter().all(|id| roster.kept.contains_key(*id)));
     }
 
     #[test]

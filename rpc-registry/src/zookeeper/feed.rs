@@ -1,6 +1,5 @@
 //! [`ServiceFeed`]: follows the entries of a service.
 
-use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
 
@@ -10,14 +9,17 @@ use zookeeper_client::{AddWatchMode, Client, Error, MultiReadResult, PersistentW
 use super::data;
 use super::failure::is_lost;
 use super::news::News;
-use super::paths::{child, name};
+use super::paths::{child, name, service_name};
 use super::sessions::{Connection, Sessions};
 use crate::back_end::{Feed, Update};
-use crate::{BoxFuture, Instance, RegistryError};
+use crate::entries::Entries;
+use crate::{BoxFuture, RegistryError};
 
-/// How many nodes are read with one request. One with so many paths of the longest names stays below
-/// what a server takes, 1 MiB.
+/// How many services are looked at with one request. One with so many paths of the longest names stays
+/// below what a server takes, 1 MiB.
 const AT_ONCE: usize = 256;
+/// How many nodes are read with one request: each can hold 1 MiB.
+const READ_AT_ONCE: usize = 32;
 
 /// A persistent recursive watch on a service's node, and what is known of its entries. Events say
 /// which entries are to be read; after a disconnection it is all of them.
@@ -28,7 +30,7 @@ pub(super) struct ServiceFeed {
     path: String,
     watcher: PersistentWatcher,
     news: News,
-    known: BTreeMap<String, Instance>,
+    known: Entries,
 }
 
 impl ServiceFeed {
@@ -49,7 +51,7 @@ impl ServiceFeed {
             news: News::of(&path),
             path,
             watcher,
-            known: BTreeMap::new(),
+            known: Entries::new(),
         })
     }
 
@@ -85,8 +87,8 @@ impl ServiceFeed {
         }
         // Those whom the list lacks have been told of before.
         self.hear().await;
-        let departed = self.news.departed(|id| self.known.contains_key(id)).into_iter().collect();
-        let instances = self.known.values().cloned().collect();
+        let departed = self.news.departed(|id| self.known.has(id)).into_iter().collect();
+        let instances = self.known.instances();
         Ok(Update { instances, departed, after_fault: self.news.fault() })
     }
 
@@ -111,22 +113,25 @@ impl ServiceFeed {
                 // it was seen to do after a change of leader.
                 self.watcher = watch(client, &self.path).await?;
             }
-            self.known = list(client, &self.service, &self.path).await?;
-            for id in self.known.keys() {
+            self.known = list(client, &self.service, &self.path, &self.known).await?;
+            for id in self.known.ids() {
                 self.news.is_there(id);
             }
         } else {
             let ids: Vec<_> = self.news.touched.iter().cloned().collect();
-            let nodes = ids.iter().map(|id| child(&self.path, id)).collect::<Vec<_>>();
-            let read = get(client, &nodes).await?;
-            for ((id, node), data) in ids.into_iter().zip(nodes).zip(read) {
-                let node = node.rsplit('/').next().unwrap_or_default();
-                match data.and_then(|data| data::instance(&self.service, node, &data)) {
-                    Some(instance) => {
-                        self.news.is_there(&id);
-                        self.known.insert(id, instance);
+            for some in ids.chunks(READ_AT_ONCE) {
+                let nodes = some.iter().map(|id| child(&self.path, id)).collect::<Vec<_>>();
+                let read = get(client, &nodes).await?;
+                for ((id, node), data) in some.iter().zip(nodes).zip(read) {
+                    let node = node.rsplit('/').next().unwrap_or_default();
+                    let data = data.unwrap_or_default();
+                    match data::instance(&self.service, node, &data) {
+                        Some(instance) => {
+                            self.news.is_there(id);
+                            self.known.put(instance, data.len());
+                        }
+                        None => self.known.remove(id),
                     }
-                    None => drop(self.known.remove(&id)),
                 }
             }
         }
@@ -149,26 +154,31 @@ async fn watch(client: &Client, path: &str) -> Result<PersistentWatcher, Error> 
     client.watch(path, AddWatchMode::PersistentRecursive).await
 }
 
-/// The entries of a service, by id, with all that was answered to anybody before this was asked.
+/// The entries of a service, with all that was answered to anybody before this was asked. Those that
+/// are `known` come first, so that nobody takes their room by making others.
 pub(super) async fn list(
     client: &Client,
     service: &str,
     path: &str,
-) -> Result<BTreeMap<String, Instance>, Error> {
+    known: &Entries,
+) -> Result<Entries, Error> {
     // The server answers in the order of the requests.
     let (caught_up, nodes) = tokio::join!(client.sync(path), client.list_children(path));
     caught_up?;
-    let nodes = match nodes {
+    let mut nodes = match nodes {
         Ok(nodes) => nodes,
         Err(Error::NoNode) => Vec::new(),
         Err(error) => return Err(error),
     };
-    let paths: Vec<_> = nodes.iter().map(|node| format!("{path}/{node}")).collect();
-    let read = get(client, &paths).await?;
-    let mut found = BTreeMap::new();
-    for (node, data) in nodes.iter().zip(read) {
-        if let Some(instance) = data.and_then(|data| data::instance(service, node, &data)) {
-            found.insert(instance.id().to_owned(), instance);
+    nodes.sort_by_cached_key(|node| !name(node).is_some_and(|id| known.has(&id)));
+    let mut found = Entries::new();
+    for some in nodes.chunks(READ_AT_ONCE) {
+        let paths: Vec<_> = some.iter().map(|node| format!("{path}/{node}")).collect();
+        for (node, data) in some.iter().zip(get(client, &paths).await?) {
+            let data = data.unwrap_or_default();
+            if let Some(instance) = data::instance(service, node, &data) {
+                found.put(instance, data.len());
+            }
         }
     }
     Ok(found)
@@ -191,7 +201,7 @@ pub(super) async fn services(client: &Client, root: &str) -> Result<Vec<String>,
         for (node, result) in some.iter().zip(reader.commit().await?) {
             match result {
                 MultiReadResult::Children { children } if !children.is_empty() => {
-                    names.extend(name(node));
+                    names.extend(service_name(node));
                 }
                 MultiReadResult::Error { err } if err != Error::NoNode => return Err(err),
                 _ => {}
@@ -201,26 +211,21 @@ pub(super) async fn services(client: &Client, root: &str) -> Result<Vec<String>,
     Ok(names)
 }
 
-/// The data of each node that there is.
+/// The data of each node that there is; of [`READ_AT_ONCE`] at most.
 async fn get(client: &Client, nodes: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-    let mut read = Vec::with_capacity(nodes.len());
-    for some in nodes.chunks(AT_ONCE) {
-        let mut reader = client.new_multi_reader();
-        for node in some {
-            reader.add_get_data(node)?;
-        }
-        let results = reader.commit().await?;
-        if results.len() != some.len() {
-            return Err(Error::UnexpectedError("fewer answers than questions".to_owned()));
-        }
-        for result in results {
-            read.push(match result {
-                MultiReadResult::Data { data, .. } => Some(data),
-                MultiReadResult::Error { err: Error::NoNode } => None,
-                MultiReadResult::Error { err } => return Err(err),
-                _ => return Err(Error::UnexpectedError("another answer than data".to_owned())),
-            });
-        }
+    let mut reader = client.new_multi_reader();
+    for node in nodes {
+        reader.add_get_data(node)?;
     }
-    Ok(read)
+    let results = reader.commit().await?;
+    if results.len() != nodes.len() {
+        return Err(Error::UnexpectedError("fewer answers than questions".to_owned()));
+    }
+    let data = |result| match result {
+        MultiReadResult::Data { data, .. } => Ok(Some(data)),
+        MultiReadResult::Error { err: Error::NoNode } => Ok(None),
+        MultiReadResult::Error { err } => Err(err),
+        _ => Err(Error::UnexpectedError("another answer than data".to_owned())),
+    };
+    results.into_iter().map(data).collect()
 }

@@ -26,6 +26,9 @@
 //!
 //! With a user and a password (ZooKeeper's scheme `digest`), all nodes are created for that user
 //! only (an ACL of the scheme `auth`). Without them, every client may change the nodes.
+//! Existing nodes keep their ACL. Whoever created the root or a service's node first decides who may
+//! change what is below it, so create the root by hand if others can reach ZooKeeper. A warning in
+//! the log names the root or a service's node if every client may change it.
 //!
 //! # What holds
 //!
@@ -59,6 +62,7 @@ mod feed;
 #[doc(hidden)]
 pub mod fuzz;
 mod news;
+mod ownership;
 mod paths;
 mod sessions;
 mod settings;
@@ -72,9 +76,10 @@ use zookeeper_client::Error;
 use self::entry::{Entry, take_away};
 use self::feed::ServiceFeed;
 use self::paths::Place;
-use self::sessions::Sessions;
+use self::sessions::{Connection, Sessions};
 use self::settings::{Open, Settings};
 use crate::back_end::{Announcement, BackEnd, Claim, Feed};
+use crate::entries::Entries;
 use crate::{
     BoxFuture, Instance, RegistryError, RegistryUri, Resilient, ResilientSettings, limited,
 };
@@ -122,6 +127,11 @@ impl ZooKeeperBackEnd {
         Place::new(&self.sessions.settings.root, service, id)
     }
 
+    async fn check_ownership(&self, connection: &Connection, service: &str) {
+        let service = self.sessions.settings.root.service(service);
+        ownership::check(&self.sessions, connection, &service).await;
+    }
+
     fn failed(&self, what: &str, path: &str, error: Error) -> RegistryError {
         self.sessions.failed(format!("cannot {what} the node {path}"), error)
     }
@@ -144,6 +154,7 @@ impl BackEnd for ZooKeeperBackEnd {
             // Made first, so that it is taken back whatever happens.
             let mut entry = Entry::new(&self.sessions, &connection, place);
             let instance = entry.announce(instance, claim).await?;
+            self.check_ownership(&connection, instance.service()).await;
             let sessions = Arc::clone(&self.sessions);
             let lost = async move { sessions.failed("the session has ended", lost.await) };
             Ok(Announcement { instance, lost: Box::pin(lost), session: Box::new(entry) })
@@ -154,9 +165,9 @@ impl BackEnd for ZooKeeperBackEnd {
         Box::pin(self.sessions.within("look up", async move {
             let connection = self.sessions.connected().await?;
             let path = self.sessions.settings.root.service(service);
-            let listed = feed::list(&connection.client, service, &path).await;
+            let listed = feed::list(&connection.client, service, &path, &Entries::new()).await;
             let listed = listed.map_err(|error| self.failed("read", &path, error))?;
-            Ok(listed.into_values().collect())
+            Ok(listed.instances())
         }))
     }
 
@@ -166,6 +177,7 @@ impl BackEnd for ZooKeeperBackEnd {
     ) -> BoxFuture<'a, Result<Box<dyn Feed>, RegistryError>> {
         Box::pin(self.sessions.within("follow the service", async move {
             let connection = self.sessions.connected().await?;
+            self.check_ownership(&connection, service).await;
             let feed = ServiceFeed::open(&self.sessions, connection, service).await?;
             Ok(Box::new(feed) as Box<dyn Feed>)
         }))

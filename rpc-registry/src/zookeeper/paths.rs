@@ -1,5 +1,6 @@
 //! Where an entry is: `<root>/<service>/<id>`, names percent-encoded.
 
+use crate::instance::is_name;
 use crate::percent::decode;
 use crate::{RegistryError, RegistryUri};
 
@@ -58,6 +59,11 @@ pub(super) fn name(node: &str) -> Option<String> {
     decode(node).ok().filter(|name| encode(name) == node)
 }
 
+/// The service that a node below the root is for; `None` if no service can have that name.
+pub(super) fn service_name(node: &str) -> Option<String> {
+    name(node).filter(|name| is_name(name))
+}
+
 /// Encodes the first character if it is a dot, too: ZooKeeper has no nodes called `.` or `..`.
 fn encode(name: &str) -> String {
     let encoded = crate::percent::encode(name);
@@ -92,6 +98,15 @@ mod tests {
             let node = encode(odd);
             assert!(!node.contains('/') && !node.starts_with('.'), "{node}");
             assert_eq!(name(&node).as_deref(), Some(odd));
+        }
+    }
+
+    #[test]
+    fn a_service_has_a_name_that_can_be_shown() {
+        assert_eq!(service_name("a%2Fb").as_deref(), Some("a/b"));
+        let long = "x".repeat(256);
+        for odd in ["", "a%0Ab", "%E2%80%AE", "a%20b", &long] {
+            assert_eq!(service_name(odd), None, "{odd}");
         }
     }
 

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rpc_registry::{Instance, LogLimit, Registry, Watch, limited};
+use rpc_registry::{Instance, LogLimit, Registry, Watch, limited, rest_after};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::providers::{Providers, Taken, give_way};
 use super::rejected::Rejected;
@@ -164,7 +165,11 @@ impl Follow {
         let service = self.shared.service;
         loop {
             match watch.changed().await {
-                Ok(snapshot) => self.take_over(&snapshot.instances).await,
+                Ok(snapshot) => {
+                    let begun = Instant::now();
+                    self.take_over(&snapshot.instances).await;
+                    tokio::time::sleep(rest_after(begun.elapsed())).await;
+                }
                 Err(error) => {
                     limited!(warn, %service, %error, "the watch of the registry broke; the last list stays in use");
                     watch = loop {

@@ -1,6 +1,6 @@
 //! [`Providers`]: applies a registry's list to the existing endpoints.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rpc_registry::Instance;
@@ -67,9 +67,8 @@ impl Providers {
     /// Not cancel safe: known endpoints are lost in part.
     pub(super) async fn take_over(&mut self, instances: &[Instance]) -> Taken {
         let mut rejected = Rejected::default();
-        let mut room_for_new = self.room_for_new(instances).await;
-        let mut room = self.max_instances;
-        let mut endpoints = Vec::with_capacity(instances.len().min(room));
+        let mut room = self.room_beside_known(instances).await;
+        let mut endpoints = Vec::with_capacity(instances.len().min(self.max_instances));
         let mut by_uri: HashMap<String, Provider> = HashMap::with_capacity(endpoints.capacity());
         let mut before = std::mem::take(&mut self.by_uri);
         // The previous registrations at the addresses that stay.
@@ -79,9 +78,9 @@ impl Providers {
             if !self.accepts(instance, &mut rejected) {
                 continue;
             }
-            let is_new =
-                !by_uri.contains_key(instance.uri()) && !before.contains_key(instance.uri());
-            if room == 0 || (is_new && room_for_new == 0) {
+            // One registration of each known address is always accepted.
+            let is_known = before.contains_key(instance.uri());
+            if !is_known && room == 0 {
                 rejected.over_limit += 1;
                 continue;
             }
@@ -106,8 +105,7 @@ impl Providers {
             endpoints.push(Arc::clone(&endpoint));
             let registrations = vec![instance.clone()];
             by_uri.insert(instance.uri().to_owned(), Provider { endpoint, registrations });
-            room -= 1;
-            room_for_new -= usize::from(is_new);
+            room -= usize::from(!is_known);
         }
         let mut announced = Vec::new();
         for (number, (uri, provider)) in by_uri.iter_mut().enumerate() {
@@ -124,18 +122,20 @@ impl Providers {
         Taken { endpoints: endpoints.into(), announced, gone, rejected }
     }
 
-    /// How many instances at new addresses are accepted: the limit minus those at known addresses.
-    /// So new registrations cannot displace known providers.
-    async fn room_for_new(&self, instances: &[Instance]) -> usize {
+    /// How many instances are accepted beside one at each known address. So neither new registrations
+    /// nor many registrations of one address can displace known providers.
+    async fn room_beside_known(&self, instances: &[Instance]) -> usize {
         if instances.len() <= self.max_instances {
             return self.max_instances;
         }
-        let mut known = 0;
+        let mut known = HashSet::new();
         for (number, instance) in instances.iter().enumerate() {
             give_way(number).await;
-            known += usize::from(self.by_uri.contains_key(instance.uri()));
+            if self.by_uri.contains_key(instance.uri()) {
+                known.insert(instance.uri());
+            }
         }
-        self.max_instances.saturating_sub(known)
+        self.max_instances.saturating_sub(known.len())
     }
 
     /// Whether the contract and the client's settings allow calls to the instance.
@@ -246,6 +246,20 @@ mod tests {
         assert!(taken.gone.is_empty() && taken.announced.is_empty());
         let taken = providers.take_over(&list("known", 1..2)).await;
         assert_eq!((uris(&taken), taken.gone.len()), (vec!["memory://known-1"], 2));
+    }
+
+    #[tokio::test]
+    async fn many_registrations_of_one_address_do_not_take_the_place_of_other_addresses() {
+        let mut providers = providers(3);
+        let known = list("known", 0..2);
+        providers.take_over(&known).await;
+        let again = |n| known[0].clone().with_id(format!("again-{n}"));
+        let mut long: Vec<_> = (0..10).map(again).collect();
+        long.extend(known.iter().cloned());
+        let taken = providers.take_over(&long).await;
+        assert_eq!(uris(&taken), ["memory://known-0", "memory://known-1"]);
+        assert_eq!(taken.rejected.over_limit, 9);
+        assert!(taken.gone.is_empty());
     }
 
     #[tokio::test]

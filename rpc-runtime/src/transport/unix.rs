@@ -8,9 +8,9 @@
 //! a process ends, and the lock file is never removed: somebody may have opened it already, and would
 //! hold the lock of a file that nobody else can find.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -124,7 +124,12 @@ fn lock(uri: &Uri, path: &Path) -> Result<File, RpcError> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     let file = options.open(&name).map_err(failed)?;
-    check(&file.metadata().map_err(failed)?).map_err(|why| failed(io::Error::other(why)))?;
+    let metadata = file.metadata().map_err(failed)?;
+    check(&metadata).map_err(|why| failed(io::Error::other(why)))?;
+    if metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 != 0 {
+        // Made by a release before, or by hand.
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+    }
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(in_use(uri)),
@@ -137,6 +142,12 @@ fn check(metadata: &Metadata) -> Result<(), String> {
     let (owner, user) = (metadata.uid(), geteuid().as_raw());
     if !metadata.is_file() {
         return Err("it is not a regular file; remove it".to_owned());
+    }
+    if metadata.nlink() > 1 {
+        let names = metadata.nlink();
+        return Err(format!(
+            "it has {names} names (hard links), so it may be another file; remove it"
+        ));
     }
     if owner != 0 && owner != user {
         return Err(format!(

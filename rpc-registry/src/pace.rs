@@ -1,0 +1,27 @@
+//! [`rest_after`]: how often long lists are applied.
+
+use std::time::Duration;
+
+/// The pause is so many times as long as the work before it.
+const REST: u32 = 4;
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The pause after a list was applied, which took the time `work`. Changes meanwhile are applied
+/// together. The work grows with the length of the list, and a client of the registry can change a
+/// long list all the time. Without pauses that would use a whole core of each consumer.
+#[doc(hidden)]
+pub fn rest_after(work: Duration) -> Duration {
+    work.saturating_mul(REST).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_takes_a_fifth_of_the_time_and_what_is_new_is_never_a_second_late() {
+        assert_eq!(rest_after(Duration::from_millis(10)), Duration::from_millis(40));
+        assert_eq!(rest_after(Duration::MAX), LONGEST);
+    }
+}
