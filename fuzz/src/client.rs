@@ -47,7 +47,7 @@ async fn attack(mut input: Input<'_>) {
             && let Some(end) = listener.try_accept().await
         {
             let peer = Peer::new(end);
-            if input.byte() % 8 != 0 {
+            if !input.byte().is_multiple_of(8) {
                 peer.frame(Header::new(Kind::Hello), &[0x80]);
             }
             peers.push(peer);
@@ -87,7 +87,7 @@ fn call(calls: &mut JoinSet<()>, zoo: &ZooClient, which: u8) {
 
 async fn step(peers: &mut [Peer], calls: &mut JoinSet<()>, zoo: &ZooClient, input: &mut Input<'_>) {
     let what = input.byte();
-    if what % 8 == 0 {
+    if what.is_multiple_of(8) {
         return call(calls, zoo, what / 8);
     }
     if what % 8 == 1 {

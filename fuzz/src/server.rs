@@ -167,7 +167,7 @@ async fn step(peer: &mut Peer, input: &mut Input<'_>) {
             let method = method(input.byte());
             let flags = Flags::from_bits(input.byte().into());
             let deadline_ms = u32::from(input.u16());
-            let kind = if what % 2 == 0 { Kind::Request } else { Kind::Oneway };
+            let kind = if what.is_multiple_of(2) { Kind::Request } else { Kind::Oneway };
             let length = usize::from(input.byte());
             let header = Header { id, flags, method, deadline_ms, ..Header::new(kind) };
             peer.frame(header, input.bytes(length));
