@@ -6,7 +6,7 @@ use crate::{Instance, limited};
 
 /// The maximum for a service: some 50,000 instances, as in a file registry.
 const MAX_BYTES: usize = 64 << 20;
-/// Counted for each entry beside its text, since short ones take memory too.
+/// Counted per entry beside its text, since short entries take memory as well.
 const EACH: usize = 1024;
 
 /// The instances of one service, by id. A client of the registry can write any number of them. Those

@@ -196,7 +196,7 @@ impl Instance {
         self.0.epoch
     }
 
-    /// About how much memory it takes, in bytes.
+    /// Estimated memory, in bytes.
     pub(crate) fn footprint(&self) -> usize {
         /// Of the fields themselves, and of a node of a map.
         const EACH: usize = 512;

@@ -1,10 +1,10 @@
-//! [`rest_after`]: how often long lists are applied.
+//! [`rest_after`]: the pause between two applied lists.
 
 use std::time::Duration;
 
-/// The pause is so many times as long as the work before it.
+/// The pause as a multiple of the work before it.
 const REST: u32 = 4;
-/// The longest pause.
+/// Maximum pause.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// The pause after a list was applied, which took the time `work`. Changes meanwhile are applied

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::{NotPrivate, OTHERS_WRITE, is_trusted, mode};
 
 const STICKY: u32 = 0o1000;
-/// The most links that are followed in a row, as in Linux.
+/// Maximum links that are followed in a row, as in Linux.
 const MAX_LINKS: usize = 40;
 
 /// Checks that no other user can replace what this canonical path names. Checks all parents up to
@@ -44,7 +44,7 @@ pub(crate) fn check_links(path: &Path) -> io::Result<()> {
     let parts = |path: &Path| -> Vec<OsString> {
         path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
     };
-    // The resolved part of the path, and the parts that are left, the next one last.
+    // The resolved part of the path, and the remaining parts, the next one last.
     let (mut place, mut left) = (PathBuf::new(), parts(path));
     let mut links = 0;
     while let Some(part) = left.pop() {

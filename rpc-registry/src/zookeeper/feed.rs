@@ -15,10 +15,10 @@ use crate::back_end::{Feed, Update};
 use crate::entries::Entries;
 use crate::{BoxFuture, RegistryError};
 
-/// How many services are looked at with one request. One with so many paths of the longest names stays
-/// below what a server takes, 1 MiB.
+/// Maximum services per request. With this many paths of the longest names, a request stays below a
+/// server's limit of 1 MiB.
 const AT_ONCE: usize = 256;
-/// How many nodes are read with one request: each can hold 1 MiB.
+/// Maximum nodes read per request: each can hold 1 MiB.
 const READ_AT_ONCE: usize = 32;
 
 /// A persistent recursive watch on a service's node, and what is known of its entries. Events say
@@ -154,8 +154,8 @@ async fn watch(client: &Client, path: &str) -> Result<PersistentWatcher, Error> 
     client.watch(path, AddWatchMode::PersistentRecursive).await
 }
 
-/// The entries of a service, with all that was answered to anybody before this was asked. Those that
-/// are `known` come first, so that nobody takes their room by making others.
+/// The entries of a service, at least as new as any answer before this call. Known entries
+/// (`known`) come first, so that new ones cannot displace them.
 pub(super) async fn list(
     client: &Client,
     service: &str,
@@ -211,7 +211,7 @@ pub(super) async fn services(client: &Client, root: &str) -> Result<Vec<String>,
     Ok(names)
 }
 
-/// The data of each node that there is; of [`READ_AT_ONCE`] at most.
+/// The data of each existing node; at most [`READ_AT_ONCE`] nodes.
 async fn get(client: &Client, nodes: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
     let mut reader = client.new_multi_reader();
     for node in nodes {

@@ -1,4 +1,4 @@
-//! Who may change nodes that existed before.
+//! Checks who may change existing nodes.
 
 use zookeeper_client::{Acl, Permission};
 

@@ -52,8 +52,8 @@ impl ReadGate {
         self.spent = false;
     }
 
-    /// Gives back what is only kept, if others need it, and the claim, if what it was for was read, or
-    /// is no longer what is read next.
+    /// Frees kept buffers if others need the memory, and releases the claim if its frame was read
+    /// or is no longer the next one.
     fn release(&mut self, core: &mut Core, input: &mut Input, wakers: &mut Vec<Waker>) {
         if core.kept > 0 && core.account.is_exhausted() {
             // Other connections can use it.

@@ -1,4 +1,4 @@
-//! [`Bound`].
+//! [`Bound`]: the bound listeners of a server.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::error::RpcError;
 use crate::transport::{self, BoundSocket, ListenSettings, Listener};
 use crate::uri::Uri;
 
-/// What there is to listen on.
+/// The listeners of a server.
 pub(super) enum Bound {
     Here(Listener),
     /// One for each loop.
@@ -34,7 +34,7 @@ impl Bound {
         transport::bind_several(uri, loops, settings).await.map(Self::OnLoops)
     }
 
-    /// `asked` is what was to be bound.
+    /// `asked` is the requested URI.
     pub(super) fn local_uri<'u>(&'u self, asked: &'u Uri) -> &'u Uri {
         match self {
             Self::Here(listener) => listener.local_uri(),

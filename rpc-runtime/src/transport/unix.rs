@@ -127,7 +127,7 @@ fn lock(uri: &Uri, path: &Path) -> Result<File, RpcError> {
     let metadata = file.metadata().map_err(failed)?;
     check(&metadata).map_err(|why| failed(io::Error::other(why)))?;
     if metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 != 0 {
-        // Made by a release before, or by hand.
+        // Created by an earlier release, or by hand.
         file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     }
     match file.try_lock() {

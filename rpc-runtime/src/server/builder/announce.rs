@@ -11,7 +11,7 @@ use crate::service::Service;
 use crate::uri::Uri;
 
 impl ServerBuilder {
-    /// What to announce; nothing without a registry.
+    /// The instances to announce; none without a registry.
     pub(super) fn instances(&self, local: &Uri) -> Result<Vec<Instance>, RpcError> {
         let Some(registry) = &self.registry else { return Ok(Vec::new()) };
         let uri = match &self.advertise {
