@@ -18,6 +18,15 @@ impl Folder {
         Self { root, uri: uri.to_owned(), access }
     }
 
+    /// A new one for a test.
+    #[cfg(test)]
+    pub(super) fn temporary() -> (tempfile::TempDir, Self) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Self::new(dir.path().to_owned(), "file:test", Access::Owner);
+        folder.create().unwrap();
+        (dir, folder)
+    }
+
     /// Creates the folder if it is missing, checks that no other user may change its content, and
     /// removes permissions of other users that an earlier release left.
     pub(super) fn open(path: &Path, uri: &str, access: Access) -> Result<Self, RegistryError> {

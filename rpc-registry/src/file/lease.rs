@@ -149,16 +149,9 @@ mod tests {
 
     use super::*;
 
-    fn folder() -> (tempfile::TempDir, Folder) {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().to_owned(), "file:test", Access::Owner);
-        folder.create().unwrap();
-        (dir, folder)
-    }
-
     #[test]
     fn a_lease_is_held_until_it_is_dropped_and_leaves_no_file() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let lease = LeaseFile::create(&folder, "a").unwrap();
         let name = lease.name().to_owned();
         assert!(is_held(&folder, &name).unwrap());
@@ -170,7 +163,7 @@ mod tests {
 
     #[test]
     fn two_who_look_at_once_both_find_it_dead() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let path = folder.lease("dead");
         let looking = File::create(&path).unwrap();
         looking.try_lock_shared().unwrap();
@@ -179,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_an_administrator_removed_is_told_from_one_that_is_missing() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let removed = LeaseFile::create(&folder, "a").unwrap();
         let missing = LeaseFile::create(&folder, "b").unwrap();
         assert_eq!(fate(&folder, removed.name()).unwrap(), Fate::InPlace);

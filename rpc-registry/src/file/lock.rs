@@ -106,17 +106,10 @@ fn holder(folder: &Folder, path: &Path) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::private_files::Access;
-
-    fn folder() -> (tempfile::TempDir, Folder) {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().to_owned(), "file:test", Access::Owner);
-        (dir, folder)
-    }
 
     #[test]
     fn one_writer_or_many_readers() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let writer = attempt(&folder, Mode::Exclusive).unwrap();
         assert!(writer.is_some());
         assert!(attempt(&folder, Mode::Exclusive).unwrap().is_none());
@@ -130,7 +123,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_lock_on_a_file_that_was_replaced_does_not_count() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let path = folder.lock();
         let file = File::create(&path).unwrap();
         assert!(names(&path, &file).unwrap());

@@ -112,14 +112,6 @@ mod tests {
     use crate::Instance;
     use crate::file::lease::LeaseFile;
     use crate::file::list;
-    use crate::private_files::Access;
-
-    fn folder() -> (tempfile::TempDir, Folder) {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().to_owned(), "file:test", Access::Owner);
-        folder.create().unwrap();
-        (dir, folder)
-    }
 
     fn entry(id: usize) -> Arc<Entry> {
         let instance = Instance::new("svc", "tcp://h:1").with_id(id.to_string());
@@ -135,7 +127,7 @@ mod tests {
 
     #[test]
     fn sweeping_removes_what_is_free_and_not_named_and_nothing_else() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let held = LeaseFile::create(&folder, "held").unwrap();
         for name in ["free.lock", "gone.removed", "lease-1.lock", "README", "not a name.lock"] {
             File::create(folder.leases().join(name)).unwrap();
@@ -147,7 +139,7 @@ mod tests {
 
     #[test]
     fn beats_that_are_old_and_not_named_go_with_their_signs() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let old = SystemTime::now() - 2 * ABANDONED;
         for (name, renewed) in [("old", old), ("living", SystemTime::now())] {
             File::create(folder.beat(name)).unwrap().set_modified(renewed).unwrap();
@@ -162,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_write_looks_at_few_lines_unless_many_are_dead() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let list = list::replace(&folder, (0..1000).map(entry).collect()).unwrap();
         let mut looks = 0;
         let found = some_dead(&list, |_| {

@@ -259,13 +259,6 @@ fn is_waiting(folder: &Folder, name: &str) -> Result<bool, RegistryError> {
 mod tests {
     use super::*;
 
-    fn folder() -> (tempfile::TempDir, Folder) {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().to_owned(), "file:test", Access::Owner);
-        folder.create().unwrap();
-        (dir, folder)
-    }
-
     fn taken(turn: &mut Turn, folder: &Folder) -> Option<Held> {
         match turn.look(folder).unwrap() {
             Outcome::Taken(held) => Some(held),
@@ -275,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_lock_goes_to_those_who_wait_in_the_order_in_which_they_came() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let mut holder = taken(&mut Turn::new(Mode::Exclusive), &folder);
         let mut turns: Vec<_> = (0..10).map(|_| Turn::new(Mode::Exclusive)).collect();
         for turn in &mut turns {
@@ -297,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_reader_waits_for_the_lock_and_not_for_those_who_want_to_write() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let holder = taken(&mut Turn::new(Mode::Exclusive), &folder);
         let mut writer = Turn::new(Mode::Exclusive);
         assert!(taken(&mut writer, &folder).is_none());
@@ -316,7 +309,7 @@ mod tests {
 
     #[test]
     fn who_gives_up_or_was_killed_holds_nobody_up() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let holder = taken(&mut Turn::new(Mode::Exclusive), &folder);
         let mut gives_up = Turn::new(Mode::Exclusive);
         assert!(taken(&mut gives_up, &folder).is_none());
@@ -332,7 +325,7 @@ mod tests {
 
     #[test]
     fn who_is_stopped_while_it_waits_loses_its_place_and_takes_another_ticket() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let holder = taken(&mut Turn::new(Mode::Exclusive), &folder);
         let (mut stopped, mut next) = (Turn::new(Mode::Exclusive), Turn::new(Mode::Exclusive));
         assert!(taken(&mut stopped, &folder).is_none() && taken(&mut next, &folder).is_none());
@@ -348,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_is_held_for_long_goes_to_the_first_all_the_same() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let holder = taken(&mut Turn::new(Mode::Exclusive), &folder);
         let mut turns = [Turn::new(Mode::Exclusive), Turn::new(Mode::Exclusive)];
         for turn in &mut turns {
@@ -363,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_timeout_names_the_file_and_the_holder() {
-        let (_dir, folder) = folder();
+        let (_dir, folder) = Folder::temporary();
         let _held = lock::attempt(&folder, Mode::Exclusive).unwrap().unwrap();
         let patience = Duration::from_millis(20);
         let error = wait(&folder, Mode::Exclusive, patience).err().unwrap();

@@ -201,8 +201,8 @@ impl ServerBuilder {
     }
 
     /// Whether internal details of errors are sent to clients: panic texts, the causes of an
-    /// [`RpcError`] (its [`source`](std::error::Error::source)) and its peer. Default `false`: they
-    /// name files, addresses and other services of this process, and are logged instead.
+    /// [`RpcError`](crate::RpcError) (its [`source`](std::error::Error::source)) and its peer. Default
+    /// `false`: they name files, addresses and other services of this process, and are logged instead.
     ///
     /// For development only. The message of an error and the errors of the contract are always sent.
     /// Items of streams never carry the details.
