@@ -36,7 +36,7 @@ fn peak(child: &Child) -> usize {
 }
 
 async fn stub(place: &str) -> NameServiceClient {
-    let client = Client::builder().max_payload(64 << 20).timeout(Duration::from_secs(20));
+    let client = Client::builder().max_payload(64 << 20).timeout(Duration::from_secs(90));
     NameServiceClient::new(client.connect(place).await.unwrap())
 }
 
@@ -102,5 +102,39 @@ async fn a_stranger_that_registers_all_it_can_is_held_to_its_quota() {
     assert!(refused > 8_000, "{refused}");
     let peak = peak(&child);
     eprintln!("{} MiB, {refused} refused", peak >> 20);
+    assert!(peak < LIMIT, "{} MiB", peak >> 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_that_take_many_times_their_length_are_not_decoded_all_at_once() {
+    let (child, place) = serve().await;
+    let mut reports = Vec::new();
+    let mut kept = Vec::new();
+    for session in 0..6_u64 {
+        let stub = stub(&place).await;
+        kept.push(stub.attend(session, 600_000).await.unwrap());
+        // Metadata of many short pairs, of which nothing is registered: the URI is none.
+        let changes: Vec<_> = (0..4_096)
+            .map(|n| {
+                let mut instance = Instance::new("svc", "").with_id(n.to_string());
+                for n in 0..60 {
+                    instance = instance.with_metadata(format!("{n:05}"), "");
+                }
+                Change::Register { instance, new: true, secret: None }
+            })
+            .collect();
+        let report = pack(&changes).unwrap();
+        for _ in 0..4 {
+            let (stub, report) = (stub.clone(), report.clone());
+            reports.push(tokio::spawn(async move { stub.report(session, 1, report).await }));
+        }
+    }
+    for report in reports {
+        let refusals = report.await.unwrap();
+        let refusals = refusals.unwrap();
+        assert!(refusals.len() == 4_096 && refusals[0].why == Why::Invalid, "{:?}", refusals[0]);
+    }
+    let peak = peak(&child);
+    eprintln!("{} MiB", peak >> 20);
     assert!(peak < LIMIT, "{} MiB", peak >> 20);
 }

@@ -143,7 +143,7 @@ impl NameServerBuilder {
         };
         let table = Arc::new(Table::new(self.grace, self.max_bytes, policy));
         let mut server = Server::builder()
-            .provide(NameServiceServer::new(Desk(Arc::clone(&table))))
+            .provide(NameServiceServer::new(Desk::new(Arc::clone(&table))))
             .max_payload(MAX_PAYLOAD)
             .max_concurrent_requests(MAX_STREAMS)
             .max_total_concurrent_requests(MAX_ALL_STREAMS)

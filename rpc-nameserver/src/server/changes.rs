@@ -9,21 +9,14 @@ use super::audit::Action;
 use super::entry::{Entry, Key};
 use super::identity::{Identity, hash};
 use super::listed::Left;
-use super::registration::Registration;
+use super::reports::Step;
 use super::state::State;
 use super::table::Table;
-use crate::contract::{Change, NameError, Refusal, Why};
+use crate::contract::{NameError, Refusal};
 use crate::secret::Secret;
 
 /// Changes made per lock of the table.
 const BATCH: usize = 128;
-
-/// A validated change of a report.
-enum Step {
-    Register(Registration),
-    Unregister { service: String, id: String, epoch: u64 },
-    Refused(Why, String, Key),
-}
 
 impl Table {
     /// Applies the changes of a session.
@@ -32,7 +25,7 @@ impl Table {
         by: &Arc<Identity>,
         session: u64,
         version: u64,
-        changes: Vec<Change>,
+        steps: Vec<Step>,
     ) -> Result<Vec<Refusal>, NameError> {
         let attendance = {
             let state = self.lock();
@@ -43,10 +36,10 @@ impl Table {
             it.attendance
         };
         let mut refusals = Vec::new();
-        let mut steps = (0_u32..).zip(changes).peekable();
+        let mut steps = (0_u32..).zip(steps).peekable();
         while steps.peek().is_some() {
             let part: Vec<_> =
-                steps.by_ref().take(BATCH).map(|(n, it)| (n, Step::new(by, it))).collect();
+                steps.by_ref().take(BATCH).map(|(n, it)| (n, it.checked(by))).collect();
             self.make(by, session, attendance, part, &mut refusals)?;
             if steps.peek().is_some() {
                 yield_now().await;
@@ -174,23 +167,6 @@ impl Table {
             if keys.len() > BATCH {
                 yield_now().await;
             }
-        }
-    }
-}
-
-impl Step {
-    fn new(by: &Identity, change: Change) -> Self {
-        match change {
-            Change::Register { instance, new, secret } => {
-                match Registration::new(by, &instance, new, secret.as_ref()) {
-                    Ok(registration) => Self::Register(registration),
-                    Err((why, message)) => {
-                        let key = (instance.service().to_owned(), instance.id().into());
-                        Self::Refused(why, message, key)
-                    }
-                }
-            }
-            Change::Unregister { service, id, epoch } => Self::Unregister { service, id, epoch },
         }
     }
 }

@@ -14,8 +14,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::audit::Action;
 use super::identity::{Caller, Identity};
+use super::reports::Reports;
 use super::table::Table;
-use crate::contract::{Change, Listing, NameError, NameService, Refusal, unpack};
+use crate::contract::{Listing, NameError, NameService, Refusal};
 use crate::secret::Secret;
 
 /// Changes that come within this time of a list are told together.
@@ -26,18 +27,20 @@ const COALESCE_PER_MIB: Duration = Duration::from_millis(100);
 /// Milliseconds.
 const SHORTEST_EXPIRY: u64 = 1_000;
 const LONGEST_EXPIRY: u64 = 86_400_000;
-/// Maximum size of a report, in bytes and in changes. Providers send parts of at most 1 MiB and
-/// 2,000 changes.
-const MAX_REPORT: usize = 4 << 20;
-const MAX_CHANGES: u64 = 4_096;
-
-pub(super) struct Desk(pub(super) Arc<Table>);
+pub(super) struct Desk {
+    table: Arc<Table>,
+    reports: Reports,
+}
 
 impl Desk {
+    pub(super) fn new(table: Arc<Table>) -> Self {
+        Self { table, reports: Reports::new() }
+    }
+
     /// Who calls.
     fn identify(&self) -> Result<(Caller, Arc<Identity>), NameError> {
         let caller = Caller::current();
-        let identity = self.0.identify(&caller)?;
+        let identity = self.table.identify(&caller)?;
         Ok((caller, Arc::new(identity)))
     }
 
@@ -52,7 +55,7 @@ impl Desk {
     }
 
     fn refuse(&self, by: &Identity, what: &[&str], why: &str) -> NameError {
-        self.0.audit.record(Action::Refuse, by, what, why);
+        self.table.audit.record(Action::Refuse, by, what, why);
         NameError::Denied(format!("{}: {why}", Printable(what.join(" "))))
     }
 }
@@ -67,18 +70,18 @@ impl NameService for Desk {
         }
         let expiry = Duration::from_millis(expiry_ms);
         let (attendance, over) =
-            self.0.attend(caller, &by, session, expiry).inspect_err(|error| {
-                self.0.audit.record(Action::Refuse, &by, &["attend"], &format!("{error:?}"));
+            self.table.attend(caller, &by, session, expiry).inspect_err(|error| {
+                self.table.audit.record(Action::Refuse, &by, &["attend"], &format!("{error:?}"));
             })?;
-        let table = Arc::clone(&self.0);
+        let table = Arc::clone(&self.table);
         Ok(Streaming::from_stream(Attendance { table, session, attendance, over }))
     }
 
     async fn renew(&self, session: u64, version: u64) -> rpc_runtime::Result<bool> {
         // A client that is no longer known gets the reason when it attends again.
         let Ok((_, by)) = self.identify() else { return Ok(false) };
-        let known = self.0.leases.touch(session, by.name.as_deref());
-        Ok(known.is_some_and(|known| known == version))
+        let lease = self.table.leases.touch(session, by.name.as_deref());
+        Ok(lease.is_some_and(|lease| lease.version() == version))
     }
 
     async fn report(
@@ -88,23 +91,24 @@ impl NameService for Desk {
         changes: Blob,
     ) -> Result<Vec<Refusal>, NameError> {
         let (_, by) = self.identify()?;
-        // Before the body is so much as decoded, which may take long.
-        self.0.leases.touch(session, by.name.as_deref()).ok_or(NameError::NoSession)?;
-        check_report(&changes)?;
-        let changes: Vec<Change> = unpack(&changes)?;
-        self.0.report(&by, session, version, changes).await
+        // Before it is so much as decoded, which may take long.
+        let lease =
+            self.table.leases.touch(session, by.name.as_deref()).ok_or(NameError::NoSession)?;
+        let _turn = lease.report().await;
+        let steps = self.reports.decode(changes).await?;
+        self.table.report(&by, session, version, steps).await
     }
 
     async fn lookup(&self, service: String) -> Result<Listing, NameError> {
         self.reader(&service)?;
-        let packed = self.0.lookup(&service).await?;
+        let packed = self.table.lookup(&service).await?;
         Ok(Listing { instances: packed.list, departed: Vec::new() })
     }
 
     async fn follow(&self, service: String) -> Result<Streaming<Listing>, NameError> {
         let (caller, by) = self.reader(&service)?;
-        let changes = self.0.follow(&by, &service)?;
-        let table = Arc::clone(&self.0);
+        let changes = self.table.follow(&by, &service)?;
+        let table = Arc::clone(&self.table);
         let follower =
             Follower { changes: Some(changes), seen: None, bytes: 0, service, caller, by, table };
         Ok(Streaming::from_stream(stream::unfold(follower, |mut follower| async {
@@ -115,7 +119,7 @@ impl NameService for Desk {
 
     async fn services(&self) -> Result<Vec<String>, NameError> {
         let (_, by) = self.identify()?;
-        self.0.services(&by)
+        self.table.services(&by)
     }
 
     async fn remove(
@@ -125,7 +129,7 @@ impl NameService for Desk {
         secret: Option<Secret>,
     ) -> Result<bool, NameError> {
         let (_, by) = self.identify()?;
-        self.0.remove(&by, &service, &id, secret.as_ref())
+        self.table.remove(&by, &service, &id, secret.as_ref())
     }
 }
 
@@ -134,32 +138,6 @@ fn check_service(service: &str) -> Result<(), NameError> {
     Instance::new(service, "tcp://any:1")
         .validate()
         .map_err(|error| NameError::Invalid(error.to_string()))
-}
-
-/// Checks the announced size of a report before anything is decoded.
-fn check_report(changes: &[u8]) -> Result<(), NameError> {
-    let too_large = |what: String| {
-        let hint = format!("send parts of at most {MAX_CHANGES} changes and {MAX_REPORT} bytes");
-        Err(NameError::Invalid(format!("a report of {what}; {hint}")))
-    };
-    if changes.len() > MAX_REPORT {
-        return too_large(format!("{} bytes", changes.len()));
-    }
-    match array_len(changes) {
-        Some(claimed) if claimed > MAX_CHANGES => too_large(format!("{claimed} changes")),
-        // A value that is not an array fails to decode.
-        _ => Ok(()),
-    }
-}
-
-/// The announced length of a MessagePack array.
-fn array_len(bytes: &[u8]) -> Option<u64> {
-    match *bytes {
-        [marker @ 0x90..=0x9f, ..] => Some(u64::from(marker & 0x0f)),
-        [0xdc, a, b, ..] => Some(u64::from(u16::from_be_bytes([a, b]))),
-        [0xdd, a, b, c, d, ..] => Some(u64::from(u32::from_be_bytes([a, b, c, d]))),
-        _ => None,
-    }
 }
 
 /// What a provider holds while it attends. The framework drops it with the connection.
@@ -247,24 +225,6 @@ impl Drop for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::pack;
-
-    #[test]
-    fn a_report_is_refused_by_what_it_claims_to_have() {
-        let many = |count: u32| {
-            let mut body = vec![0xdd];
-            body.extend_from_slice(&count.to_be_bytes());
-            body
-        };
-        for large in [vec![0; MAX_REPORT + 1], many(4_097), many(u32::MAX), vec![0xdc, 0xff, 0xff]]
-        {
-            assert!(matches!(check_report(&large), Err(NameError::Invalid(_))));
-        }
-        let empty = pack(&Vec::<Change>::new()).unwrap();
-        for small in [&empty[..], &many(4_096), &[0xdc, 0x10, 0], &[0xc0], &[]] {
-            check_report(small).unwrap();
-        }
-    }
 
     #[test]
     fn long_lists_are_told_more_rarely() {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// The leases of all sessions, apart from what these have registered: a renewal waits for nothing
@@ -24,9 +25,21 @@ pub(super) struct Lease {
     version: AtomicU64,
     /// The name of the identity that owns the session.
     holder: Option<Arc<str>>,
+    /// Held while a report is in work.
+    reporting: Mutex<()>,
 }
 
 impl Lease {
+    /// The session's turn to report. Its reports are made one after the other: many at a time would
+    /// take much memory, and would have no order.
+    pub(super) async fn report(&self) -> MutexGuard<'_, ()> {
+        self.reporting.lock().await
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     pub(super) fn set_version(&self, version: u64) {
         self.version.store(version, Ordering::Release);
     }
@@ -45,19 +58,19 @@ impl Leases {
         holder: Option<Arc<str>>,
     ) -> Arc<Lease> {
         let heard = AtomicU64::new(self.now());
-        let lease = Arc::new(Lease { heard, expiry, version: AtomicU64::new(0), holder });
+        let (version, reporting) = (AtomicU64::new(0), Mutex::default());
+        let lease = Arc::new(Lease { heard, expiry, version, holder, reporting });
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         held.insert(session, Arc::clone(&lease));
         lease
     }
 
-    /// Renews the session and returns the known version of its data. `None` if the session is
-    /// unknown or does not belong to `holder`.
-    pub(super) fn touch(&self, session: u64, holder: Option<&str>) -> Option<u64> {
+    /// Renews the session; `None` if it is unknown, or belongs to another identity than `holder`.
+    pub(super) fn touch(&self, session: u64, holder: Option<&str>) -> Option<Arc<Lease>> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let lease = held.get(&session).filter(|lease| lease.holder.as_deref() == holder)?;
         lease.heard.store(self.now(), Ordering::Release);
-        Some(lease.version.load(Ordering::Acquire))
+        Some(Arc::clone(lease))
     }
 
     /// The session has ended, unless it has another lease by now.
@@ -88,6 +101,10 @@ impl Leases {
 mod tests {
     use super::*;
 
+    fn touch(leases: &Leases, session: u64, holder: Option<&str>) -> Option<u64> {
+        leases.touch(session, holder).map(|lease| lease.version())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_lease_that_is_not_touched_for_its_time_is_taken_out_once() {
         let leases = Leases::new();
@@ -95,12 +112,12 @@ mod tests {
         leases.begin(2, Duration::from_secs(3), None);
         lease.set_version(7);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(leases.touch(1, None), Some(7));
+        assert_eq!(touch(&leases, 1, None), Some(7));
         tokio::time::advance(Duration::from_secs(1)).await;
         let expired = leases.take_expired();
         assert_eq!(expired.iter().map(|(session, _)| *session).collect::<Vec<_>>(), [2]);
         assert!(leases.take_expired().is_empty());
-        assert_eq!((leases.touch(1, None), leases.touch(2, None)), (Some(7), None));
+        assert_eq!((touch(&leases, 1, None), touch(&leases, 2, None)), (Some(7), None));
     }
 
     #[tokio::test(start_paused = true)]
@@ -109,14 +126,14 @@ mod tests {
         let old = leases.begin(1, Duration::from_secs(3), None);
         leases.begin(1, Duration::from_secs(3), None);
         leases.end(1, &old);
-        assert_eq!(leases.touch(1, None), Some(0));
+        assert_eq!(touch(&leases, 1, None), Some(0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_else_renews_a_session() {
         let leases = Leases::new();
         leases.begin(1, Duration::from_secs(3), Some("one".into()));
-        assert_eq!((leases.touch(1, Some("other")), leases.touch(1, None)), (None, None));
-        assert_eq!(leases.touch(1, Some("one")), Some(0));
+        assert_eq!((touch(&leases, 1, Some("other")), touch(&leases, 1, None)), (None, None));
+        assert_eq!(touch(&leases, 1, Some("one")), Some(0));
     }
 }

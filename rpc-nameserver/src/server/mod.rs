@@ -5,8 +5,8 @@
 //! | [`builder`] | settings, and where a server may listen |
 //! | [`desk`] | the contract, and who is told what |
 //! | [`table`], [`changes`], [`queries`] | what sessions and consumers can do |
-//! | [`state`], [`entry`] | registrations, and their sessions |
-//! | [`registration`] | a registration as it is asked for, checked and packed |
+//! | [`state`], [`entry`] | who is registered, and by which session |
+//! | [`reports`], [`registration`] | a report as it is decoded, a registration of it, checked and packed |
 //! | [`listed`], [`entries`], [`packed`] | one service of the table, its registrations, its list |
 //! | [`leases`] | when each session was last heard of |
 //! | [`identity`], [`policy`], [`policy_file`] | who a client is, and what it may do |
@@ -28,6 +28,7 @@ mod policy_file;
 mod queries;
 mod quota;
 mod registration;
+mod reports;
 mod state;
 mod table;
 

@@ -16,7 +16,7 @@ pub(super) const ENTRY_BYTES: usize = 512;
 /// clock, a day: an epoch of the far future would block the id for its owner.
 const MAX_AHEAD: u64 = 86_400_000;
 
-/// A valid registration that the client is allowed to make.
+/// A valid registration.
 pub(super) struct Registration {
     pub(super) service: String,
     pub(super) id: Arc<str>,
@@ -32,19 +32,11 @@ pub(super) struct Registration {
 
 impl Registration {
     pub(super) fn new(
-        by: &Identity,
         instance: &Instance,
         new: bool,
         secret: Option<&Secret>,
     ) -> Result<Self, (Why, String)> {
         instance.validate().map_err(|error| (Why::Invalid, error.to_string()))?;
-        if !by.rights.may_register(instance.service()) {
-            let who = Printable(by.name.as_deref().unwrap_or("a client without an identity"));
-            let message = format!("{who} may not register {:?}", instance.service());
-            // Earlier versions, which send no secret, can't read the other reason.
-            let why = if secret.is_some() { Why::Denied } else { Why::Invalid };
-            return Err((why, message));
-        }
         let latest = unix_ms().saturating_add(MAX_AHEAD);
         if instance.epoch() > latest {
             let message = format!(
@@ -70,6 +62,17 @@ impl Registration {
             new,
             secret: secret.map(|secret| hash(secret.bytes())),
         })
+    }
+
+    /// Whether this client may register the service.
+    pub(super) fn check(&self, by: &Identity) -> Result<(), (Why, String)> {
+        if by.rights.may_register(&self.service) {
+            return Ok(());
+        }
+        let who = Printable(by.name.as_deref().unwrap_or("a client without an identity"));
+        // Earlier versions, which send no secret, can't read the other reason.
+        let why = if self.secret.is_some() { Why::Denied } else { Why::Invalid };
+        Err((why, format!("{who} may not register {:?}", self.service)))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::secret::Secret;
 use crate::server::identity::Name;
 use crate::server::quota::Quota;
 use crate::server::registration::ENTRY_BYTES;
+use crate::server::reports::Step;
 use crate::server::state::DEPARTURES;
 
 const EXPIRY: Duration = Duration::from_secs(120);
@@ -33,6 +34,11 @@ fn register_with(secret: &Secret, id: &str, epoch: u64) -> Change {
 
 fn unregister(id: &str, epoch: u64) -> Change {
     Change::Unregister { service: "svc".into(), id: id.into(), epoch }
+}
+
+/// Renews a session, and says which version of its data is known.
+fn touch(table: &Table, session: u64, holder: Option<&str>) -> Option<u64> {
+    table.leases.touch(session, holder).map(|lease| lease.version())
 }
 
 /// A client without an identity, at an address.
@@ -72,7 +78,8 @@ async fn report_as(
     version: u64,
     changes: Vec<Change>,
 ) -> Result<Vec<Refusal>, NameError> {
-    table.report(&identity(table, caller), session, version, changes).await
+    let steps = changes.into_iter().map(Step::from).collect();
+    table.report(&identity(table, caller), session, version, steps).await
 }
 
 async fn report(table: &Table, session: u64, version: u64, changes: Vec<Change>) -> Vec<Refusal> {
@@ -132,7 +139,7 @@ async fn an_id_that_is_taken_is_replaced_only_by_a_newer_epoch_of_the_same_provi
     assert!(refused(&table, 2, register("a", 6, false)).await, "no secret");
     assert!(!refused(&table, 2, register_with(&own, "a", 6)).await);
     assert!(refused(&table, 1, register_with(&own, "a", 5)).await, "older");
-    assert_eq!(table.leases.touch(1, None), Some(9));
+    assert_eq!(touch(&table, 1, None), Some(9));
 }
 
 #[tokio::test]
@@ -179,8 +186,8 @@ async fn a_session_belongs_to_the_identity_that_began_it() {
         let told = report_as(&table, &other, 1, 1, vec![register("a", 1, true)]).await;
         assert_eq!(told, Err(NameError::NoSession));
     }
-    assert_eq!(table.leases.touch(1, Some("dns:one")), Some(0));
-    assert_eq!(table.leases.touch(1, Some("dns:other")), None);
+    assert_eq!(touch(&table, 1, Some("dns:one")), Some(0));
+    assert_eq!(touch(&table, 1, Some("dns:other")), None);
 }
 
 #[tokio::test]
@@ -328,9 +335,9 @@ async fn who_was_replaced_has_to_tell_all_at_its_next_renewal() {
     let _one = attend(&table, 1);
     let _two = attend(&table, 2);
     report(&table, 1, 7, vec![register_with(&secret, "a", 5)]).await;
-    assert_eq!(table.leases.touch(1, None), Some(7));
+    assert_eq!(touch(&table, 1, None), Some(7));
     report(&table, 2, 8, vec![register_with(&secret, "a", 6)]).await;
-    assert_eq!(table.leases.touch(1, None), Some(0));
+    assert_eq!(touch(&table, 1, None), Some(0));
 }
 
 #[tokio::test]
@@ -355,7 +362,7 @@ async fn the_end_of_an_older_connection_removes_nothing_of_the_newer_one() {
     report(&table, 1, 1, vec![register("a", 1, true), register("b", 1, true)]).await;
     let (new, _alive) = attend(&table, 1);
     assert!(over.try_recv().is_err(), "the older stream ends");
-    assert_eq!(table.leases.touch(1, None), Some(0), "all is to be told again");
+    assert_eq!(touch(&table, 1, None), Some(0), "all is to be told again");
     leave(&table, 1, old).await;
     assert_eq!(ids(&table).await, ["a", "b"], "nothing flickers while it is told again");
     report(&table, 1, 0, vec![]).await;
@@ -476,12 +483,12 @@ async fn a_session_that_is_not_renewed_lapses_and_one_that_is_does_not() {
     report(&table, 2, 1, vec![register("b", 1, true)]).await;
     for _ in 0..3 {
         tokio::time::advance(Duration::from_secs(40)).await;
-        table.leases.touch(2, None);
+        touch(&table, 2, None);
         for ended in table.expire() {
             table.sweep(ended, Action::Expire).await;
         }
     }
     assert_eq!(ids(&table).await, ["b"]);
     assert!(over.try_recv().is_err(), "its stream ends, so that it tells all again");
-    assert_eq!(table.leases.touch(1, None), None);
+    assert_eq!(touch(&table, 1, None), None);
 }

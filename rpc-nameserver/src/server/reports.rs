@@ -1,0 +1,138 @@
+//! [`Reports`]: reports of providers, as they are decoded and checked before the table is locked.
+
+use std::num::NonZero;
+use std::thread::available_parallelism;
+
+use rpc_runtime::{Blob, RpcError};
+use serde::{Deserialize, Deserializer};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::entry::Key;
+use super::identity::Identity;
+use super::registration::Registration;
+use crate::contract::{Change, NameError, Why, unpack};
+
+/// Largest report, in bytes and in changes. Providers send parts of 1 MiB and 2,000 at most.
+const MAX_REPORT: usize = 4 << 20;
+const MAX_CHANGES: u64 = 4_096;
+/// Larger reports are decoded on the pool of blocking threads, where they hold up nobody.
+const LONG: usize = 64 << 10;
+
+/// Decodes reports, few large ones at a time: what strangers send must not take all cores.
+pub(super) struct Reports {
+    decoding: Semaphore,
+}
+
+impl Reports {
+    pub(super) fn new() -> Self {
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        Self { decoding: Semaphore::new(cores.saturating_sub(1).max(1)) }
+    }
+
+    pub(super) async fn decode(&self, report: Blob) -> Result<Vec<Step>, NameError> {
+        check_report(&report)?;
+        if report.len() < LONG {
+            return unpack(&report);
+        }
+        let failed = |why: String| RpcError::internal(format!("a report is not decoded: {why}"));
+        let _turn = self.decoding.acquire().await.map_err(|error| failed(error.to_string()))?;
+        let decoded = spawn_blocking(move || unpack(&report)).await;
+        decoded.map_err(|error| failed(error.to_string()))?
+    }
+}
+
+/// A change of a report, checked as far as that needs no table.
+///
+/// It is made of each [`Change`] as that is decoded: all changes of a report together can take many
+/// times the memory of their bytes.
+pub(super) enum Step {
+    Register(Registration),
+    Unregister { service: String, id: String, epoch: u64 },
+    Refused(Why, String, Key),
+}
+
+impl Step {
+    /// The same, or refused if this client may not do it.
+    pub(super) fn checked(self, by: &Identity) -> Self {
+        match self {
+            Self::Register(it) => match it.check(by) {
+                Ok(()) => Self::Register(it),
+                Err((why, message)) => Self::Refused(why, message, (it.service, it.id)),
+            },
+            other => other,
+        }
+    }
+}
+
+impl From<Change> for Step {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Register { instance, new, secret } => {
+                match Registration::new(&instance, new, secret.as_ref()) {
+                    Ok(registration) => Self::Register(registration),
+                    Err((why, message)) => {
+                        let key = (instance.service().to_owned(), instance.id().into());
+                        Self::Refused(why, message, key)
+                    }
+                }
+            }
+            Change::Unregister { service, id, epoch } => Self::Unregister { service, id, epoch },
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Step {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Change::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// What a report claims to have, before anything is decoded.
+fn check_report(changes: &[u8]) -> Result<(), NameError> {
+    let too_large = |what: String| {
+        let hint = format!("tell them in parts of {MAX_CHANGES} and {MAX_REPORT} bytes at most");
+        Err(NameError::Invalid(format!("a report of {what}; {hint}")))
+    };
+    if changes.len() > MAX_REPORT {
+        return too_large(format!("{} bytes", changes.len()));
+    }
+    match array_len(changes) {
+        Some(claimed) if claimed > MAX_CHANGES => too_large(format!("{claimed} changes")),
+        // What is no array at all does not decode.
+        _ => Ok(()),
+    }
+}
+
+/// The length that a MessagePack array claims to have.
+fn array_len(bytes: &[u8]) -> Option<u64> {
+    match *bytes {
+        [marker @ 0x90..=0x9f, ..] => Some(u64::from(marker & 0x0f)),
+        [0xdc, a, b, ..] => Some(u64::from(u16::from_be_bytes([a, b]))),
+        [0xdd, a, b, c, d, ..] => Some(u64::from(u32::from_be_bytes([a, b, c, d]))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::pack;
+
+    #[test]
+    fn a_report_is_refused_by_what_it_claims_to_have() {
+        let many = |count: u32| {
+            let mut body = vec![0xdd];
+            body.extend_from_slice(&count.to_be_bytes());
+            body
+        };
+        for large in [vec![0; MAX_REPORT + 1], many(4_097), many(u32::MAX), vec![0xdc, 0xff, 0xff]]
+        {
+            assert!(matches!(check_report(&large), Err(NameError::Invalid(_))));
+        }
+        let empty = pack(&Vec::<Change>::new()).unwrap();
+        for small in [&empty[..], &many(4_096), &[0xdc, 0x10, 0], &[0xc0], &[]] {
+            check_report(small).unwrap();
+        }
+    }
+}
