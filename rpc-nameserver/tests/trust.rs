@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{ids, instance, registry, registry_with, server, until_listed, until_seen, within};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair, SanType,
+};
 use rpc_nameserver::{
     Change, NameError, NameServer, NameServersSettings, NameService, NameServiceClient, Secret,
     Why, pack,
@@ -46,6 +48,10 @@ impl Authority {
     fn issue(&self, name: &str, alternative: SanType) -> [PathBuf; 2] {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names.push(alternative);
+        self.sign(name, &params)
+    }
+
+    fn sign(&self, name: &str, params: &CertificateParams) -> [PathBuf; 2] {
         let key = KeyPair::generate().unwrap();
         let files = [self.path(&format!("{name}.pem")), self.path(&format!("{name}.key"))];
         fs::write(&files[0], params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
@@ -164,6 +170,22 @@ async fn the_owner_of_an_identity_removes_its_registrations_from_any_process() {
     let _lease = one.register(instance("a")).await.unwrap();
     assert!(other.unregister("svc", "a").await.unwrap_err().is_permission_denied());
     assert!(again.unregister("svc", "a").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_without_a_name_are_not_one_client() {
+    let authority = Authority::new();
+    let server = builder().tls(authority.mutual()).bind(ANY).await.unwrap();
+    let connect = async |name: &str| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        let [certificate, key] = authority.sign(name, &params);
+        let tls = authority.client().identity_pem_files(certificate, key).unwrap();
+        registry_with(NameServersSettings::new([server.local_uri()]).with_tls(tls)).await
+    };
+    let (owner, other) = (connect("owner").await, connect("other").await);
+    let _lease = owner.register(instance("a")).await.unwrap();
+    assert!(other.unregister("svc", "a").await.unwrap_err().is_permission_denied());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

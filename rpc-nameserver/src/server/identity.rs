@@ -57,7 +57,9 @@ impl Caller {
 fn names(certificate: &PeerCertificate) -> Vec<Name> {
     let uris = certificate.uris().iter().cloned().map(Name::Uri);
     let dns = certificate.dns_names().iter().cloned().map(Name::Dns);
-    uris.chain(dns).chain([Name::Subject(certificate.subject().to_owned())]).collect()
+    // All certificates without a subject would be one and the same client.
+    let subject = Some(certificate.subject()).filter(|it| !it.is_empty());
+    uris.chain(dns).chain(subject.map(|it| Name::Subject(it.to_owned()))).collect()
 }
 
 /// The IP address of a peer; `None` for transports without addresses.

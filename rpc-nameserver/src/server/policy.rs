@@ -232,10 +232,12 @@ impl Known {
 }
 
 impl Name {
+    /// With the kind in front: the text is who a client is, and `dns:host` is a URI, too.
     fn to_text(&self) -> String {
         match self {
-            Self::Uri(uri) => uri.clone(),
-            Self::Dns(dns) => format!("dns:{dns}"),
+            Self::Uri(uri) => format!("uri:{uri}"),
+            // Names of hosts are the same in capitals.
+            Self::Dns(dns) => format!("dns:{}", dns.to_ascii_lowercase()),
             Self::Subject(subject) => format!("subject:{subject}"),
         }
     }

@@ -77,6 +77,22 @@ fn a_name_counts_only_as_what_it_is() {
 }
 
 #[test]
+fn one_kind_of_name_does_not_pass_for_another() {
+    let open = Policy::open(Quota::default());
+    let uri = |uri: &str| name(&open, &[Name::Uri(uri.into())]);
+    assert_ne!(uri("dns:a"), name(&open, &[Name::Dns("a".into())]));
+    assert_ne!(uri("subject:CN=a"), name(&open, &[Name::Subject("CN=a".into())]));
+    // The same host is the same client.
+    assert_eq!(name(&open, &[Name::Dns("A".into())]), name(&open, &[Name::Dns("a".into())]));
+    // Nor for a token.
+    let both = "[[identity]]\nname = \"x\"\nuri = [\"*\"]\ntoken_sha256 = [\"HASH\"]";
+    let hex: String = hash(b"t0ken").iter().map(|byte| format!("{byte:02x}")).collect();
+    let both = Policy::parse(&both.replace("HASH", &hex), Quota::default()).unwrap();
+    let token = both.identify(&caller(&[], Some("t0ken"))).unwrap().name.unwrap().to_string();
+    assert_ne!(name(&both, &[Name::Uri("token".into())]), Some(token));
+}
+
+#[test]
 fn two_workloads_of_one_pattern_are_two() {
     let of = |n: &str| name(&policy(), &[Name::Uri(format!("spiffe://example/orders/{n}"))]);
     assert_ne!(of("1"), of("2"));
