@@ -136,7 +136,7 @@ async fn reload_when_told(reload: Reload) {
             match reload.now() {
                 Ok(()) => tracing::info!("the files were read again"),
                 Err(error) => {
-                    tracing::error!(%error, "the files are not applied; the previous ones stay in use")
+                    tracing::error!(%error, "a file is not taken; what it said before stays in force")
                 }
             }
         }

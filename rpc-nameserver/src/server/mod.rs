@@ -52,8 +52,8 @@ use self::table::Table;
 const MAX_PAYLOAD: usize = 16 << 20;
 /// How soon a connection that was cut without a sign is asked whether it is alive.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How often the policy file is checked.
-const POLICY_CHECK: Duration = Duration::from_secs(5);
+/// How often the policy file is looked at. A new one is taken at the second look.
+const POLICY_CHECK: Duration = Duration::from_secs(2);
 
 /// A name server. It keeps what providers register in memory, and knows nothing of other servers.
 ///
@@ -136,22 +136,26 @@ pub struct Reload {
 impl Reload {
     /// Reads the policy file, and the files of certificate, key and authorities again.
     ///
-    /// Ends sessions of clients that are no longer known, and of clients with registrations that
-    /// they may no longer make. A server checks its policy file for changes every 5 s; certificates
-    /// are reloaded only by this method.
+    /// From then on sessions of those who are not known any more are ended, and those of clients that
+    /// have registered what they may not register now. A server takes a new policy file
+    /// by itself, within 5 s after it was written; new certificates are taken here alone.
     ///
     /// Blocks the thread while it reads. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or is invalid. The previous settings stay in use.
+    /// A file cannot be read or is wrong. What it says stays as it was; the others are taken: a
+    /// mistake in the policy must not let a certificate run out.
     pub fn now(&self) -> Result<(), RpcError> {
-        self.policy()?;
+        let policy = self.policy();
         #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            tls.reload()?;
+        let tls = self.tls.as_ref().map_or(Ok(()), ServerTls::reload);
+        #[cfg(not(feature = "tls"))]
+        let tls = Ok(());
+        match (policy, tls) {
+            (Err(one), Err(other)) => Err(RpcError::invalid(format!("{one}; {other}"))),
+            (policy, tls) => policy.and(tls),
         }
-        Ok(())
     }
 
     fn policy(&self) -> Result<(), RpcError> {

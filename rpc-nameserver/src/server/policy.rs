@@ -129,6 +129,9 @@ impl Policy {
         if file.identity.len() > MAX_IDENTITIES {
             return Err(format!("it has more than {MAX_IDENTITIES} identities"));
         }
+        if file.identity.is_empty() && file.anonymous.is_none() {
+            return Err("it is empty; an [anonymous] alone lets nobody do anything".to_owned());
+        }
         let mut tokens = HashMap::new();
         let mut identities: Vec<Known> = Vec::new();
         for (index, it) in file.identity.into_iter().enumerate() {

@@ -27,6 +27,8 @@ struct Source {
     path: PathBuf,
     /// Of the file that was read last, valid or not.
     seen: Mutex<Option<Version>>,
+    /// Of the file when it was looked at last.
+    looked_at: Mutex<Option<Version>>,
 }
 
 /// Metadata that tells whether a file has changed.
@@ -57,7 +59,8 @@ impl PolicyFile {
     ///
     /// The file cannot be read, or is invalid.
     pub(super) fn read(path: &Path, quota: Quota) -> Result<Self, RpcError> {
-        let source = Source { path: path.to_owned(), seen: Mutex::default() };
+        let source =
+            Source { path: path.to_owned(), seen: Mutex::default(), looked_at: Mutex::default() };
         let policy = source.load(quota).map_err(RpcError::invalid)?;
         Ok(Self { current: RwLock::new(Arc::new(policy)), file: Some(source), quota })
     }
@@ -79,11 +82,15 @@ impl PolicyFile {
         Ok(())
     }
 
-    /// Whether the file has changed since it was last read. Blocks briefly.
+    /// Whether the file is another one than was read last, and the same as at the last look: one that
+    /// is being written is often valid before it is whole, and would take all rights from those who
+    /// are not in it yet. Blocks for a moment.
     pub(super) fn has_changed(&self) -> bool {
         let Some(source) = &self.file else { return false };
         let now = fs::metadata(&source.path).ok().as_ref().map(Version::of);
-        now != *source.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut looked_at = source.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_settled = std::mem::replace(&mut *looked_at, now) == now;
+        is_settled && now != *source.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,6 +138,12 @@ mod tests {
         file.current().identify(&caller).unwrap().rights.may_register(service)
     }
 
+    /// At the second look.
+    fn has_changed(file: &PolicyFile) -> bool {
+        let _ = file.has_changed();
+        file.has_changed()
+    }
+
     #[test]
     fn a_new_policy_is_taken_and_a_broken_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
@@ -143,20 +156,20 @@ mod tests {
         };
         allow("one");
         let file = PolicyFile::read(&path, Quota::default()).unwrap();
-        assert!(may_register(&file, "one") && !file.has_changed());
+        assert!(may_register(&file, "one") && !has_changed(&file));
         allow("other");
-        assert!(file.has_changed());
+        assert!(has_changed(&file));
         file.reload().unwrap();
         assert!(may_register(&file, "other") && !may_register(&file, "one"));
-        assert!(!file.has_changed());
+        assert!(!has_changed(&file));
         fs::write(&path, "[anonymous]\nregister = ").unwrap();
-        assert!(file.has_changed());
+        assert!(has_changed(&file));
         assert!(file.reload().unwrap_err().to_string().contains("policy.toml"));
-        assert!(!file.has_changed(), "it is said once");
+        assert!(!has_changed(&file), "it is said once");
         assert!(may_register(&file, "other"));
         fs::remove_file(&path).unwrap();
-        assert!(file.has_changed() && file.reload().is_err());
-        assert!(!file.has_changed() && may_register(&file, "other"));
+        assert!(has_changed(&file) && file.reload().is_err());
+        assert!(!has_changed(&file) && may_register(&file, "other"));
     }
 
     #[cfg(unix)]
@@ -169,5 +182,26 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let error = PolicyFile::read(&path, Quota::default()).unwrap_err();
         assert!(error.to_string().contains("chmod o-w"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_taken_before_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        let whole = "[anonymous]\nregister = [\"one\", \"other\"]\n";
+        fs::write(&path, "[anonymous]\nregister = [\"one\"]").unwrap();
+        let file = PolicyFile::read(&path, Quota::default()).unwrap();
+        // As programs do that write into the file.
+        for part in ["", "[anonymous]\n", whole] {
+            fs::write(&path, part).unwrap();
+            assert!(!file.has_changed(), "{part:?} may go on");
+        }
+        assert!(file.has_changed());
+        file.reload().unwrap();
+        assert!(may_register(&file, "other") && !file.has_changed());
+        // And a disk may be full.
+        fs::write(&path, "").unwrap();
+        assert!(file.reload().unwrap_err().to_string().contains("empty"));
+        assert!(may_register(&file, "other"));
     }
 }

@@ -110,6 +110,7 @@ fn without_a_policy_a_certificate_is_a_name() {
 #[test]
 fn what_is_wrong_with_a_policy_is_said() {
     for (text, mention) in [
+        ("", "it is empty"),
         ("identity = 1", "invalid type"),
         ("[[identity]]\nname = \"a\"\n", "no client can authenticate"),
         ("[[identity]]\nname = \"a\"\ntoken_sha256 = [\"12\"]", "64 hexadecimal digits"),
