@@ -182,6 +182,16 @@ pub fn unpack<T: DeserializeOwned>(packed: &Blob) -> Result<T, NameError> {
         .map_err(|error| NameError::Invalid(format!("a body does not decode: {}", error.message())))
 }
 
+/// The length that a MessagePack array claims to have.
+pub(crate) fn array_len(bytes: &[u8]) -> Option<u64> {
+    match *bytes {
+        [marker @ 0x90..=0x9f, ..] => Some(u64::from(marker & 0x0f)),
+        [0xdc, a, b, ..] => Some(u64::from(u16::from_be_bytes([a, b]))),
+        [0xdd, a, b, c, d, ..] => Some(u64::from(u32::from_be_bytes([a, b, c, d]))),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

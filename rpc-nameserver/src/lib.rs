@@ -107,6 +107,7 @@
 
 mod client;
 mod contract;
+mod pace;
 mod secret;
 mod server;
 

@@ -21,19 +21,23 @@ enum Manner {
     SaysNothing,
     TellsNonsense,
     ListsOthers,
+    /// Lists of so many instances, one after the other without a pause.
+    ListsWithoutEnd(usize),
 }
 
 #[derive(Clone)]
 struct Hostile {
     manner: Manner,
     follows: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
 }
 
 impl Hostile {
     async fn bind(uri: &str, manner: Manner) -> (Server, Self) {
-        let hostile = Self { manner, follows: Arc::default() };
+        let hostile = Self { manner, follows: Arc::default(), told: Arc::default() };
         let provided = NameServiceServer::new(hostile.clone());
-        (Server::builder().provide(provided).bind(uri).await.unwrap(), hostile)
+        let server = Server::builder().provide(provided).max_payload(32 << 20);
+        (server.bind(uri).await.unwrap(), hostile)
     }
 
     fn listing(&self) -> Listing {
@@ -41,6 +45,10 @@ impl Hostile {
         let no_uri = Instance::new("svc", "no\nuri").with_id("b");
         let instances = match self.manner {
             Manner::TellsNonsense => Blob::from(vec![0xdd, 0xff, 0xff, 0xff, 0xff]),
+            Manner::ListsWithoutEnd(many) => {
+                let all: Vec<_> = (0..many).map(|n| instance(&n.to_string())).collect();
+                pack(&all).unwrap()
+            }
             _ => pack(&[instance("a"), no_uri, other]).unwrap(),
         };
         Listing { instances, departed: Vec::new() }
@@ -68,6 +76,13 @@ impl NameService for Hostile {
         self.follows.fetch_add(1, Ordering::Relaxed);
         Ok(match self.manner {
             Manner::EndsAtOnce => Streaming::from_items([]),
+            Manner::ListsWithoutEnd(_) => {
+                let (listing, told) = (self.listing(), Arc::clone(&self.told));
+                Streaming::from_stream(futures::stream::iter(std::iter::repeat_with(move || {
+                    told.fetch_add(1, Ordering::Relaxed);
+                    Ok(listing.clone())
+                })))
+            }
             Manner::SaysNothing => Streaming::from_stream(futures::stream::pending()),
             _ => Streaming::from_items([self.listing()]),
         })
@@ -132,4 +147,24 @@ async fn instances_of_other_services_and_those_that_are_none_are_left_out() {
     assert_eq!(ids(&consumer.lookup("svc").await.unwrap()), ["a"]);
     let mut watch = consumer.watch("svc").await.unwrap();
     assert_eq!(ids(&watch.changed().await.unwrap()), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_tells_lists_without_end_is_heard_no_more_often_than_one_that_means_well() {
+    let manner = Manner::ListsWithoutEnd(10);
+    let (_bad, hostile) = Hostile::bind("memory:endless", manner).await;
+    let consumer = registry(&["memory:endless"]).await;
+    let mut watch = consumer.watch("svc").await.unwrap();
+    until_seen(&mut watch, |it| it.len() == 10).await;
+    sleep(Duration::from_secs(10)).await;
+    let told = hostile.told.load(Ordering::Relaxed);
+    // 20 a second, and those that wait between the two.
+    assert!((100..2_000).contains(&told), "{told} lists");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_more_instances_than_a_server_has_is_not_read() {
+    let (_bad, _) = Hostile::bind("memory:masses", Manner::ListsWithoutEnd(131_073)).await;
+    let error = registry(&["memory:masses"]).await.lookup("svc").await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("131073 instances"), "{error}");
 }

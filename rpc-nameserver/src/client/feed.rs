@@ -4,16 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rpc_registry::{BoxFuture, Feed, Instance, RegistryError, Update, limited};
-use rpc_runtime::{RpcError, Streaming};
-use tokio::time::{Instant, timeout};
+use rpc_runtime::{Blob, RpcError, Streaming};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::reader::Reader;
 use super::server::RemoteServer;
-use crate::contract::{Listing, NameError, NameService, unpack};
+use crate::contract::{Listing, NameError, NameService, array_len, unpack};
+use crate::pace::pause;
 
 /// After a stream that ends sooner another server is asked first. After two of them in a row there is
 /// to be a pause: else those who end each stream at once would be asked without end.
 const SOON: Duration = Duration::from_secs(1);
+/// Longer lists are read on the pool of blocking threads, where they hold up nobody.
+const LONG: usize = 64 << 10;
+/// Most instances of a list: as many as a server of an earlier version has at all.
+const MAX_INSTANCES: u64 = 131_072;
 
 pub(super) struct NameFeed {
     reader: Arc<Reader>,
@@ -30,6 +36,29 @@ struct Followed {
     /// The server.
     index: usize,
     since: Instant,
+    /// No list is taken before: servers tell them no faster, and one that does must not keep this
+    /// process busy.
+    next: Instant,
+    /// A list that was taken, until it is read.
+    taken: Option<Listing>,
+}
+
+impl Followed {
+    async fn next(&mut self, service: &str) -> Result<Update, NameError> {
+        let listing = match &mut self.taken {
+            Some(listing) => listing,
+            taken => {
+                sleep_until(self.next).await;
+                let told = self.stream.next().await;
+                let told = told.ok_or_else(|| RpcError::unavailable("it is stopping"))??;
+                self.next = Instant::now() + pause(told.instances.len());
+                taken.insert(told)
+            }
+        };
+        let update = update(listing, service).await;
+        self.taken = None;
+        update
+    }
 }
 
 impl NameFeed {
@@ -48,10 +77,12 @@ impl NameFeed {
             let first = timeout(server.timeout, stream.next()).await;
             let first = first.map_err(|_| RpcError::unavailable("it told no list in time"))?;
             let first = first.unwrap_or_else(|| Err(RpcError::unavailable("it told no list")))?;
-            Ok((stream, update(first, service)?))
+            Ok((stream, update(&first, service).await?))
         };
         let (index, (stream, first)) = self.reader.ask(ask).await?;
-        self.stream = Some(Followed { stream, index, since: Instant::now() });
+        let now = Instant::now();
+        // At once after the first list, to see soon that a stream has ended with it.
+        self.stream = Some(Followed { stream, index, since: now, next: now, taken: None });
         self.first = Some(first);
         Ok(())
     }
@@ -67,11 +98,7 @@ impl NameFeed {
                 self.first.iter_mut().for_each(|first| first.after_fault = true);
                 continue;
             };
-            let told = match followed.stream.next().await {
-                Some(told) => told.map_err(NameError::from),
-                None => Err(RpcError::unavailable("it is stopping").into()),
-            };
-            let why = match told.and_then(|listing| update(listing, &self.service)) {
+            let why = match followed.next(&self.service).await {
                 Ok(update) => return Ok(update),
                 Err(error) => self.reader.explain(followed.index, error),
             };
@@ -101,17 +128,29 @@ impl Feed for NameFeed {
     }
 }
 
-fn update(listing: Listing, service: &str) -> Result<Update, NameError> {
-    let instances = instances(&listing, service)?;
-    Ok(Update { instances, departed: listing.departed, after_fault: false })
+async fn update(listing: &Listing, service: &str) -> Result<Update, NameError> {
+    let instances = instances(&listing.instances, service).await?;
+    Ok(Update { instances, departed: listing.departed.clone(), after_fault: false })
 }
 
 /// The instances of a list, of this service. Whoever listens at an address may have told it.
-pub(super) fn instances(listing: &Listing, service: &str) -> Result<Vec<Instance>, NameError> {
-    let mut instances: Vec<Instance> = unpack(&listing.instances).map_err(|error| {
-        // Another server's list may be readable.
-        RpcError::internal(format!("its list can't be read: {error:?}"))
-    })?;
+pub(super) async fn instances(list: &Blob, service: &str) -> Result<Vec<Instance>, NameError> {
+    if list.len() < LONG {
+        return read(list, service);
+    }
+    let (list, service) = (list.clone(), service.to_owned());
+    let read = spawn_blocking(move || read(&list, &service)).await;
+    read.map_err(|error| RpcError::internal(format!("its list is not read: {error}")))?
+}
+
+fn read(list: &Blob, service: &str) -> Result<Vec<Instance>, NameError> {
+    // Another server's list may be readable.
+    let unreadable = |why: String| RpcError::internal(format!("its list can't be read: {why}"));
+    if let Some(claimed) = array_len(list).filter(|claimed| *claimed > MAX_INSTANCES) {
+        return Err(unreadable(format!("it has {claimed} instances")).into());
+    }
+    let mut instances: Vec<Instance> =
+        unpack(list).map_err(|error| unreadable(format!("{error:?}")))?;
     let told = instances.len();
     instances.retain(|it| it.service() == service && it.validate().is_ok());
     let refused = told.saturating_sub(instances.len());

@@ -166,7 +166,8 @@ impl BackEnd for NameServers {
     fn list<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>> {
         Box::pin(async move {
             let ask = |server: Arc<RemoteServer>| async move {
-                instances(&server.stub.lookup(service.to_owned()).await?, service)
+                let listing = server.stub.lookup(service.to_owned()).await?;
+                instances(&listing.instances, service).await
             };
             Ok(self.reader.ask(ask).await?.1)
         })

@@ -17,13 +17,9 @@ use super::identity::{Caller, Identity};
 use super::reports::Reports;
 use super::table::Table;
 use crate::contract::{Listing, NameError, NameService, Refusal};
+use crate::pace::pause;
 use crate::secret::Secret;
 
-/// Changes that come within this time of a list are told together.
-const COALESCE: Duration = Duration::from_millis(50);
-/// Additional delay per MiB of the list, so that long lists that change constantly do not fill the
-/// network.
-const COALESCE_PER_MIB: Duration = Duration::from_millis(100);
 /// Milliseconds.
 const SHORTEST_EXPIRY: u64 = 1_000;
 const LONGEST_EXPIRY: u64 = 86_400_000;
@@ -209,26 +205,9 @@ impl Follower {
     }
 }
 
-/// How long changes are collected after a list of this many bytes.
-fn pause(bytes: usize) -> Duration {
-    let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-    COALESCE.saturating_add(COALESCE_PER_MIB.saturating_mul(mib))
-}
-
 impl Drop for Follower {
     fn drop(&mut self) {
         self.changes = None;
         self.table.unfollow(&self.by, &self.service);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_lists_are_told_more_rarely() {
-        assert_eq!(pause(1_000), COALESCE);
-        assert!(pause(15 << 20) > Duration::from_secs(1));
     }
 }

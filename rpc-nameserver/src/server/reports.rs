@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use super::entry::Key;
 use super::identity::Identity;
 use super::registration::Registration;
-use crate::contract::{Change, NameError, Why, unpack};
+use crate::contract::{Change, NameError, Why, array_len, unpack};
 
 /// Largest report, in bytes and in changes. Providers send parts of 1 MiB and 2,000 at most.
 const MAX_REPORT: usize = 4 << 20;
@@ -101,16 +101,6 @@ fn check_report(changes: &[u8]) -> Result<(), NameError> {
         Some(claimed) if claimed > MAX_CHANGES => too_large(format!("{claimed} changes")),
         // What is no array at all does not decode.
         _ => Ok(()),
-    }
-}
-
-/// The length that a MessagePack array claims to have.
-fn array_len(bytes: &[u8]) -> Option<u64> {
-    match *bytes {
-        [marker @ 0x90..=0x9f, ..] => Some(u64::from(marker & 0x0f)),
-        [0xdc, a, b, ..] => Some(u64::from(u16::from_be_bytes([a, b]))),
-        [0xdd, a, b, c, d, ..] => Some(u64::from(u32::from_be_bytes([a, b, c, d]))),
-        _ => None,
     }
 }
 

@@ -1,0 +1,26 @@
+//! [`pause`]: how often a list that changes all the time is told and taken.
+
+use std::time::Duration;
+
+/// Changes that come within this time of a list are told together.
+const COALESCE: Duration = Duration::from_millis(50);
+/// And so much later for each MiB that the list has, so that long ones that change all the time fill
+/// neither the network nor the processors of those who read them.
+const COALESCE_PER_MIB: Duration = Duration::from_millis(100);
+
+/// How long changes are gathered after a list of so many bytes.
+pub(crate) fn pause(bytes: usize) -> Duration {
+    let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+    COALESCE.saturating_add(COALESCE_PER_MIB.saturating_mul(mib))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_are_told_more_rarely() {
+        assert_eq!(pause(1_000), COALESCE);
+        assert!(pause(15 << 20) > Duration::from_secs(1));
+    }
+}
