@@ -5,6 +5,7 @@ use std::fmt;
 use rpc_registry::RegistryError;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 const BYTES: usize = 16;
 
@@ -28,6 +29,15 @@ impl Secret {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// What this server is told in its place: a server that means ill learns nothing by which it could
+    /// take the registration over at another.
+    pub(crate) fn at(&self, server: &str) -> Self {
+        let digest = Sha256::new().chain_update(self.0).chain_update(server).finalize();
+        let mut bytes = [0; BYTES];
+        bytes.iter_mut().zip(digest).for_each(|(byte, from)| *byte = from);
+        Self(bytes)
     }
 }
 
@@ -85,6 +95,14 @@ impl<'de> Visitor<'de> for Bytes {
 mod tests {
     use super::*;
     use crate::contract::{pack, unpack};
+
+    #[test]
+    fn each_server_is_told_another_secret_and_always_the_same() {
+        let secret = Secret::random().unwrap();
+        assert_eq!(secret.at("tcp://a:1"), secret.at("tcp://a:1"));
+        assert_ne!(secret.at("tcp://a:1"), secret.at("tcp://b:1"));
+        assert_ne!(secret.at("tcp://a:1"), secret);
+    }
 
     #[test]
     fn a_secret_travels_as_sixteen_bytes_and_is_never_shown() {

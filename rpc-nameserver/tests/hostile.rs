@@ -3,12 +3,15 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{ids, instance, registry, server, until_seen, within};
-use rpc_nameserver::{Listing, NameError, NameService, NameServiceServer, Refusal, Secret, pack};
+use rpc_nameserver::{
+    Change, Listing, NameError, NameService, NameServiceClient, NameServiceServer, Refusal, Secret,
+    Why, pack, unpack,
+};
 use rpc_registry::{Instance, Registry};
 use rpc_runtime::{Blob, RpcError, Server, Streaming};
 use tokio::time::sleep;
@@ -29,12 +32,15 @@ enum Manner {
 struct Hostile {
     manner: Manner,
     follows: Arc<AtomicUsize>,
+    /// The sessions, and the changes that were told.
+    heard: Arc<Mutex<(Vec<u64>, Vec<Change>)>>,
     told: Arc<AtomicUsize>,
 }
 
 impl Hostile {
     async fn bind(uri: &str, manner: Manner) -> (Server, Self) {
-        let hostile = Self { manner, follows: Arc::default(), told: Arc::default() };
+        let hostile =
+            Self { manner, follows: Arc::default(), told: Arc::default(), heard: Arc::default() };
         let provided = NameServiceServer::new(hostile.clone());
         let server = Server::builder().provide(provided).max_payload(32 << 20);
         (server.bind(uri).await.unwrap(), hostile)
@@ -56,15 +62,20 @@ impl Hostile {
 }
 
 impl NameService for Hostile {
-    async fn attend(&self, _: u64, _: u64) -> Result<Streaming<()>, NameError> {
-        Ok(Streaming::from_items([]))
+    async fn attend(&self, session: u64, _: u64) -> Result<Streaming<()>, NameError> {
+        self.heard.lock().unwrap().0.push(session);
+        Ok(match self.manner {
+            Manner::ListsOthers => Streaming::from_stream(futures::stream::pending()),
+            _ => Streaming::from_items([]),
+        })
     }
 
     async fn renew(&self, _: u64, _: u64) -> rpc_runtime::Result<bool> {
         Ok(false)
     }
 
-    async fn report(&self, _: u64, _: u64, _: Blob) -> Result<Vec<Refusal>, NameError> {
+    async fn report(&self, _: u64, _: u64, told: Blob) -> Result<Vec<Refusal>, NameError> {
+        self.heard.lock().unwrap().1.extend(unpack::<Vec<Change>>(&told)?);
         Ok(Vec::new())
     }
 
@@ -167,4 +178,29 @@ async fn a_list_of_more_instances_than_a_server_has_is_not_read() {
     let (_bad, _) = Hostile::bind("memory:masses", Manner::ListsWithoutEnd(131_073)).await;
     let error = registry(&["memory:masses"]).await.lookup("svc").await.map(drop).unwrap_err();
     assert!(error.to_string().contains("131073 instances"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_learns_of_a_provider_is_no_use_at_another_server() {
+    let (_bad, hostile) = Hostile::bind("memory:learns", Manner::ListsOthers).await;
+    let _good = server("memory:honest").await;
+    let provider = registry(&["memory:learns", "memory:honest"]).await;
+    let lease = provider.register(instance("a")).await.unwrap();
+    let (sessions, changes) = std::mem::take(&mut *hostile.heard.lock().unwrap());
+    let Change::Register { instance: learned, secret, .. } = changes.into_iter().next().unwrap()
+    else {
+        panic!("a registration comes first");
+    };
+    // What it has heard, told at the other server.
+    let thief = NameServiceClient::connect("memory:honest").await.unwrap();
+    let _session = thief.attend(sessions[0], 60_000).await.unwrap();
+    let newer = learned.clone().with_epoch(learned.epoch() + 1);
+    let change = Change::Register { instance: newer, new: false, secret: secret.clone() };
+    let refusals = thief.report(sessions[0], 1, pack(&[change]).unwrap()).await.unwrap();
+    assert_eq!(refusals.first().map(|it| it.why), Some(Why::Taken));
+    let removed = thief.remove("svc".into(), "a".into(), secret).await;
+    assert!(matches!(removed, Err(NameError::Denied(_))), "{removed:?}");
+    let honest = registry(&["memory:honest"]).await;
+    assert_eq!(honest.lookup("svc").await.unwrap()[0], *lease.instance());
+    assert!(provider.unregister("svc", "a").await.unwrap(), "its owner may");
 }

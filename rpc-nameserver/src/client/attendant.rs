@@ -147,8 +147,13 @@ impl Attendant {
         }
     }
 
-    async fn tell_some(&self, version: u64, batch: Vec<Task>) -> Result<(), RegistryError> {
+    async fn tell_some(&self, version: u64, mut batch: Vec<Task>) -> Result<(), RegistryError> {
         let at = Instant::now();
+        for task in &mut batch {
+            if let Change::Register { secret: Some(secret), .. } = &mut task.change {
+                *secret = secret.at(&self.server.uri);
+            }
+        }
         let changes: Vec<_> = batch.iter().map(|task| &task.change).collect();
         let told = match pack(&changes) {
             Ok(packed) => self.server.stub.report(self.session, version, packed).await,

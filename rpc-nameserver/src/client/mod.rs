@@ -50,10 +50,11 @@ pub struct NameServers {
     servers: Vec<Arc<RemoteServer>>,
     reader: Arc<Reader>,
     /// To attend. Their connections are others, so that no renewal waits behind a list.
-    attended: Vec<Arc<RemoteServer>>,
+    ///
+    /// Each with the number of the session there. That server alone knows it, so nobody else can
+    /// speak for this process at another.
+    attended: Vec<(Arc<RemoteServer>, u64)>,
     roll: Arc<Roll>,
-    /// Secret, so that no other client can use this process's session.
-    session: u64,
     /// Done with the first announcement: who only asks has no session.
     attending: Once,
     runtime: Handle,
@@ -76,29 +77,29 @@ impl NameServers {
         let (mut servers, mut attended) = (Vec::new(), Vec::new());
         for uri in &settings.servers {
             servers.push(Arc::new(RemoteServer::new(uri, &settings).await?));
-            attended.push(Arc::new(RemoteServer::new(uri, &settings).await?));
+            let session = random_bytes().map(u64::from_ne_bytes);
+            let session = session.map_err(|error| error.with_registry(&settings.uri))?;
+            attended.push((Arc::new(RemoteServer::new(uri, &settings).await?), session));
         }
         let reader = Arc::new(Reader::new(&settings.uri, servers.clone()));
         let roll = Arc::new(Roll::new(servers.len()));
-        let session = random_bytes().map(u64::from_ne_bytes);
-        let session = session.map_err(|error| error.with_registry(&settings.uri))?;
         let settings = Arc::new(settings);
         #[cfg(feature = "tls")]
         security::renew_tls(&settings, &runtime);
         let attending = Once::new();
-        Ok(Self { settings, servers, reader, attended, roll, session, attending, runtime })
+        Ok(Self { settings, servers, reader, attended, roll, attending, runtime })
     }
 
     /// Attends all servers from now on.
     fn attend(&self) {
         self.attending.call_once(|| {
-            for (index, server) in self.attended.iter().enumerate() {
+            for (index, (server, session)) in self.attended.iter().enumerate() {
                 let attendant = Attendant {
                     index,
                     server: Arc::clone(server),
                     roll: Arc::clone(&self.roll),
                     settings: Arc::clone(&self.settings),
-                    session: self.session,
+                    session: *session,
                 };
                 self.runtime.spawn(attendant.run());
             }
@@ -195,7 +196,8 @@ impl BackEnd for NameServers {
             let key = (service.to_owned(), instance_id.to_owned());
             let secret = self.roll.secret(&key);
             let ask = |server: &Arc<RemoteServer>| {
-                let (server, secret) = (Arc::clone(server), secret.clone());
+                let secret = secret.as_ref().map(|secret| secret.at(&server.uri));
+                let server = Arc::clone(server);
                 let (service, id) = key.clone();
                 async move {
                     let removed = server.stub.remove(service, id, secret).await;
