@@ -102,8 +102,10 @@ impl Identity {
         let address = address(&caller.peer);
         let owner = match (&name, address) {
             (Some(name), _) => format!("identity {name}"),
-            (None, Some(IpAddr::V6(address))) if !address.is_loopback() => {
-                // A host can use all addresses of its network.
+            // A program of this machine has all addresses of 127.0.0.0/8 to connect from.
+            (None, Some(address)) if address.is_loopback() => "this machine".to_owned(),
+            (None, Some(IpAddr::V6(address))) => {
+                // A host has all addresses of its network to connect from.
                 let network = address.to_bits() >> 64;
                 format!("network {network:016x}::/64")
             }
@@ -154,6 +156,14 @@ mod tests {
         assert_ne!(one.connection, other.connection);
         assert_ne!(one.owner, identity("tcp://[2001:db8:0:1::1]:1").owner);
         assert_eq!(identity("tcp://[::ffff:10.0.0.1]:1").owner, identity("tls://10.0.0.1:9").owner);
+    }
+
+    #[test]
+    fn a_program_of_this_machine_pays_from_one_account_whichever_address_it_uses() {
+        let (one, other) = (identity("tcp://127.0.0.1:1"), identity("tcp://127.9.9.9:1"));
+        assert_eq!(one.owner, other.owner);
+        assert_eq!(one.owner, identity("tcp://[::1]:1").owner);
+        assert_ne!(one.owner, identity("tcp://10.0.0.1:1").owner);
     }
 
     #[test]
