@@ -15,8 +15,8 @@ use super::table::Table;
 use crate::contract::{NameError, Refusal};
 use crate::secret::Secret;
 
-/// Changes made per lock of the table.
-const BATCH: usize = 128;
+/// Changes that are made, and services that are looked up, without releasing the lock.
+pub(super) const BATCH: usize = 128;
 
 impl Table {
     /// Applies the changes of a session.

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use rpc_registry::{Instance, Printable};
 use rpc_runtime::{Blob, RpcError, Streaming};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::audit::Action;
 use super::identity::{Caller, Identity};
@@ -23,14 +23,19 @@ use crate::secret::Secret;
 /// Milliseconds.
 const SHORTEST_EXPIRY: u64 = 1_000;
 const LONGEST_EXPIRY: u64 = 86_400_000;
+/// Lists of all services that are made at a time.
+const MAX_LISTINGS: usize = 4;
+
 pub(super) struct Desk {
     table: Arc<Table>,
     reports: Reports,
+    /// For the names of all services, which take much memory together.
+    listings: Semaphore,
 }
 
 impl Desk {
     pub(super) fn new(table: Arc<Table>) -> Self {
-        Self { table, reports: Reports::new() }
+        Self { table, reports: Reports::new(), listings: Semaphore::new(MAX_LISTINGS) }
     }
 
     /// Who calls.
@@ -115,7 +120,9 @@ impl NameService for Desk {
 
     async fn services(&self) -> Result<Vec<String>, NameError> {
         let (_, by) = self.identify()?;
-        self.table.services(&by)
+        let turn = self.listings.acquire().await;
+        let _turn = turn.map_err(|error| RpcError::internal(error.to_string()))?;
+        self.table.services(&by).await
     }
 
     async fn remove(

@@ -1,11 +1,14 @@
 //! Queries of consumers on the [`Table`].
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
+use super::changes::BATCH;
 use super::identity::Identity;
 use super::packed::{Packed, nobody};
 use super::quota::Item;
@@ -62,16 +65,32 @@ impl Table {
         state.services.get(service).map(|it| it.departed(seen, told)).unwrap_or_default()
     }
 
-    pub(super) fn services(&self, by: &Identity) -> Result<Vec<String>, NameError> {
+    /// The names of the services that this client may read. Looked up in parts, which hold nobody up:
+    /// a service that comes or goes meanwhile may be among them or not.
+    pub(super) async fn services(&self, by: &Identity) -> Result<Vec<String>, NameError> {
+        let (mut names, mut last, mut is_any_known) = (Vec::new(), None, false);
+        loop {
+            let part = self.services_after(last.as_deref())?;
+            let Some((name, _)) = part.last() else { break };
+            last = Some(name.clone());
+            let known = part.into_iter().filter(|(_, is_known)| *is_known);
+            let known = known.inspect(|_| is_any_known = true).map(|(name, _)| name);
+            names.extend(known.filter(|name| by.rights.may_read(name)));
+            yield_now().await;
+        }
+        match self.starting() {
+            Some(left) if !is_any_known => Err(is_starting(left)),
+            _ => Ok(names),
+        }
+    }
+
+    /// Some services after this one, and whether anybody provides them.
+    fn services_after(&self, last: Option<&str>) -> Result<Vec<(String, bool)>, NameError> {
         let state = self.lock();
         state.check_open()?;
-        let known = state.services.iter().filter(|(_, listed)| !listed.entries.is_empty());
-        let names: Vec<_> = known.map(|(name, _)| name.clone()).collect();
-        drop(state);
-        match self.starting() {
-            Some(left) if names.is_empty() => Err(is_starting(left)),
-            _ => Ok(names.into_iter().filter(|name| by.rights.may_read(name)).collect()),
-        }
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let part = state.services.range::<str, _>((from, Bound::Unbounded)).take(BATCH);
+        Ok(part.map(|(name, listed)| (name.clone(), !listed.entries.is_empty())).collect())
     }
 
     /// Begins to follow a service. The returned receiver gets the number of each change.

@@ -462,7 +462,7 @@ async fn a_fresh_server_does_not_say_that_nobody_is_there() {
     let table = Table::new(Duration::from_secs(35), usize::MAX, PolicyFile::open(Quota::default()));
     assert!(matches!(table.lookup("svc").await, Err(NameError::Starting { left_ms: 35_000 })));
     assert!(matches!(
-        table.services(&identity(&table, &anybody())),
+        table.services(&identity(&table, &anybody())).await,
         Err(NameError::Starting { .. })
     ));
     assert!(matches!(follow(&table, "svc"), Err(NameError::Starting { .. })));
@@ -491,4 +491,19 @@ async fn a_session_that_is_not_renewed_lapses_and_one_that_is_does_not() {
     assert_eq!(ids(&table).await, ["b"]);
     assert!(over.try_recv().is_err(), "its stream ends, so that it tells all again");
     assert_eq!(touch(&table, 1, None), None);
+}
+
+#[tokio::test]
+async fn all_services_with_a_provider_are_told_however_many_they_are() {
+    let table = table();
+    attend(&table, 1);
+    let _followed = follow(&table, "0500-nobody").unwrap();
+    let names: Vec<_> = (0..1_000).map(|n| format!("{n:04}")).collect();
+    let change = |name: &String| Change::Register {
+        instance: Instance::new(name.as_str(), "tcp://h:1"),
+        new: true,
+        secret: None,
+    };
+    assert!(report(&table, 1, 1, names.iter().map(change).collect()).await.is_empty());
+    assert_eq!(table.services(&identity(&table, &anybody())).await.unwrap(), names);
 }
