@@ -91,12 +91,14 @@ impl NameService for Desk {
         version: u64,
         changes: Blob,
     ) -> Result<Vec<Refusal>, NameError> {
-        let (_, by) = self.identify()?;
+        let (caller, by) = self.identify()?;
         // Before it is so much as decoded, which may take long.
         let lease =
             self.table.leases.touch(session, by.name.as_deref()).ok_or(NameError::NoSession)?;
         let _turn = lease.report().await;
         let steps = self.reports.decode(changes).await?;
+        // There may be another policy by now.
+        let by = Arc::new(self.table.identify(&caller)?);
         self.table.report(&by, session, version, steps).await
     }
 

@@ -12,6 +12,9 @@ use super::quota::Quota;
 /// The hash of a token or of a secret.
 pub(super) type Hash = [u8; 32];
 
+/// What a session or a service that is followed takes beside the names of its client, roughly.
+pub(super) const FIXED_BYTES: usize = 2048;
+
 /// The metadata under which a token is sent: `Bearer TOKEN`.
 pub(crate) const AUTHORIZATION: &str = "authorization";
 
@@ -37,6 +40,13 @@ pub(super) enum Name {
     Uri(String),
     Dns(String),
     Subject(String),
+}
+
+impl Name {
+    fn len(&self) -> usize {
+        let (Self::Uri(text) | Self::Dns(text) | Self::Subject(text)) = self;
+        text.len().saturating_add(size_of::<Self>())
+    }
 }
 
 impl Caller {
@@ -90,6 +100,9 @@ pub(super) struct Identity {
     /// each process.
     pub(super) connection: Option<Arc<str>>,
     pub(super) quota: Quota,
+    /// What a session of the client, or a service that it follows, takes, roughly. Both remember what
+    /// is in its certificate, which can be long.
+    pub(super) bytes: usize,
 }
 
 impl Identity {
@@ -125,6 +138,7 @@ impl Identity {
             owner: owner.into(),
             connection,
             quota,
+            bytes: caller.names.iter().map(Name::len).fold(FIXED_BYTES, usize::saturating_add),
         }
     }
 
@@ -164,6 +178,14 @@ mod tests {
         assert_eq!(one.owner, other.owner);
         assert_eq!(one.owner, identity("tcp://[::1]:1").owner);
         assert_ne!(one.owner, identity("tcp://10.0.0.1:1").owner);
+    }
+
+    #[test]
+    fn what_a_long_certificate_takes_is_paid_for() {
+        let names = (0..1_000).map(|n| Name::Dns(format!("{n:040}"))).collect();
+        let caller = Caller { names, ..Caller::default() };
+        let long = Identity::new(&caller, None, Arc::default(), Quota::default());
+        assert!(long.bytes > identity("tls://10.0.0.1:1").bytes + 40_000);
     }
 
     #[test]

@@ -12,7 +12,6 @@ use super::changes::BATCH;
 use super::identity::Identity;
 use super::packed::{Packed, nobody};
 use super::quota::Item;
-use super::state::FIXED_BYTES;
 use super::table::Table;
 use crate::contract::NameError;
 
@@ -107,14 +106,14 @@ impl Table {
             Some(left) if !is_known => return Err(is_starting(left)),
             _ => {}
         }
-        state.charge(by, Item::Follow, FIXED_BYTES, self.max_bytes).map_err(NameError::Full)?;
+        state.charge(by, Item::Follow, by.bytes, self.max_bytes).map_err(NameError::Full)?;
         Ok(state.services.entry(service.to_owned()).or_default().changes.subscribe())
     }
 
     /// The receiver that `follow` returned is dropped.
     pub(super) fn unfollow(&self, by: &Identity, service: &str) {
         let mut state = self.lock();
-        state.refund(by, Item::Follow, FIXED_BYTES);
+        state.refund(by, Item::Follow, by.bytes);
         state.drop_unused(service);
     }
 }

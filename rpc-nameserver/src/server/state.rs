@@ -17,9 +17,7 @@ use crate::contract::{NameError, Why};
 
 /// Departures that are remembered, of all services, for followers that have not heard of them.
 pub(super) const DEPARTURES: usize = 65_536;
-/// What a session or a service that is followed takes, roughly.
-pub(super) const FIXED_BYTES: usize = 2048;
-/// Maximum registrations of one service.
+/// Most registrations of one service.
 const MAX_LISTED: usize = 50_000;
 
 #[derive(Default)]
@@ -231,7 +229,7 @@ impl State {
 
     pub(super) fn end_session(&mut self, session: u64) -> Option<Ended> {
         let it = self.sessions.remove(&session)?;
-        self.refund(&it.identity, Item::Session, FIXED_BYTES);
+        self.refund(&it.identity, Item::Session, it.identity.bytes);
         Some(Ended {
             session,
             lease: it.lease,

@@ -19,7 +19,7 @@ use super::leases::Leases;
 use super::listed::Left;
 use super::policy_file::PolicyFile;
 use super::quota::Item;
-use super::state::{Ended, FIXED_BYTES, Session, State};
+use super::state::{Ended, Session, State};
 use crate::contract::NameError;
 
 pub(super) struct Table {
@@ -71,12 +71,12 @@ impl Table {
         }
         let before = state.sessions.remove(&session);
         if let Some(before) = &before {
-            state.refund(&before.identity, Item::Session, FIXED_BYTES);
+            state.refund(&before.identity, Item::Session, before.identity.bytes);
         }
-        if let Err(message) = state.charge(by, Item::Session, FIXED_BYTES, self.max_bytes) {
+        if let Err(message) = state.charge(by, Item::Session, by.bytes, self.max_bytes) {
             if let Some(before) = before {
-                let limit = usize::MAX;
-                let _ = state.charge(&before.identity, Item::Session, FIXED_BYTES, limit);
+                let (by, limit) = (&before.identity, usize::MAX);
+                let _ = state.charge(by, Item::Session, by.bytes, limit);
                 state.sessions.insert(session, before);
             }
             return Err(NameError::Full(message));

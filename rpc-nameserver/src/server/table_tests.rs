@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::contract::{Change, Refusal, Why, unpack};
 use crate::secret::Secret;
-use crate::server::identity::Name;
+use crate::server::identity::{FIXED_BYTES, Name};
 use crate::server::quota::Quota;
 use crate::server::registration::ENTRY_BYTES;
 use crate::server::reports::Step;
