@@ -49,14 +49,15 @@
 //!   ([`NameServerBuilder::grace`]): it says that it is starting, and another one is asked. What is
 //!   registered with it meanwhile is listed, as RocketMQ does; who knew more has had a fault, or has
 //!   moved on, and takes such a list with care.
-//! - **Ids** belong to whoever has them, which a [`Secret`] proves that a provider makes for each
-//!   registration. Only its holder replaces the registration, with a newer epoch, or removes it. A
-//!   provider that starts again has another secret, and finds its id free, since the registrations of
-//!   a closed connection are gone.
-//! - **Servers** are told a secret and the number of a session each that no other server is told, so
-//!   one that means ill can change nothing at another.
-//! - **Epochs** begin with the time, in milliseconds, so what is left of a provider's former life is
-//!   older than the provider that came back. One that is a day ahead of the server's clock is refused.
+//! - **Ids** belong to the provider that registered them. It creates a [`Secret`] for each
+//!   registration. Only the holder of the secret can replace the registration, with a newer epoch,
+//!   or remove it. A restarted provider has a new secret and finds its id free, since the
+//!   registrations of a closed connection are removed.
+//! - **Secrets and sessions** are different at each server, so a malicious server cannot use them at
+//!   another one.
+//! - **Epochs** begin with the time in milliseconds, so a restarted provider has a newer epoch than
+//!   what is left of its former life. An epoch more than a day ahead of the server's clock is
+//!   refused.
 //!
 //! Two servers may have different lists for a while, and so may two consumers.
 //!

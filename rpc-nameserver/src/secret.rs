@@ -31,8 +31,7 @@ impl Secret {
         &self.0
     }
 
-    /// What this server is told in its place: a server that means ill learns nothing by which it could
-    /// take the registration over at another.
+    /// The secret that is sent to this server. A malicious server cannot use it at another server.
     pub(crate) fn at(&self, server: &str) -> Self {
         let digest = Sha256::new().chain_update(self.0).chain_update(server).finalize();
         let mut bytes = [0; BYTES];

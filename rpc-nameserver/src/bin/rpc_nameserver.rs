@@ -136,7 +136,7 @@ async fn reload_when_told(reload: Reload) {
             match reload.now() {
                 Ok(()) => tracing::info!("the files were read again"),
                 Err(error) => {
-                    tracing::error!(%error, "a file is not taken; what it said before stays in force")
+                    tracing::error!(%error, "the files are not applied; what is invalid stays as it was")
                 }
             }
         }

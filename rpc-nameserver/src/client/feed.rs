@@ -16,9 +16,9 @@ use crate::pace::pause;
 /// After a stream that ends sooner another server is asked first. After two of them in a row there is
 /// to be a pause: else those who end each stream at once would be asked without end.
 const SOON: Duration = Duration::from_secs(1);
-/// Longer lists are read on the pool of blocking threads, where they hold up nobody.
+/// Longer lists are decoded on the pool of blocking threads, not on the event loop.
 const LONG: usize = 64 << 10;
-/// Most instances of a list: as many as a server of an earlier version has at all.
+/// Maximum number of instances in a list: as many as a server of an earlier version holds.
 const MAX_INSTANCES: u64 = 131_072;
 
 pub(super) struct NameFeed {
@@ -36,7 +36,7 @@ struct Followed {
     /// The server.
     index: usize,
     since: Instant,
-    /// No list is taken before: servers tell them no faster, and one that does must not keep this
+    /// No list is taken earlier. A server that sends lists faster than agreed must not keep this
     /// process busy.
     next: Instant,
     /// A list that was taken, until it is read.
@@ -81,7 +81,7 @@ impl NameFeed {
         };
         let (index, (stream, first)) = self.reader.ask(ask).await?;
         let now = Instant::now();
-        // At once after the first list, to see soon that a stream has ended with it.
+        // No pause after the first list, so that the end of a short stream is seen at once.
         self.stream = Some(Followed { stream, index, since: now, next: now, taken: None });
         self.first = Some(first);
         Ok(())

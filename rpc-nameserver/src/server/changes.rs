@@ -15,7 +15,7 @@ use super::table::Table;
 use crate::contract::{NameError, Refusal};
 use crate::secret::Secret;
 
-/// Changes that are made, and services that are looked up, without releasing the lock.
+/// Changes made, and services read, per lock of the table.
 pub(super) const BATCH: usize = 128;
 
 impl Table {

@@ -25,13 +25,13 @@ pub(super) struct Lease {
     version: AtomicU64,
     /// The name of the identity that owns the session.
     holder: Option<Arc<str>>,
-    /// Held while a report is in work.
+    /// Held while a report is processed.
     reporting: Mutex<()>,
 }
 
 impl Lease {
-    /// The session's turn to report. Its reports are made one after the other: many at a time would
-    /// take much memory, and would have no order.
+    /// Waits until no other report of the session is processed. Many at a time would take much memory
+    /// and have no order.
     pub(super) async fn report(&self) -> MutexGuard<'_, ()> {
         self.reporting.lock().await
     }
@@ -65,7 +65,7 @@ impl Leases {
         lease
     }
 
-    /// Renews the session; `None` if it is unknown, or belongs to another identity than `holder`.
+    /// Renews the session. `None` if it is unknown or does not belong to `holder`.
     pub(super) fn touch(&self, session: u64, holder: Option<&str>) -> Option<Arc<Lease>> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let lease = held.get(&session).filter(|lease| lease.holder.as_deref() == holder)?;

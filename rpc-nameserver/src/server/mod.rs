@@ -5,8 +5,8 @@
 //! | [`builder`] | settings, and where a server may listen |
 //! | [`desk`] | the contract, and who is told what |
 //! | [`table`], [`changes`], [`queries`] | what sessions and consumers can do |
-//! | [`state`], [`entry`] | who is registered, and by which session |
-//! | [`reports`], [`registration`] | a report as it is decoded, a registration of it, checked and packed |
+//! | [`state`], [`entry`] | registrations, and their sessions |
+//! | [`reports`], [`registration`] | reports and their registrations, decoded and checked |
 //! | [`listed`], [`entries`], [`packed`] | one service of the table, its registrations, its list |
 //! | [`leases`] | when each session was last heard of |
 //! | [`identity`], [`policy`], [`policy_file`] | who a client is, and what it may do |
@@ -52,7 +52,7 @@ use self::table::Table;
 const MAX_PAYLOAD: usize = 16 << 20;
 /// How soon a connection that was cut without a sign is asked whether it is alive.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How often the policy file is looked at. A new one is taken at the second look.
+/// How often the policy file is checked. A changed file is applied at the second check.
 const POLICY_CHECK: Duration = Duration::from_secs(2);
 
 /// A name server. It keeps what providers register in memory, and knows nothing of other servers.
@@ -136,16 +136,16 @@ pub struct Reload {
 impl Reload {
     /// Reads the policy file, and the files of certificate, key and authorities again.
     ///
-    /// From then on sessions of those who are not known any more are ended, and those of clients that
-    /// have registered what they may not register now. A server takes a new policy file
-    /// by itself, within 5 s after it was written; new certificates are taken here alone.
+    /// Ends sessions of clients that are no longer known, and of clients with registrations that
+    /// they may no longer make. A server applies a changed policy file by itself within 5 s;
+    /// certificates are reloaded only by this method.
     ///
     /// Blocks the thread while it reads. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or is wrong. What it says stays as it was; the others are taken: a
-    /// mistake in the policy must not let a certificate run out.
+    /// A file cannot be read or is invalid. Its previous content stays in use. The other files are
+    /// applied: an invalid policy must not let a certificate expire.
     pub fn now(&self) -> Result<(), RpcError> {
         let policy = self.policy();
         #[cfg(feature = "tls")]

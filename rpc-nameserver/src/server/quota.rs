@@ -9,8 +9,9 @@ use super::identity::Identity;
 
 /// Limits of one client of a name server.
 ///
-/// A client is an authenticated identity; without one, an IP address (of IPv6 a /64 network;
-/// all of this machine together), or a user of the machine at a `unix:` socket. A policy file can give an identity another quota.
+/// A client is an authenticated identity. Without authentication it is an IP address (IPv6: one
+/// /64; all addresses of this machine together), or a user of the machine at a `unix:` socket. A
+/// policy file can give an identity another quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quota {

@@ -1,4 +1,4 @@
-//! [`Reports`]: reports of providers, as they are decoded and checked before the table is locked.
+//! [`Reports`]: decodes and checks reports before the table is locked.
 
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -16,10 +16,10 @@ use crate::contract::{Change, NameError, Why, array_len, unpack};
 /// Largest report, in bytes and in changes. Providers send parts of 1 MiB and 2,000 at most.
 const MAX_REPORT: usize = 4 << 20;
 const MAX_CHANGES: u64 = 4_096;
-/// Larger reports are decoded on the pool of blocking threads, where they hold up nobody.
+/// Longer reports are decoded on the pool of blocking threads, not on the event loop.
 const LONG: usize = 64 << 10;
 
-/// Decodes reports, few large ones at a time: what strangers send must not take all cores.
+/// Decodes reports. The number of large ones at a time is limited, so that they never use all cores.
 pub(super) struct Reports {
     decoding: Semaphore,
 }
