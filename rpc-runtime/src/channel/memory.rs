@@ -281,8 +281,7 @@ impl Holder for Channel {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use tokio::task::JoinHandle;
 
@@ -297,8 +296,19 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const KIB: usize = 1 << 10;
 
-    /// Begins requests that never end.
-    struct Keep(Arc<AtomicUsize>);
+    /// Begins requests that end with their connection, or when they are told to.
+    #[derive(Clone, Default)]
+    struct Keep(Arc<Mutex<Vec<Ticket>>>);
+
+    impl Keep {
+        fn begun(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+
+        fn end_all(&self, channel: &Channel) {
+            self.0.lock().unwrap().iter().for_each(|ticket| channel.finish_work(*ticket));
+        }
+    }
 
     impl RequestHandler for Keep {
         fn handle(
@@ -309,8 +319,8 @@ mod tests {
         ) -> Instant {
             for request in &batch.requests {
                 let bytes = request.header.length as usize;
-                channel.start_work(request.header.id, false, bytes).unwrap();
-                self.0.fetch_add(1, Ordering::SeqCst);
+                let ticket = channel.start_work(request.header.id, false, bytes).unwrap();
+                self.0.lock().unwrap().push(ticket);
             }
             batch.now
         }
@@ -323,7 +333,7 @@ mod tests {
     struct Connection {
         channel: Arc<Channel>,
         raw: RawEnd,
-        begun: Arc<AtomicUsize>,
+        requests: Keep,
         driver: JoinHandle<()>,
     }
 
@@ -334,17 +344,21 @@ mod tests {
             let (transport, raw) = pair().await;
             let (channel, reader) =
                 Channel::new(transport, settings, &Hello::default(), None).unwrap();
-            let begun = Arc::new(AtomicUsize::new(0));
-            let handler = Keep(Arc::clone(&begun));
-            let driver = tokio::spawn(driver::run(Arc::clone(&channel), reader, handler));
-            Self { channel, raw, begun, driver }
+            let requests = Keep::default();
+            let run = driver::run(Arc::clone(&channel), reader, requests.clone());
+            let (kept, closed) = (requests.clone(), Arc::clone(&channel));
+            let driver = tokio::spawn(async move {
+                run.await;
+                kept.end_all(&closed);
+            });
+            Self { channel, raw, requests, driver }
         }
 
         /// Sends a request of so many bytes, and waits a while. Says how many were begun.
         async fn request(&self, id: u64, bytes: usize) -> usize {
             self.raw.send_frame(Header { id, ..Header::new(Kind::Request) }, &vec![0; bytes]);
             tokio::time::sleep(SECOND * 3).await;
-            self.begun.load(Ordering::SeqCst)
+            self.requests.begun()
         }
     }
 
@@ -370,7 +384,7 @@ mod tests {
         assert!((SECOND * 3..SECOND * 6).contains(&waited), "after 10 s in all: {waited:?}");
         greedy.driver.await.unwrap();
         tokio::time::sleep(SECOND).await;
-        assert_eq!(modest.begun.load(Ordering::SeqCst), 2);
+        assert_eq!(modest.requests.begun(), 2);
         assert!(!modest.driver.is_finished());
         modest.channel.close(RpcError::unavailable("the test is over"));
         drop((modest, greedy.channel));
@@ -389,7 +403,7 @@ mod tests {
         for id in 1..=10 {
             assert_eq!(modest.request(id, 5_000).await, id as usize);
         }
-        assert_eq!(greedy.begun.load(Ordering::SeqCst), 1);
+        assert_eq!(greedy.requests.begun(), 1);
         for connection in [greedy, modest] {
             connection.channel.close(RpcError::unavailable("the test is over"));
         }
@@ -403,11 +417,27 @@ mod tests {
         connection.request(2, 120 * KIB).await;
         tokio::time::sleep(SECOND * 100).await;
         assert!(!connection.driver.is_finished());
-        assert_eq!(connection.begun.load(Ordering::SeqCst), 1);
-        connection.channel.lock().work.end();
-        connection.channel.settle();
+        assert_eq!(connection.requests.begun(), 1);
+        connection.requests.end_all(&connection.channel);
         tokio::time::sleep(SECOND).await;
-        assert_eq!(connection.begun.load(Ordering::SeqCst), 2);
+        assert_eq!(connection.requests.begun(), 2);
         connection.channel.close(RpcError::unavailable("the test is over"));
     }
 }
+    #[tokio::test(start_paused = true)]
+    async fn what_still_has_its_arguments_counts_when_its_connection_is_gone() {
+        let budget = budget(128);
+        let (channel, requests) = {
+            let gone = Connection::open(&budget).await;
+            assert_eq!(gone.request(1, 120 * KIB).await, 1);
+            gone.driver.abort();
+            (gone.channel, gone.requests)
+        };
+        let other = Connection::open(&budget).await;
+        assert_eq!(other.request(1, 120 * KIB).await, 0);
+        requests.end_all(&channel);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(other.requests.begun(), 1);
+        other.channel.close(RpcError::unavailable("the test is over"));
+    }
+
