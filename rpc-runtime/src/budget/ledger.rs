@@ -177,11 +177,21 @@ impl Ledger {
         })
     }
 
-    /// Whether this many bytes may be taken above the limits: up to twice each limit.
-    pub(super) fn may_force(&self, owner: Owner, bytes: usize) -> bool {
+    /// Whether so many bytes may be taken without a claim, in place of `before` that count already:
+    /// up to so many times each limit.
+    pub(super) fn may_force(
+        &self,
+        owner: Owner,
+        before: usize,
+        bytes: usize,
+        times: usize,
+    ) -> bool {
         Level::ALL.into_iter().all(|level| {
-            let most = self.limits.of(level).saturating_mul(2);
-            self.scope(level, owner).is_none_or(|scope| scope.fits(bytes, most))
+            let most = self.limits.of(level).saturating_mul(times);
+            self.scope(level, owner).is_none_or(|scope| {
+                let others = scope.used.saturating_sub(before);
+                others == 0 || others.saturating_add(bytes) <= most
+            })
         })
     }
 
@@ -394,7 +404,7 @@ mod tests {
     fn what_is_forced_is_at_most_twice_the_limit() {
         let mut ledger = ledger();
         ledger.adjust(owner(1), 10, 0, &mut Vec::new());
-        assert!(ledger.may_force(owner(1), 10) && !ledger.may_force(owner(1), 11));
+        assert!(ledger.may_force(owner(1), 0, 10, 2) && !ledger.may_force(owner(1), 0, 11, 2));
         let (id, granted) = ledger.claim(owner(1), 10);
         assert!(!granted);
         ledger.force(id);

@@ -1,6 +1,7 @@
 //! The memory that a connection holds of its budget, and waiting for room.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,27 @@ use crate::status::Status;
 const STARVED: Duration = Duration::from_secs(10);
 /// Minimum size of a claim.
 const LEAST: usize = 16 << 10;
+
+/// The size of the largest answer that a connection was given.
+#[derive(Debug, Default)]
+pub(crate) struct LargestAnswer(AtomicUsize);
+
+impl LargestAnswer {
+    /// None before the first answer, 0 while all were small.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<usize> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// There was an answer; 0 stands for a small one.
+    #[inline]
+    pub(crate) fn add(&self, large: usize) {
+        let code = large.saturating_add(1);
+        if self.0.load(Ordering::Relaxed) < code {
+            self.0.fetch_max(code, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Decides whether the driver may read. The bytes of a large frame are claimed before it is read,
 /// and a connection that holds much does not read while others wait.
@@ -215,6 +237,12 @@ impl Channel {
         &self.account
     }
 
+    /// What was answered here so far.
+    #[inline]
+    pub(crate) fn largest_answer(&self) -> &LargestAnswer {
+        &self.largest_answer
+    }
+
     /// Closes the connection because the peer sends a frame below the minimum rate.
     pub(super) fn slow_sender(&self) {
         let why = RpcError::new(
@@ -249,13 +277,34 @@ impl Channel {
         claim
     }
 
-    /// Whether a response that was encoded without a claim may be kept until it is sent.
-    pub(crate) fn may_keep(&self, answer: usize) -> bool {
-        let keeps = answer <= FREE || self.account.may_force(answer);
+    /// Whether an answer that was encoded without asking may be kept until it is sent. `bold`: it
+    /// should have waited for memory, if it had been known how large it is.
+    pub(crate) fn may_keep(&self, answer: usize, bold: bool) -> bool {
+        let room = |account: &Account| match bold {
+            true => account.has_room(answer),
+            false => account.may_force(answer),
+        };
+        let keeps = answer <= FREE || room(&self.account);
         if !keeps {
             self.settings.observer.memory_refused(RefusedMemory::Answer);
         }
         keeps
+    }
+
+    /// Whether a request may begin whose arguments take so many bytes of memory, of which `before`
+    /// count already. A few bytes on the wire can be many in memory.
+    #[inline]
+    pub(crate) fn may_begin(&self, before: usize, bytes: usize) -> bool {
+        bytes <= LEAST.saturating_add(before) || self.may_begin_large(before, bytes)
+    }
+
+    fn may_begin_large(&self, before: usize, bytes: usize) -> bool {
+        let free = bytes <= FREE && !self.account.is_charged();
+        let may = free || self.account.may_grow(before, bytes);
+        if !may {
+            self.settings.observer.memory_refused(RefusedMemory::Request);
+        }
+        may
     }
 
     /// Sets the memory of a running request's arguments, in bytes; 0 once they are dropped.
@@ -410,21 +459,6 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_waits_for_its_own_requests_is_left_alone_and_then_read_on() {
-        let budget = budget(128);
-        let connection = Connection::open(&budget).await;
-        assert_eq!(connection.request(1, 120 * KIB).await, 1);
-        connection.request(2, 120 * KIB).await;
-        tokio::time::sleep(SECOND * 100).await;
-        assert!(!connection.driver.is_finished());
-        assert_eq!(connection.requests.begun(), 1);
-        connection.requests.end_all(&connection.channel);
-        tokio::time::sleep(SECOND).await;
-        assert_eq!(connection.requests.begun(), 2);
-        connection.channel.close(RpcError::unavailable("the test is over"));
-    }
-}
-    #[tokio::test(start_paused = true)]
     async fn what_still_has_its_arguments_counts_when_its_connection_is_gone() {
         let budget = budget(128);
         let (channel, requests) = {
@@ -441,3 +475,18 @@ mod tests {
         other.channel.close(RpcError::unavailable("the test is over"));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_waits_for_its_own_requests_is_left_alone_and_then_read_on() {
+        let budget = budget(128);
+        let connection = Connection::open(&budget).await;
+        assert_eq!(connection.request(1, 120 * KIB).await, 1);
+        connection.request(2, 120 * KIB).await;
+        tokio::time::sleep(SECOND * 100).await;
+        assert!(!connection.driver.is_finished());
+        assert_eq!(connection.requests.begun(), 1);
+        connection.requests.end_all(&connection.channel);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(connection.requests.begun(), 2);
+        connection.channel.close(RpcError::unavailable("the test is over"));
+    }
+}
