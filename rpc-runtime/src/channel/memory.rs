@@ -17,6 +17,8 @@ use crate::status::Status;
 /// Time in which nothing becomes free for a waiting connection, until the connection that holds the
 /// most is ended.
 const STARVED: Duration = Duration::from_secs(10);
+/// The same for a waiting response: within the time that most callers have.
+const STARVED_ANSWER: Duration = Duration::from_secs(5);
 /// Minimum size of a claim.
 const LEAST: usize = 16 << 10;
 
@@ -94,13 +96,15 @@ impl ReadGate {
     /// Whether more may be read now. If not, the task of `cx` is woken when it may.
     ///
     /// `forced`: reading must continue if possible, since the holders of memory may wait for the
-    /// next frames.
+    /// next frames. `always`: also while only output is held. The peer stops reading while its own
+    /// output waits, and one of the two ends must not.
     #[inline]
     pub(super) fn is_open(
         &mut self,
         core: &mut Core,
         input: &Input,
         forced: bool,
+        always: bool,
         cx: &mut Context<'_>,
         wakers: &mut Vec<Waker>,
     ) -> bool {
@@ -108,7 +112,7 @@ impl ReadGate {
         if self.claim.is_none() && frame.is_none() && core.may_read_small(forced) {
             return self.opened();
         }
-        self.is_open_by_claim(core, frame, forced, cx, wakers)
+        self.is_open_by_claim(core, frame, forced, always, cx, wakers)
     }
 
     fn is_open_by_claim(
@@ -116,12 +120,14 @@ impl ReadGate {
         core: &mut Core,
         frame: Option<usize>,
         forced: bool,
+        always: bool,
         cx: &mut Context<'_>,
         wakers: &mut Vec<Waker>,
     ) -> bool {
         let claim = self.claim.get_or_insert_with(|| core.account.claim(frame.unwrap_or(LEAST)));
         while claim.poll(cx).is_pending() {
-            if forced && (core.account.may_force(claim.bytes()) || core.holds_output_only()) {
+            let output_only = || always && core.holds_output_only();
+            if forced && (core.account.may_force(claim.bytes()) || output_only()) {
                 claim.force();
                 continue;
             }
@@ -273,8 +279,17 @@ impl Channel {
     /// Waits for memory for a response. Cancel safe.
     pub(crate) async fn room(&self, expected: usize) -> Claim {
         let mut claim = self.account.claim(expected.max(LEAST));
-        poll_fn(|cx| claim.poll(cx)).await;
-        claim
+        loop {
+            let before = claim.progress();
+            let granted = poll_fn(|cx| claim.poll(cx));
+            if tokio::time::timeout(STARVED_ANSWER, granted).await.is_ok() {
+                return claim;
+            }
+            let starved = before.filter(|(level, _)| *level != Level::Connection);
+            if let Some(at) = starved.filter(|at| claim.progress() == Some(*at)) {
+                claim.end_greediest(at.0);
+            }
+        }
     }
 
     /// Whether an answer that was encoded without asking may be kept until it is sent. `bold`: it
@@ -339,7 +354,7 @@ mod tests {
     use crate::channel::ChannelSettings;
     use crate::channel::driver::{self, Batch, RequestHandler};
     use crate::observe::{Observer, Side};
-    use crate::protocol::{Header, Hello, Kind, payload};
+    use crate::protocol::{Frame, Header, Hello, Kind, payload};
     use crate::transport::raw::{RawEnd, pair};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -454,6 +469,46 @@ mod tests {
         }
         assert_eq!(greedy.requests.begun(), 1);
         for connection in [greedy, modest] {
+            connection.channel.close(RpcError::unavailable("the test is over"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_the_most_is_ended_once_an_answer_waited_for_five_seconds() {
+        let budget = budget(128);
+        let greedy = Connection::open(&budget).await;
+        let modest = Connection::open(&budget).await;
+        assert_eq!(greedy.request(1, 120 * KIB).await, 1);
+        let begun = clock();
+        let room = tokio::time::timeout(SECOND * 60, modest.channel.room(100 * KIB)).await;
+        assert!(room.is_ok(), "the answer waits for ever");
+        let waited = clock() - begun;
+        assert!((SECOND * 5..SECOND * 7).contains(&waited), "{waited:?}");
+        greedy.driver.await.unwrap();
+        modest.channel.close(RpcError::unavailable("the test is over"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_and_output_that_is_not_read_are_no_way_around_the_limits() {
+        let budget = budget(128);
+        let mut connections = Vec::new();
+        for _ in 0..4 {
+            let connection = Connection::open(&budget).await;
+            tokio::time::sleep(SECOND).await;
+            {
+                // An open stream, and output that does not leave.
+                let mut core = connection.channel.lock();
+                core.streams.open_incoming(1 << 40, &mut Vec::new());
+                core.write(Frame::of_kind(Kind::Pong), clock()).unwrap();
+                core.duty = true;
+            }
+            connection.request(1, 120 * KIB).await;
+            connections.push(connection);
+        }
+        let begun: Vec<_> = connections.iter().map(|one| one.requests.begun()).collect();
+        // 56 KiB of each count, and the 120 KiB of the next one.
+        assert_eq!(begun, [1, 1, 1, 0], "twice the limit is all");
+        for connection in connections {
             connection.channel.close(RpcError::unavailable("the test is over"));
         }
     }
