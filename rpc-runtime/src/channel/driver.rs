@@ -274,8 +274,8 @@ impl<H: RequestHandler> Driver<H> {
         let always = !self.handler.limits_reading();
         let forced = streams || always;
         self.gate.settle(&mut core, &mut self.input, &mut wakers);
-        let open = may_read
-            && self.gate.is_open(&mut core, &self.input, forced, always, cx, &mut wakers);
+        let open =
+            may_read && self.gate.is_open(&mut core, &self.input, forced, always, cx, &mut wakers);
         let streams = streams && !always;
         let starved = self.gate.is_starved(may_read, streams, now);
         let turn = match core.pipeline.closing().cloned() {
