@@ -1,9 +1,11 @@
-//! [`AnswerSize`]: how much memory a method's answer is likely to take.
+//! [`AnswerSize`]: how much memory a method's answer is likely to take, and errors for want of it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::budget::FREE;
 use crate::channel::LargestAnswer;
+use crate::error::RpcError;
+use crate::status::Status;
 
 /// The size of the largest answer that a method has given, if it is large.
 #[derive(Debug, Default)]
@@ -36,6 +38,18 @@ impl AnswerSize {
     fn is_large(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
+}
+
+/// Why a request is not begun though it was decoded.
+pub(super) fn no_memory_for_arguments(bytes: usize) -> RpcError {
+    let why = format!("there is no memory for arguments of {bytes} bytes (`MemoryLimits`)");
+    RpcError::new(Status::Overloaded, why).unexecuted()
+}
+
+/// Why an answer is dropped for which no memory was claimed. The method has run.
+pub(super) fn no_memory(bytes: usize) -> RpcError {
+    let why = format!("there is no memory for the response of {bytes} bytes (`MemoryLimits`)");
+    RpcError::new(Status::Overloaded, why)
 }
 
 #[cfg(test)]

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use rpc_registry::{Printable, limited};
 use tracing::{Instrument, Span};
 
-use super::answers::AnswerSize;
+use super::answers::{AnswerSize, no_memory, no_memory_for_arguments};
 use super::executor::InWork;
-use super::requests::{no_memory, no_memory_for_arguments};
 use crate::budget::{Claim, FREE};
 use crate::buffer;
 use crate::channel::{Channel, Source, Ticket, clock, pump};

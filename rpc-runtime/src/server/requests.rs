@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rpc_registry::limited;
 use tracing::Span;
 
+use super::answers::{no_memory, no_memory_for_arguments};
 use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
 use super::executor::{Executor, Workers};
@@ -307,18 +308,6 @@ impl Requests {
         channel.append_answers(answers, now);
         bodies.truncate(0);
     }
-}
-
-/// Why a request is not begun though it was decoded.
-pub(super) fn no_memory_for_arguments(bytes: usize) -> RpcError {
-    let why = format!("there is no memory for arguments of {bytes} bytes (`MemoryLimits`)");
-    RpcError::new(Status::Overloaded, why).unexecuted()
-}
-
-/// Why an answer is dropped for which no memory was claimed. The method has run.
-pub(super) fn no_memory(bytes: usize) -> RpcError {
-    let why = format!("there is no memory for the response of {bytes} bytes (`MemoryLimits`)");
-    RpcError::new(Status::Overloaded, why)
 }
 
 impl RequestHandler for Requests {
