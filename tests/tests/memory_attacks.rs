@@ -8,6 +8,7 @@ use rpc_runtime::protocol::{Flags, Header, Kind};
 use rpc_runtime::{Blob, Result, Server, Streaming, rpc_service};
 use rpc_tests::process::{Process, SAYS, role, setting};
 use rpc_tests::wire::{RawPeer, RawServer, arguments, frame};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -19,11 +20,25 @@ const PROVIDER: &str = "RPC_TESTS_PROVIDER";
 /// What one attacker may make a default server hold at most, all of the process included.
 const MOST: usize = 400 * MIB;
 
+/// A byte on the wire, `80`, makes one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Wide {
+    numbers: [u64; 32],
+    others: [u64; 32],
+}
+
 #[rpc_service(name = "e2e.Victim")]
 trait Victim {
     async fn ping(&self, n: u64) -> Result<u64>;
     /// Never answers.
     async fn hold(&self, blob: Blob) -> Result<()>;
+    /// Never answers.
+    async fn hold_rows(&self, rows: Vec<Wide>, rest: Blob) -> Result<()>;
+    /// Has its thread, and the blob, for four seconds.
+    #[rpc(blocking)]
+    async fn digest(&self, blob: Blob) -> Result<()>;
+    async fn back(&self, blob: Blob) -> Result<Blob>;
     /// Never takes an item.
     async fn ignore(&self, items: Streaming<Blob>) -> Result<()>;
     async fn make(&self, bytes: usize) -> Result<Blob>;
@@ -42,6 +57,19 @@ impl Victim for Provider {
         std::future::pending::<()>().await;
         drop(blob);
         Ok(())
+    }
+    async fn hold_rows(&self, rows: Vec<Wide>, rest: Blob) -> Result<()> {
+        std::future::pending::<()>().await;
+        drop((rows, rest));
+        Ok(())
+    }
+    async fn digest(&self, blob: Blob) -> Result<()> {
+        std::thread::sleep(4 * SECOND);
+        drop(blob);
+        Ok(())
+    }
+    async fn back(&self, blob: Blob) -> Result<Blob> {
+        Ok(blob)
     }
     async fn ignore(&self, items: Streaming<Blob>) -> Result<()> {
         std::future::pending::<()>().await;
@@ -315,6 +343,112 @@ async fn what_is_kept_for_the_next_large_frame_counts() {
     let four = request(1, "ping", &vec![7_u8; MIB - 64]).repeat(4);
     for _ in 0..200 {
         flood(&mut attack, attacked.connect().await, vec![four.clone()]);
+    }
+    meanwhile().await;
+    attacked.finish(attack).await;
+}
+
+/// The arguments of `hold_rows`, in little more than so many bytes.
+fn rows(rows: u16, rest: usize) -> Vec<u8> {
+    let mut body = vec![0x92, 0xdc];
+    body.extend(rows.to_be_bytes());
+    body.resize(body.len() + usize::from(rows), 0x80);
+    body.extend(arguments(&Blob::from(vec![7; rest])));
+    body
+}
+
+/// Connections with requests that never end, whose values are far larger than they were on the
+/// wire.
+async fn hold_rows(connections: usize, requests: u64, body: Vec<u8>) {
+    let attacked = Attacked::start().await;
+    let mut attack = JoinSet::new();
+    let headers: Vec<_> = (1..=requests).map(|id| header(id, "hold_rows")).collect();
+    for _ in 0..connections {
+        flood_frames(&mut attack, attacked.connect().await, headers.clone(), body.clone());
+    }
+    meanwhile().await;
+    attacked.finish(attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_requests_count_as_much_as_their_values_take() {
+    hold_rows(1, 1_000, rows(5_000, 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_have_only_what_is_free_cannot_hold_large_values_of_small_requests() {
+    hold_rows(120, 2, rows(5_000, 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_requests_count_as_much_as_their_values_take() {
+    hold_rows(4, 100, rows(10_000, 64 << 10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_thread_still_has_counts_when_its_connection_is_gone() {
+    let attacked = Attacked::start().await;
+    let mut attack = JoinSet::new();
+    let uri = attacked.uri.clone();
+    let body = std::sync::Arc::<[u8]>::from(blob(8 * MIB - 64));
+    attack.spawn(async move {
+        let mut begun = JoinSet::new();
+        for _ in 0..100 {
+            let (uri, body) = (uri.clone(), std::sync::Arc::clone(&body));
+            begun.spawn(async move {
+                let mut peer = RawPeer::connect(&uri).await;
+                let length = u32::try_from(body.len()).unwrap();
+                let header = Header { length, ..header(1, "digest") };
+                let send = async {
+                    let _ = peer.stream().write_all(&header.encode()).await;
+                    let _ = peer.stream().write_all(&body).await;
+                    tokio::time::sleep(SECOND / 10).await;
+                };
+                let _ = tokio::time::timeout(SECOND, send).await;
+            });
+            if begun.len() >= 8 {
+                let _ = begun.join_next().await;
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+    meanwhile().await;
+    attacked.finish(attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_answers_do_not_wait_where_large_ones_do() {
+    let attacked = Attacked::start().await;
+    let mut attack = JoinSet::new();
+    let victim = VictimClient::connect(&attacked.uri).await.unwrap().with_timeout(5 * SECOND);
+    assert_eq!(victim.ping(1).await.unwrap(), 1);
+    let body = blob(8 * MIB - 64);
+    let mut peer = attacked.connect().await;
+    peer.send(&frame(header(1, "back"), &body)).await;
+    assert_eq!(peer.answer(1).await.header.status, 0);
+    for _ in 0..5 {
+        let headers = (1..=20).map(|id| header(id, "hold")).collect();
+        flood_frames(&mut attack, attacked.connect().await, headers, body.clone());
+    }
+    meanwhile().await;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let answer = victim.back(Blob::from(vec![1; 10])).await;
+        assert_eq!(answer.map(|blob| blob.len()), Ok(10), "after {:?}", begun.elapsed());
+    }
+    attacked.finish(attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_ask_for_little_and_then_for_much_do_not_get_all_of_it() {
+    let attacked = Attacked::start().await;
+    let mut attack = JoinSet::new();
+    for _ in 0..100 {
+        let mut peer = attacked.connect().await;
+        peer.send(&request(1, "ping", &(7,))).await;
+        let answer = peer.answer(1).await;
+        assert_eq!(answer.header.status, 0);
+        flood(&mut attack, peer, vec![request(2, "make_later", &(8 * MIB - 64,))]);
     }
     meanwhile().await;
     attacked.finish(attack).await;

@@ -177,11 +177,21 @@ impl Ledger {
         })
     }
 
-    /// Whether this many bytes may be taken above the limits: up to twice each limit.
-    pub(super) fn may_force(&self, owner: Owner, bytes: usize) -> bool {
+    /// Whether so many bytes may be taken without a claim, in place of `before` that count already:
+    /// up to so many times each limit.
+    pub(super) fn may_force(
+        &self,
+        owner: Owner,
+        before: usize,
+        bytes: usize,
+        times: usize,
+    ) -> bool {
         Level::ALL.into_iter().all(|level| {
-            let most = self.limits.of(level).saturating_mul(2);
-            self.scope(level, owner).is_none_or(|scope| scope.fits(bytes, most))
+            let most = self.limits.of(level).saturating_mul(times);
+            self.scope(level, owner).is_none_or(|scope| {
+                let others = scope.used.saturating_sub(before);
+                others == 0 || others.saturating_add(bytes) <= most
+            })
         })
     }
 
@@ -193,7 +203,9 @@ impl Ledger {
         Some((level, self.scope(level, claim.owner)?.granted))
     }
 
-    /// The connection that holds the most, of those that share the level with `owner`. The caller
+    /// The connection that holds the most, of those that share the level with `owner`. For the total,
+    /// it is a connection of the address whose connections hold the most together; otherwise many
+    /// connections with little each would get one large request of another client ended. The caller
     /// ends it. That counts as progress, so waiting connections first see whether it was enough.
     pub(super) fn greediest(&mut self, level: Level, owner: Owner) -> Option<u64> {
         let mut waiting: HashMap<u64, usize> = HashMap::new();
@@ -206,12 +218,22 @@ impl Ledger {
             Level::Address => connection.address == owner.address,
             Level::Total => true,
         };
-        let held = |(number, connection): (&u64, &Connection)| {
+        let held = |number: &u64, connection: &Connection| {
             let waiting = waiting.get(number).copied().unwrap_or(0);
-            (connection.scope.used.saturating_sub(waiting), *number)
+            connection.scope.used.saturating_sub(waiting)
+        };
+        let mut together: HashMap<Address, usize> = HashMap::new();
+        if level == Level::Total {
+            for (number, connection) in &self.connections {
+                *together.entry(connection.address).or_default() += held(number, connection);
+            }
+        }
+        let rank = |(number, connection): (&u64, &Connection)| {
+            let together = together.get(&connection.address).copied().unwrap_or(0);
+            (together, held(number, connection), *number)
         };
         let sharing = self.connections.iter().filter(|(number, other)| shares(other, **number));
-        let (_, greediest) = sharing.map(held).max().filter(|(held, _)| *held > 0)?;
+        let (_, _, greediest) = sharing.map(rank).max().filter(|(_, held, _)| *held > 0)?;
         self.scope_mut(level, owner).granted += 1;
         Some(greediest)
     }
@@ -325,6 +347,19 @@ mod tests {
     }
 
     #[test]
+    fn who_shares_what_an_address_holds_among_many_connections_is_ended_before_others() {
+        let mut ledger = ledger();
+        for connection in 1..=4 {
+            ledger.claim(owner(connection), 5);
+        }
+        ledger.claim(owner(10), 10);
+        let (waits, granted) = ledger.claim(owner(20), 5);
+        assert!(!granted && ledger.progress(waits).map(|at| at.0) == Some(Level::Total));
+        assert_eq!(ledger.greediest(Level::Total, owner(20)), Some(4));
+        assert_eq!(ledger.greediest(Level::Address, owner(10)), Some(10));
+    }
+
+    #[test]
     fn a_claim_waits_for_room_of_its_own_connection_and_holds_up_no_other() {
         let mut ledger = ledger();
         let (first, granted) = ledger.claim(owner(1), 8);
@@ -394,7 +429,7 @@ mod tests {
     fn what_is_forced_is_at_most_twice_the_limit() {
         let mut ledger = ledger();
         ledger.adjust(owner(1), 10, 0, &mut Vec::new());
-        assert!(ledger.may_force(owner(1), 10) && !ledger.may_force(owner(1), 11));
+        assert!(ledger.may_force(owner(1), 0, 10, 2) && !ledger.may_force(owner(1), 0, 11, 2));
         let (id, granted) = ledger.claim(owner(1), 10);
         assert!(!granted);
         ledger.force(id);

@@ -133,7 +133,17 @@ impl Account {
 
     /// Whether this many more bytes may be held without a claim.
     pub(crate) fn may_force(&self, bytes: usize) -> bool {
-        self.budget.lock().ledger.may_force(self.owner, bytes)
+        self.may_grow(0, bytes)
+    }
+
+    /// Whether there is room for so many bytes more.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.budget.lock().ledger.may_force(self.owner, 0, bytes, 1)
+    }
+
+    /// Whether so many bytes may be held without a claim, in place of `before` that count already.
+    pub(crate) fn may_grow(&self, before: usize, bytes: usize) -> bool {
+        self.budget.lock().ledger.may_force(self.owner, before, bytes, 2)
     }
 
     /// Claims bytes. Dropping the claim returns them.

@@ -271,10 +271,12 @@ impl<H: RequestHandler> Driver<H> {
         let may_read = core
             .may_read(self.channel.settings.max_concurrent_requests, self.handler.limits_reading());
         let streams = !core.streams.is_empty();
-        let forced = streams || !self.handler.limits_reading();
+        let always = !self.handler.limits_reading();
+        let forced = streams || always;
         self.gate.settle(&mut core, &mut self.input, &mut wakers);
-        let open = may_read && self.gate.is_open(&mut core, &self.input, forced, cx, &mut wakers);
-        let streams = streams && self.handler.limits_reading();
+        let open =
+            may_read && self.gate.is_open(&mut core, &self.input, forced, always, cx, &mut wakers);
+        let streams = streams && !always;
         let starved = self.gate.is_starved(may_read, streams, now);
         let turn = match core.pipeline.closing().cloned() {
             Some(cause) => {

@@ -1,6 +1,7 @@
 //! The memory that a connection holds of its budget, and waiting for room.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,31 @@ use crate::status::Status;
 /// Time in which nothing becomes free for a waiting connection, until the connection that holds the
 /// most is ended.
 const STARVED: Duration = Duration::from_secs(10);
+/// The same for a waiting response: within the time that most callers have.
+const STARVED_ANSWER: Duration = Duration::from_secs(5);
 /// Minimum size of a claim.
 const LEAST: usize = 16 << 10;
+
+/// The size of the largest answer that a connection was given.
+#[derive(Debug, Default)]
+pub(crate) struct LargestAnswer(AtomicUsize);
+
+impl LargestAnswer {
+    /// None before the first answer, 0 while all were small.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<usize> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// There was an answer; 0 stands for a small one.
+    #[inline]
+    pub(crate) fn add(&self, large: usize) {
+        let code = large.saturating_add(1);
+        if self.0.load(Ordering::Relaxed) < code {
+            self.0.fetch_max(code, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Decides whether the driver may read. The bytes of a large frame are claimed before it is read,
 /// and a connection that holds much does not read while others wait.
@@ -72,13 +96,15 @@ impl ReadGate {
     /// Whether more may be read now. If not, the task of `cx` is woken when it may.
     ///
     /// `forced`: reading must continue if possible, since the holders of memory may wait for the
-    /// next frames.
+    /// next frames. `always`: also while only output is held. The peer stops reading while its own
+    /// output waits, and one of the two ends must not.
     #[inline]
     pub(super) fn is_open(
         &mut self,
         core: &mut Core,
         input: &Input,
         forced: bool,
+        always: bool,
         cx: &mut Context<'_>,
         wakers: &mut Vec<Waker>,
     ) -> bool {
@@ -86,7 +112,7 @@ impl ReadGate {
         if self.claim.is_none() && frame.is_none() && core.may_read_small(forced) {
             return self.opened();
         }
-        self.is_open_by_claim(core, frame, forced, cx, wakers)
+        self.is_open_by_claim(core, frame, forced, always, cx, wakers)
     }
 
     fn is_open_by_claim(
@@ -94,12 +120,14 @@ impl ReadGate {
         core: &mut Core,
         frame: Option<usize>,
         forced: bool,
+        always: bool,
         cx: &mut Context<'_>,
         wakers: &mut Vec<Waker>,
     ) -> bool {
         let claim = self.claim.get_or_insert_with(|| core.account.claim(frame.unwrap_or(LEAST)));
         while claim.poll(cx).is_pending() {
-            if forced && (core.account.may_force(claim.bytes()) || core.holds_output_only()) {
+            let output_only = || always && core.holds_output_only();
+            if forced && (core.account.may_force(claim.bytes()) || output_only()) {
                 claim.force();
                 continue;
             }
@@ -215,6 +243,12 @@ impl Channel {
         &self.account
     }
 
+    /// What was answered here so far.
+    #[inline]
+    pub(crate) fn largest_answer(&self) -> &LargestAnswer {
+        &self.largest_answer
+    }
+
     /// Closes the connection because the peer sends a frame below the minimum rate.
     pub(super) fn slow_sender(&self) {
         let why = RpcError::new(
@@ -245,17 +279,47 @@ impl Channel {
     /// Waits for memory for a response. Cancel safe.
     pub(crate) async fn room(&self, expected: usize) -> Claim {
         let mut claim = self.account.claim(expected.max(LEAST));
-        poll_fn(|cx| claim.poll(cx)).await;
-        claim
+        loop {
+            let before = claim.progress();
+            let granted = poll_fn(|cx| claim.poll(cx));
+            if tokio::time::timeout(STARVED_ANSWER, granted).await.is_ok() {
+                return claim;
+            }
+            let starved = before.filter(|(level, _)| *level != Level::Connection);
+            if let Some(at) = starved.filter(|at| claim.progress() == Some(*at)) {
+                claim.end_greediest(at.0);
+            }
+        }
     }
 
-    /// Whether a response that was encoded without a claim may be kept until it is sent.
-    pub(crate) fn may_keep(&self, answer: usize) -> bool {
-        let keeps = answer <= FREE || self.account.may_force(answer);
+    /// Whether an answer that was encoded without asking may be kept until it is sent. `bold`: it
+    /// should have waited for memory, if it had been known how large it is.
+    pub(crate) fn may_keep(&self, answer: usize, bold: bool) -> bool {
+        let room = |account: &Account| match bold {
+            true => account.has_room(answer),
+            false => account.may_force(answer),
+        };
+        let keeps = answer <= FREE || room(&self.account);
         if !keeps {
             self.settings.observer.memory_refused(RefusedMemory::Answer);
         }
         keeps
+    }
+
+    /// Whether a request may begin whose arguments take so many bytes of memory, of which `before`
+    /// count already. A few bytes on the wire can be many in memory.
+    #[inline]
+    pub(crate) fn may_begin(&self, before: usize, bytes: usize) -> bool {
+        bytes <= LEAST.saturating_add(before) || self.may_begin_large(before, bytes)
+    }
+
+    fn may_begin_large(&self, before: usize, bytes: usize) -> bool {
+        let free = bytes <= FREE && !self.account.is_charged();
+        let may = free || self.account.may_grow(before, bytes);
+        if !may {
+            self.settings.observer.memory_refused(RefusedMemory::Request);
+        }
+        may
     }
 
     /// Sets the memory of a running request's arguments, in bytes; 0 once they are dropped.
@@ -281,8 +345,7 @@ impl Holder for Channel {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use tokio::task::JoinHandle;
 
@@ -291,14 +354,25 @@ mod tests {
     use crate::channel::ChannelSettings;
     use crate::channel::driver::{self, Batch, RequestHandler};
     use crate::observe::{Observer, Side};
-    use crate::protocol::{Header, Hello, Kind, payload};
+    use crate::protocol::{Frame, Header, Hello, Kind, payload};
     use crate::transport::raw::{RawEnd, pair};
 
     const SECOND: Duration = Duration::from_secs(1);
     const KIB: usize = 1 << 10;
 
-    /// Begins requests that never end.
-    struct Keep(Arc<AtomicUsize>);
+    /// Begins requests that end with their connection, or when they are told to.
+    #[derive(Clone, Default)]
+    struct Keep(Arc<Mutex<Vec<Ticket>>>);
+
+    impl Keep {
+        fn begun(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+
+        fn end_all(&self, channel: &Channel) {
+            self.0.lock().unwrap().iter().for_each(|ticket| channel.finish_work(*ticket));
+        }
+    }
 
     impl RequestHandler for Keep {
         fn handle(
@@ -309,8 +383,8 @@ mod tests {
         ) -> Instant {
             for request in &batch.requests {
                 let bytes = request.header.length as usize;
-                channel.start_work(request.header.id, false, bytes).unwrap();
-                self.0.fetch_add(1, Ordering::SeqCst);
+                let ticket = channel.start_work(request.header.id, false, bytes).unwrap();
+                self.0.lock().unwrap().push(ticket);
             }
             batch.now
         }
@@ -323,7 +397,7 @@ mod tests {
     struct Connection {
         channel: Arc<Channel>,
         raw: RawEnd,
-        begun: Arc<AtomicUsize>,
+        requests: Keep,
         driver: JoinHandle<()>,
     }
 
@@ -334,17 +408,21 @@ mod tests {
             let (transport, raw) = pair().await;
             let (channel, reader) =
                 Channel::new(transport, settings, &Hello::default(), None).unwrap();
-            let begun = Arc::new(AtomicUsize::new(0));
-            let handler = Keep(Arc::clone(&begun));
-            let driver = tokio::spawn(driver::run(Arc::clone(&channel), reader, handler));
-            Self { channel, raw, begun, driver }
+            let requests = Keep::default();
+            let run = driver::run(Arc::clone(&channel), reader, requests.clone());
+            let (kept, closed) = (requests.clone(), Arc::clone(&channel));
+            let driver = tokio::spawn(async move {
+                run.await;
+                kept.end_all(&closed);
+            });
+            Self { channel, raw, requests, driver }
         }
 
         /// Sends a request of so many bytes, and waits a while. Says how many were begun.
         async fn request(&self, id: u64, bytes: usize) -> usize {
             self.raw.send_frame(Header { id, ..Header::new(Kind::Request) }, &vec![0; bytes]);
             tokio::time::sleep(SECOND * 3).await;
-            self.begun.load(Ordering::SeqCst)
+            self.requests.begun()
         }
     }
 
@@ -370,7 +448,7 @@ mod tests {
         assert!((SECOND * 3..SECOND * 6).contains(&waited), "after 10 s in all: {waited:?}");
         greedy.driver.await.unwrap();
         tokio::time::sleep(SECOND).await;
-        assert_eq!(modest.begun.load(Ordering::SeqCst), 2);
+        assert_eq!(modest.requests.begun(), 2);
         assert!(!modest.driver.is_finished());
         modest.channel.close(RpcError::unavailable("the test is over"));
         drop((modest, greedy.channel));
@@ -389,10 +467,67 @@ mod tests {
         for id in 1..=10 {
             assert_eq!(modest.request(id, 5_000).await, id as usize);
         }
-        assert_eq!(greedy.begun.load(Ordering::SeqCst), 1);
+        assert_eq!(greedy.requests.begun(), 1);
         for connection in [greedy, modest] {
             connection.channel.close(RpcError::unavailable("the test is over"));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_the_most_is_ended_once_an_answer_waited_for_five_seconds() {
+        let budget = budget(128);
+        let greedy = Connection::open(&budget).await;
+        let modest = Connection::open(&budget).await;
+        assert_eq!(greedy.request(1, 120 * KIB).await, 1);
+        let begun = clock();
+        let room = tokio::time::timeout(SECOND * 60, modest.channel.room(100 * KIB)).await;
+        assert!(room.is_ok(), "the answer waits for ever");
+        let waited = clock() - begun;
+        assert!((SECOND * 5..SECOND * 7).contains(&waited), "{waited:?}");
+        greedy.driver.await.unwrap();
+        modest.channel.close(RpcError::unavailable("the test is over"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_and_output_that_is_not_read_are_no_way_around_the_limits() {
+        let budget = budget(128);
+        let mut connections = Vec::new();
+        for _ in 0..4 {
+            let connection = Connection::open(&budget).await;
+            tokio::time::sleep(SECOND).await;
+            {
+                // An open stream, and output that does not leave.
+                let mut core = connection.channel.lock();
+                core.streams.open_incoming(1 << 40, &mut Vec::new());
+                core.write(Frame::of_kind(Kind::Pong), clock()).unwrap();
+                core.duty = true;
+            }
+            connection.request(1, 120 * KIB).await;
+            connections.push(connection);
+        }
+        let begun: Vec<_> = connections.iter().map(|one| one.requests.begun()).collect();
+        // 56 KiB of each count, and the 120 KiB of the next one.
+        assert_eq!(begun, [1, 1, 1, 0], "twice the limit is all");
+        for connection in connections {
+            connection.channel.close(RpcError::unavailable("the test is over"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_still_has_its_arguments_counts_when_its_connection_is_gone() {
+        let budget = budget(128);
+        let (channel, requests) = {
+            let gone = Connection::open(&budget).await;
+            assert_eq!(gone.request(1, 120 * KIB).await, 1);
+            gone.driver.abort();
+            (gone.channel, gone.requests)
+        };
+        let other = Connection::open(&budget).await;
+        assert_eq!(other.request(1, 120 * KIB).await, 0);
+        requests.end_all(&channel);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(other.requests.begun(), 1);
+        other.channel.close(RpcError::unavailable("the test is over"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -403,11 +538,10 @@ mod tests {
         connection.request(2, 120 * KIB).await;
         tokio::time::sleep(SECOND * 100).await;
         assert!(!connection.driver.is_finished());
-        assert_eq!(connection.begun.load(Ordering::SeqCst), 1);
-        connection.channel.lock().work.end();
-        connection.channel.settle();
+        assert_eq!(connection.requests.begun(), 1);
+        connection.requests.end_all(&connection.channel);
         tokio::time::sleep(SECOND).await;
-        assert_eq!(connection.begun.load(Ordering::SeqCst), 2);
+        assert_eq!(connection.requests.begun(), 2);
         connection.channel.close(RpcError::unavailable("the test is over"));
     }
 }

@@ -44,6 +44,7 @@ pub(crate) use busy::count_cores;
 pub(crate) use call::{CallError, Reply, ReplyBody, Request};
 pub use handle::ChannelHandle;
 pub(crate) use last_words::refuse;
+pub(crate) use memory::LargestAnswer;
 pub(crate) use pump::{Source, pump};
 pub(crate) use streams::{IncomingStream, OutgoingStream};
 pub(crate) use tail::read_error;
@@ -157,6 +158,7 @@ pub(crate) struct Channel {
     /// Shared by all connections of a server, or to an endpoint.
     settings: Arc<ChannelSettings>,
     account: Arc<Account>,
+    largest_answer: LargestAnswer,
     agreement: OnceLock<Agreement>,
     heartbeat: HeartbeatStats,
     metrics: ConnectionMetrics,
@@ -239,6 +241,7 @@ impl Channel {
             certificate,
             settings,
             account,
+            largest_answer: LargestAnswer::default(),
             agreement,
             heartbeat,
             metrics,

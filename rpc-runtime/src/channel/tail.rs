@@ -13,6 +13,7 @@ use super::{Core, State, guard};
 use crate::error::RpcError;
 use crate::handlers::SHORTEST_GRANTED;
 use crate::in_flight::InFlight;
+use crate::observe::Side;
 use crate::pipeline::{Pipeline, Tail};
 use crate::protocol::{
     Body, Flags, Frame, Header, Hello, KEPT_WHOLE, Kind, blob, error_frame, payload,
@@ -58,6 +59,8 @@ pub(super) struct Reading<'c, 'a> {
     pub(super) streams: &'c mut Streams,
     pub(super) state: &'c mut State,
     pub(super) peer_hello: &'c mut Option<Arc<Hello>>,
+    /// Which end this is.
+    pub(super) side: Side,
     pub(super) await_hello: &'c mut Option<Waker>,
     pub(super) await_end: &'c mut Option<Waker>,
     pub(super) wakers: &'c mut Vec<Waker>,
@@ -182,7 +185,11 @@ impl<'a> Reading<'_, 'a> {
             // Only the first is of interest: it was said before anything relied on it.
             Kind::Hello if self.peer_hello.is_some() => {}
             Kind::Hello => match Hello::decode(frame.body.as_slice()) {
-                Ok(hello) => {
+                Ok(mut hello) => {
+                    if self.side == Side::Server {
+                        // Of use to those who call: a client is not to make a server keep them.
+                        hello.forget_services();
+                    }
                     let requests = (hello.max_requests > 0).then_some(hello.max_requests as usize);
                     self.in_flight.greeted(requests);
                     self.streams.greeted(hello.stream_window);
@@ -264,6 +271,7 @@ impl Core {
             await_hello,
             await_end,
             peer_error,
+            observer,
             ..
         } = self;
         let mut tail = ChannelTail::Reading(Reading {
@@ -272,6 +280,7 @@ impl Core {
             streams,
             state,
             peer_hello,
+            side: observer.side(),
             await_hello,
             await_end,
             peer_error,
@@ -294,5 +303,55 @@ impl Core {
             pipeline.close(cause, now, &mut aside);
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Context;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::channel::driver::{self, Batch, RequestHandler};
+    use crate::channel::{Channel, ChannelSettings};
+    use crate::observe::Observer;
+    use crate::protocol::HelloService;
+    use crate::transport::raw::pair;
+
+    /// Answers nothing.
+    struct Silent;
+
+    impl RequestHandler for Silent {
+        fn handle(&mut self, _: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
+            batch.now
+        }
+        fn limits_reading(&self) -> bool {
+            true
+        }
+    }
+
+    /// How many services and features of its peer that end keeps.
+    async fn kept(side: Side) -> usize {
+        let observer = Observer::new(side, false);
+        let settings = ChannelSettings { side, observer, ..ChannelSettings::default() };
+        let (transport, raw) = pair().await;
+        let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
+        let hello = Hello {
+            services: vec![HelloService::default(); 100],
+            features: vec!["feature".to_owned(); 100],
+            ..Hello::default()
+        };
+        raw.send_frame(Header::new(Kind::Hello), &hello.encode().unwrap());
+        tokio::spawn(driver::run(Arc::clone(&channel), reader, Silent));
+        channel.greeted().await.unwrap();
+        let hello = channel.peer_hello().unwrap();
+        channel.close(RpcError::unavailable("the test is over"));
+        hello.services.len() + hello.features.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_does_not_keep_what_its_clients_say_that_they_provide() {
+        assert_eq!(kept(Side::Client).await, 200);
+        assert_eq!(kept(Side::Server).await, 0);
     }
 }

@@ -133,20 +133,18 @@ impl Work {
         }
     }
 
-    /// The connection has ended. Requests without a response continue and stay here. Returns the
-    /// tasks to be aborted.
+    /// The connection has ended. Requests without a response continue. Returns the tasks to be
+    /// aborted.
+    ///
+    /// All count until they have ended: a thread still has its request's arguments after an abort.
     pub(super) fn end(&mut self) -> Vec<AbortHandle> {
         self.by_id.clear();
-        let mut aborted = Vec::new();
-        let Self { running, bytes, .. } = self;
-        running.retain(|_, running| {
-            let oneway = running.id.is_none();
-            if !oneway {
-                *bytes = bytes.saturating_sub(running.bytes);
-                aborted.extend(running.abort.take());
-            }
-            oneway
-        });
-        aborted
+        let asked = self.running.values_mut().filter(|running| running.id.is_some());
+        asked
+            .filter_map(|running| {
+                running.wanted = false;
+                running.abort.take()
+            })
+            .collect()
     }
 }

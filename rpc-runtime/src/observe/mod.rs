@@ -53,6 +53,11 @@ impl Observer {
         Self { side, metrics }
     }
 
+    /// The end whose metrics these are.
+    pub(crate) const fn side(self) -> Side {
+        self.side
+    }
+
     /// Tells the recorder units and descriptions. Once for each client and server, so that a
     /// recorder that is installed between two of them learns them too.
     pub(crate) fn describe(self) {

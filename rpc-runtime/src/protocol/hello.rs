@@ -84,6 +84,12 @@ impl Hello {
         }
     }
 
+    /// Drops what the peer provides, and its features.
+    pub(crate) fn forget_services(&mut self) {
+        self.features = Vec::new();
+        self.services = Vec::new();
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, RpcError> {
         let mut hello: Self = payload::decode(bytes)?;
         // It is kept as long as the connection, and a service may be a single byte on the wire.

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rpc_registry::{LogLimit, limited};
 
-use crate::budget::FREE;
+use super::answers::AnswerSize;
 use crate::descriptor::{Dispatch, MethodDescriptor};
 use crate::error::RpcError;
 use crate::observe::{CallMetrics, Observer};
@@ -30,26 +29,6 @@ pub(super) struct Route {
     /// Whether the method has held a thread.
     held: LogLimit,
     answers: Arc<AnswerSize>,
-}
-
-/// The expected size of a method's responses: the largest one so far, if it was large.
-#[derive(Debug, Default)]
-pub(super) struct AnswerSize(AtomicUsize);
-
-impl AnswerSize {
-    /// Expected bytes; 0 for a method with small responses.
-    #[inline]
-    pub(super) fn expected(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Records a response of this many bytes.
-    #[inline]
-    pub(super) fn gave(&self, bytes: usize) {
-        if bytes > FREE {
-            self.0.fetch_max(bytes, Ordering::Relaxed);
-        }
-    }
 }
 
 /// Method ids are hashes already.

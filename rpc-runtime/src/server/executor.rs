@@ -144,14 +144,16 @@ impl Executor {
         (reason, RpcError::new(Status::Overloaded, message))
     }
 
-    /// Begins a request. `None` once the channel is closed: nothing receives the response.
+    /// A request goes on, whose arguments take so many bytes of memory if they are decoded. `None`
+    /// once the channel is closed: the answer has no receiver.
     fn begin(
         &mut self,
         channel: &Arc<Channel>,
         request: &Header,
         observed: OwnedCall,
+        arguments: usize,
     ) -> Option<Late> {
-        let bytes = request.length as usize;
+        let bytes = arguments.max(request.length as usize);
         let ticket = channel.start_work(request.id, request.kind == Kind::Oneway, bytes)?;
         self.in_work += 1;
         let in_work = InWork::begin(&self.workers);
@@ -167,7 +169,8 @@ impl Executor {
         observed: OwnedCall,
         running: Running,
     ) {
-        let Some(late) = self.begin(channel, request, observed) else { return };
+        let bytes = running.call.memory();
+        let Some(late) = self.begin(channel, request, observed, bytes) else { return };
         let ticket = late.ticket();
         let task = match mode {
             Dispatch::Blocking => spawn(self.block_on(late, running)),
@@ -185,7 +188,7 @@ impl Executor {
         observed: OwnedCall,
         large: LargeRequest,
     ) {
-        let Some(late) = self.begin(channel, request, observed) else { return };
+        let Some(late) = self.begin(channel, request, observed, 0) else { return };
         let ticket = late.ticket();
         let deadline = late.deadline(&large.context);
         let span = late.span().clone();
@@ -204,13 +207,14 @@ impl Executor {
             };
             let running = match decoded {
                 Ok((running, payload)) => {
-                    if let Ok(running) = &running {
-                        // Blobs among the arguments may keep all of the payload.
-                        late.arguments_take(running.call.memory().max(payload.len()));
-                    }
+                    let before = payload.len();
                     // Not kept for as long as the call lasts.
                     drop(payload);
-                    running
+                    running.and_then(|running| {
+                        // Blobs among the arguments may keep all of the payload.
+                        late.arguments_take_from(before, running.call.memory())?;
+                        Ok(running)
+                    })
                 }
                 Err(error) => return late.fail(error).await,
             };
@@ -233,7 +237,7 @@ impl Executor {
         observed: OwnedCall,
         source: Box<dyn Source>,
     ) {
-        let Some(late) = self.begin(channel, request, observed) else { return };
+        let Some(late) = self.begin(channel, request, observed, 0) else { return };
         let ticket = late.ticket();
         let task = spawn(late.send_items(source, Form::of(request.flags)));
         channel.set_abort(ticket, task);

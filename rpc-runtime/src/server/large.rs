@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::dispatcher::{AnswerSize, Route};
+use super::answers::AnswerSize;
+use super::dispatcher::Route;
 use super::late::{Running, caught};
 use crate::channel::{Channel, IncomingStream};
 use crate::context::Context;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rpc_registry::{Printable, limited};
 use tracing::{Instrument, Span};
 
-use super::dispatcher::AnswerSize;
+use super::answers::{AnswerSize, no_memory, no_memory_for_arguments};
 use super::executor::InWork;
 use crate::budget::{Claim, FREE};
 use crate::buffer;
@@ -68,20 +68,33 @@ impl Late {
         context.deadline.filter(|_| self.request.kind != Kind::Oneway)
     }
 
+    /// The arguments, of which `before` bytes count already, take so many bytes of memory.
+    ///
+    /// # Errors
+    /// There is not so much. The method has not run.
+    pub(super) fn arguments_take_from(&self, before: usize, bytes: usize) -> Result<(), RpcError> {
+        if !self.channel.may_begin(before, bytes) {
+            return Err(no_memory_for_arguments(bytes));
+        }
+        self.arguments_take(bytes.max(before));
+        Ok(())
+    }
+
     /// Sets the memory of the arguments, in bytes.
-    pub(super) fn arguments_take(&self, bytes: usize) {
+    fn arguments_take(&self, bytes: usize) {
         self.channel.arguments_take(self.ticket, bytes);
     }
 
     /// Waits until there is memory for the response, before the method begins.
     ///
     /// # Errors
-    /// No memory became free in time. The method has not run.
-    async fn begin(&mut self, answers: &AnswerSize) -> Result<(), RpcError> {
-        let expected = answers.expected();
+    /// None became free in time. The method has not run.
+    async fn begin(&mut self, arguments: usize, answers: &AnswerSize) -> Result<(), RpcError> {
+        let expected = answers.expected(self.channel.largest_answer());
         // A request with counted arguments continues; otherwise waiting requests could hold all
         // memory.
-        if self.request.length as usize > FREE || !self.channel.must_wait(expected) {
+        let arguments = arguments.max(self.request.length as usize);
+        if arguments > FREE || !self.channel.must_wait(expected) {
             return Ok(());
         }
         match tokio::time::timeout(LONGEST_WAIT, self.channel.room(expected)).await {
@@ -93,10 +106,20 @@ impl Late {
 
     /// Waits until there is memory for the response, which is not yet encoded.
     async fn end(&mut self, answers: &AnswerSize) {
-        if self.room.is_none() && self.channel.must_wait(answers.expected()) {
+        loop {
+            // More may be known of it than when it began to wait.
+            let expected = answers.expected(self.channel.largest_answer());
+            let enough = match &self.room {
+                Some(room) => room.bytes() >= expected,
+                None => !self.channel.must_wait(expected),
+            };
+            if enough {
+                return;
+            }
             // Release the arguments first: others may wait for their memory.
             self.arguments_take(0);
-            self.room = Some(self.channel.room(answers.expected()).await);
+            drop(self.room.take());
+            self.room = Some(self.channel.room(expected).await);
         }
     }
 
@@ -167,7 +190,7 @@ pub(super) async fn run(mut late: Late, running: Running) {
     let channel = Arc::clone(&late.channel);
     let mut body = Output::default();
     let finished = async {
-        late.begin(&answers).await?;
+        late.begin(call.memory(), &answers).await?;
         let returned = poll_fn(|cx| {
             let _inside = span.enter();
             let polled = caught(method, &channel, || context.enter(|| Ok(call.poll_ready(cx))));
@@ -182,7 +205,10 @@ pub(super) async fn run(mut late: Late, running: Running) {
             caught(method, &channel, encode).unwrap_or_else(|error| Poll::Ready(Err(error)))
         });
         let finished = finished.await?;
-        answers.gave(encoded.len());
+        let bold = !answers.gave(channel.largest_answer(), encoded.len());
+        if bold && !channel.may_keep(encoded.len(), bold) {
+            return Err(no_memory(encoded.len()));
+        }
         body = encoded;
         Ok(finished)
     };

@@ -1,6 +1,7 @@
 //! Providing services: [`Server`].
 
 mod accept;
+mod answers;
 #[cfg(feature = "__bench")]
 pub(crate) mod bench;
 mod bound;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rpc_registry::limited;
 use tracing::Span;
 
+use super::answers::{no_memory, no_memory_for_arguments};
 use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
 use super::executor::{Executor, Workers};
@@ -154,12 +155,13 @@ impl Requests {
         let Accepted { route, request, mut context } = accepted;
         let is_large = frame.body.len() >= LARGE;
         let answers = route.answers();
+        let expected = answers.expected(channel.largest_answer());
         let mode = match route.mode() {
             Dispatch::Inline if !in_place || self.slow.spawns_next(header.method) => {
                 Dispatch::Spawn
             }
             // The task waits until there is memory for the response.
-            Dispatch::Inline if channel.must_wait(answers.expected()) => Dispatch::Spawn,
+            Dispatch::Inline if channel.must_wait(expected) => Dispatch::Spawn,
             mode => mode,
         };
         let in_place = mode == Dispatch::Inline && !is_large;
@@ -177,6 +179,9 @@ impl Requests {
         let begun = caught(route.method, channel, || {
             context.enter(|| {
                 let mut call = route.service.dispatch(request)?;
+                if !channel.may_begin(0, call.memory()) {
+                    return Err(no_memory_for_arguments(call.memory()));
+                }
                 if !in_place {
                     return Ok(Begun::Running(call));
                 }
@@ -197,9 +202,11 @@ impl Requests {
         match begun {
             Ok(Begun::Finished(finished)) => {
                 let bytes = self.bodies.len() - start;
-                if bytes > FREE {
-                    answers.gave(bytes);
-                    if !channel.may_keep(bytes) {
+                if bytes <= FREE {
+                    channel.largest_answer().add(0);
+                } else {
+                    let bold = !answers.gave(channel.largest_answer(), bytes);
+                    if !channel.may_keep(bytes, bold) {
                         let error = no_memory(bytes);
                         ended(error.status());
                         self.bodies.truncate(start);
@@ -301,12 +308,6 @@ impl Requests {
         channel.append_answers(answers, now);
         bodies.truncate(0);
     }
-}
-
-/// The error in place of a response that is dropped. The method has run.
-fn no_memory(bytes: usize) -> RpcError {
-    let why = format!("there is no memory for the response of {bytes} bytes (`MemoryLimits`)");
-    RpcError::new(Status::Overloaded, why)
 }
 
 impl RequestHandler for Requests {
