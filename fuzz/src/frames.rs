@@ -39,7 +39,12 @@ fn decode<'a>(
                     break;
                 }
                 Ok(_) => panic!("this codec never gives way"),
-                Err(error) => return (frames, Some(error.to_string())),
+                Err(error) => {
+                    // The hint that it is TLS takes two bytes, and one is enough to refuse it.
+                    let message = error.to_string();
+                    let reason = message.split(';').next().unwrap_or_default();
+                    return (frames, Some(reason.to_owned()));
+                }
             };
             assert!((1..=buffer.len()).contains(&consumed), "no progress");
             buffer.drain(..consumed);
