@@ -736,3 +736,30 @@ async fn calls_that_are_dropped_while_too_much_is_in_work_make_room_for_the_next
     let next = probe.with_timeout(5 * SECOND);
     assert_eq!(soon("the next call", next.add(1, 2)).await, Ok(3));
 }
+
+/// On one thread, what was cancelled ends only after the requests behind have been read.
+#[tokio::test]
+async fn requests_that_follow_cancels_do_not_keep_later_cancels_from_being_read() {
+    const IN_WORK: u64 = 4;
+    let provider = Provider::new("probe");
+    let seen = provider.seen();
+    let server = Server::builder()
+        .provide(ProbeServer::new(provider))
+        .max_concurrent_requests(IN_WORK as usize);
+    let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
+    let mut peer = RawPeer::connect(server.local_uri()).await;
+    let wait = |id| wire::request(id, "wait", &[0_u8; 0]);
+    for id in 1..=IN_WORK {
+        peer.send(&wait(id)).await;
+    }
+    until("as much is in work as may be", || seen.waiting() == IN_WORK as usize).await;
+    let mut bytes = Vec::new();
+    for id in 1..=IN_WORK {
+        bytes.extend(wire::bare(Kind::Cancel, id));
+        bytes.extend(wait(IN_WORK + id));
+    }
+    bytes.extend(wire::bare(Kind::Ping, 9));
+    peer.send(&bytes).await;
+    let pong = within(2 * SECOND, "a pong", peer.next()).await.unwrap();
+    assert_eq!((pong.header.kind, pong.header.id), (Kind::Pong, 9));
+}

@@ -298,8 +298,17 @@ impl Core {
         // requests in work may wait for items or credit of streams, which come the same way.
         let full =
             limited && self.is_overloaded(max_concurrent_requests) && self.streams.is_empty();
-        // Half of it must be done before reading goes on, or it would stop again at once.
-        self.work.set_resume_below(if full { max_concurrent_requests.div_ceil(2) } else { 0 });
+        let resume_below = if !full {
+            0
+        } else if self.work.len() - self.work.cancelled() <= max_concurrent_requests {
+            // The client keeps to the limit: what it has cancelled ends soon, and the cancels of
+            // what is left may be behind.
+            max_concurrent_requests.saturating_add(1)
+        } else {
+            // Half of it must be done before reading goes on, or it would stop again at once.
+            max_concurrent_requests.div_ceil(2)
+        };
+        self.work.set_resume_below(resume_below);
         self.pipeline.auto_read() && !full && (self.is_writable() || !limited)
     }
 

@@ -59,6 +59,11 @@ impl Work {
         self.running.values().filter(|running| running.wanted).count()
     }
 
+    /// Requests that were cancelled and have not ended yet.
+    pub(super) fn cancelled(&self) -> usize {
+        self.running.values().filter(|running| running.id.is_some() && !running.wanted).count()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
