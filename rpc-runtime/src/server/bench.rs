@@ -37,12 +37,13 @@ impl Dispatching {
         let dispatcher =
             Dispatcher::new(&[Arc::new(service)], Dispatch::Inline, settings.observer)?;
         let nowhere = Transport::new(Nowhere, Nowhere, String::new());
+        let observer = settings.observer;
         let (channel, _) = Channel::new(nowhere, settings, &Hello::default(), None)?;
         channel.flush(clock());
         let (done, _done) = mpsc::channel(1);
         let limits = ConnectionLimits { total: 1, per_address: None };
         let place = Arc::new(Connections::new(limits)).admit("").map_err(|(_, why)| why)?;
-        let workers = Workers::new(WorkLimits::default(), settings.observer, done);
+        let workers = Workers::new(WorkLimits::default(), observer, done);
         let requests = Requests::new(Arc::new(dispatcher), place, Arc::new(workers));
         Ok(Self { channel, requests, _done })
     }
