@@ -16,7 +16,8 @@ use crate::protocol::{Body, Frame};
 use crate::service::{Request, Service};
 
 /// Requests with a payload of this many bytes or more are decoded on the decoding threads. Decoding
-/// 64 KiB takes a few milliseconds at worst; the hand-over takes a few microseconds.
+/// 64 KiB takes a few milliseconds for most types, and longer where one byte becomes many bytes of
+/// value, up to `max_decoded`. The hand-over takes a few microseconds.
 pub(super) const LARGE: usize = 64 << 10;
 
 /// A request that owns its payload.
