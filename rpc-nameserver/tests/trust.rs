@@ -334,7 +334,11 @@ async fn changes_and_refusals_are_in_the_audit_log_on_a_line_each() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    // While there is one subscriber alone, an event's first use by a thread without it turns the
+    // event off for all threads.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let _default = tracing::subscriber::set_default(subscriber.finish());
+    tracing::callsite::rebuild_interest_cache();
     let _server = server("memory:audit").await;
     let raw = NameServiceClient::connect("memory:audit").await.unwrap();
     let session = raw.attend(7, 600_000).await.unwrap();

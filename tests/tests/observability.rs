@@ -495,12 +495,22 @@ mod spans {
     }
 }
 
+/// Makes `keep` this thread's subscriber until the result is dropped.
+fn subscribed(keep: spans::Keep) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
+    use tracing_subscriber::layer::SubscriberExt;
+    // While there is one subscriber alone, a span's first use by a thread without it turns the span
+    // off for all threads.
+    let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    let subscriber = tracing_subscriber::registry().with(keep);
+    let default = tracing::subscriber::set_default(subscriber);
+    tracing::callsite::rebuild_interest_cache();
+    (second, default)
+}
+
 /// The spans of all kinds of calls, and what was said in them.
 fn traced(uri: &str) -> (Vec<spans::Seen>, Vec<spans::Seen>, String) {
-    use tracing_subscriber::layer::SubscriberExt;
     let keep = spans::Keep::default();
-    let subscriber = tracing_subscriber::registry().with(keep.clone());
-    let _traced = tracing::subscriber::set_default(subscriber);
+    let _traced = subscribed(keep.clone());
     runtime().block_on(async {
         let (server, client) = connected(uri).await;
         all_kinds_of_calls(server, client).await;
@@ -570,10 +580,8 @@ fn no_span_and_no_event_holds_a_payload_or_the_message_of_a_contracts_error() {
 #[test]
 fn a_call_within_a_span_is_below_it() {
     use tracing::Instrument;
-    use tracing_subscriber::layer::SubscriberExt;
     let keep = spans::Keep::default();
-    let _traced =
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(keep.clone()));
+    let _traced = subscribed(keep.clone());
     runtime().block_on(async {
         let (_server, client) = connected("memory:below").await;
         let watched = WatchedClient::new(client);
