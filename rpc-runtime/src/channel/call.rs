@@ -1,17 +1,15 @@
 //! One call on a channel, from its first poll to its end.
 
 use std::future::Future;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::Bytes;
 use tokio::task::AbortHandle;
 
 use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, State, clock, pump, wake_all};
-use crate::call::Source;
+use crate::call::{ReplyBody, Source};
 use crate::error::RpcError;
 use crate::in_flight::{Completion, Removed};
 use crate::protocol::payload::Form;
@@ -34,24 +32,6 @@ pub(crate) struct Reply {
     pub(crate) body: ReplyBody,
     /// The items that follow, if the result is a stream.
     pub(crate) stream: Option<IncomingStream>,
-}
-
-/// An answer's payload.
-pub(crate) enum ReplyBody {
-    Pooled(Vec<u8>),
-    /// Where it was read.
-    Whole(Bytes),
-}
-
-impl Deref for ReplyBody {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Pooled(bytes) => bytes,
-            Self::Whole(bytes) => bytes,
-        }
-    }
 }
 
 pub(crate) enum CallError {
