@@ -78,11 +78,11 @@ pub(crate) fn run(
     let guard = CloseOnDrop(Arc::clone(&channel));
     let mut driver = Driver {
         timers: Timers::new(channel.settings.handshake_timeout),
+        input: Input::new(channel.account.large_from()),
         channel,
         reader,
         handler,
         now: clock(),
-        input: Input::default(),
         gate: ReadGate::default(),
         pace: Pace::default(),
         unread: false,

@@ -86,8 +86,8 @@ impl ReadGate {
             core.settle(wakers);
         }
         let spent = self.spent;
-        let other =
-            |claim: &mut Claim| input.large_frame().is_some_and(|frame| frame != claim.bytes());
+        let frame = input.large_frame();
+        let other = |claim: &mut Claim| frame.is_some_and(|frame| frame != claim.bytes());
         if let Some(claim) = self.claim.take_if(|claim| spent || other(claim)) {
             claim.release(wakers);
         }
