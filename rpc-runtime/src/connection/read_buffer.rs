@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::spares::Spares;
+use super::buffer_pool::BufferPool;
 use crate::observe::ConnectionMetrics;
 use crate::transport::Reader;
 
@@ -55,7 +55,7 @@ pub(super) struct Input {
     /// The largest frame that has come whole. So much is taken at once for the next one: it costs
     /// the peer no more than it has cost before.
     largest: usize,
-    spares: Spares,
+    pool: BufferPool,
     /// Bytes that were read last.
     fresh: usize,
 }
@@ -132,7 +132,7 @@ impl Input {
 
     /// Bytes of buffers that are kept for the next large frame or still in use.
     pub(super) fn kept(&self) -> usize {
-        self.spares.bytes()
+        self.pool.bytes()
     }
 
     /// More input, if there is: `Ok(false)` at its end.
@@ -171,7 +171,7 @@ impl Input {
                 capacity = capacity.div_ceil(2);
             }
             if self.bytes.capacity() < capacity {
-                let mut own = self.spares.take(capacity);
+                let mut own = self.pool.take(capacity);
                 own.extend_from_slice(&self.bytes);
                 give_read_buffer(std::mem::replace(&mut self.bytes, own));
             }
@@ -217,7 +217,7 @@ impl Input {
             Taken::Shared(mut bytes) => {
                 bytes.advance(rest.consumed.min(bytes.len()));
                 if bytes.is_empty() {
-                    self.spares.keep(rest.consumed, bytes);
+                    self.pool.keep(rest.consumed, bytes);
                     BytesMut::new()
                 } else {
                     // Somebody may have kept a part of it.
@@ -232,7 +232,7 @@ impl Input {
 
     /// The connection rests: memory that is only kept for the next large frame may go.
     pub(super) fn rest(&mut self) {
-        self.spares.clear();
+        self.pool.clear();
     }
 
     fn shrink(&mut self) {
