@@ -122,6 +122,16 @@ impl RpcError {
         Self::new(Status::Invalid, message).unexecuted()
     }
 
+    /// The caller must prove who it is, or must do so in another way. The message says how.
+    pub fn unauthenticated(message: impl Into<String>) -> Self {
+        Self::new(Status::Unauthenticated, message)
+    }
+
+    /// The caller is known and may not do this.
+    pub fn permission_denied(message: impl Into<String>) -> Self {
+        Self::new(Status::PermissionDenied, message)
+    }
+
     pub(crate) fn timeout(message: impl Into<String>) -> Self {
         Self::new(Status::Timeout, message)
     }
@@ -240,6 +250,16 @@ impl RpcError {
         self.0.status == Status::Invalid
     }
 
+    /// The provider does not accept the caller's credentials, or there were none.
+    pub fn is_unauthenticated(&self) -> bool {
+        self.0.status == Status::Unauthenticated
+    }
+
+    /// The caller may not call this method, or not with these arguments.
+    pub fn is_permission_denied(&self) -> bool {
+        self.0.status == Status::PermissionDenied
+    }
+
     /// A second try can do no harm: the provider surely did not run the method, or the contract
     /// marks it `idempotent`. Whether it promises anything is another question: what is
     /// [too large](Self::is_too_large) stays so.
@@ -330,6 +350,15 @@ mod tests {
         let passed_on: RpcError = rmp_serde::from_slice(&bytes).unwrap();
         assert!(!passed_on.is_safe_to_retry());
         assert_eq!(passed_on, error);
+    }
+
+    #[test]
+    fn refusals_of_a_caller_answer_their_own_question_only() {
+        let unauthenticated = RpcError::unauthenticated("a token is needed");
+        assert!(unauthenticated.is_unauthenticated() && !unauthenticated.is_permission_denied());
+        let denied = RpcError::permission_denied("the role `admin` is needed");
+        assert!(denied.is_permission_denied() && !denied.is_unauthenticated());
+        assert!(!denied.is_internal() && !denied.is_safe_to_retry());
     }
 
     #[test]

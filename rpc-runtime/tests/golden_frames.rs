@@ -351,6 +351,14 @@ fn golden_payloads_are_what_the_types_of_the_runtime_encode_to() {
             "response-internal",
             error(Status::Internal, "the provider's method panicked: on purpose"),
         ),
+        (
+            "response-unauthenticated",
+            error(Status::Unauthenticated, "a bearer token is needed"),
+        ),
+        (
+            "response-permission-denied",
+            error(Status::PermissionDenied, "the role `admin` is needed"),
+        ),
         ("response-error-with-source", named(&caused)),
         ("request-stream", named(&((),))),
         ("response-stream", named(&())),
