@@ -79,6 +79,7 @@ mod descriptor;
 mod error;
 pub mod handlers;
 mod in_flight;
+mod metadata;
 mod observe;
 pub mod pipeline;
 pub mod protocol;
