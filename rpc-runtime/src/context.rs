@@ -1,7 +1,6 @@
 //! What travels with a call: deadline, metadata, peer.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,9 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
-
-/// Text that travels with a call, by key: tenant, trace id, locale.
-pub(crate) type Metadata = BTreeMap<String, String>;
+use crate::metadata::Metadata;
 
 /// What is known about the call that runs now.
 ///

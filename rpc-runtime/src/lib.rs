@@ -78,6 +78,7 @@ mod context;
 mod descriptor;
 mod error;
 pub mod handlers;
+mod metadata;
 mod observe;
 pub mod pipeline;
 pub mod protocol;
