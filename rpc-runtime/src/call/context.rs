@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::extensions::Extensions;
 use crate::certificate::PeerCertificate;
+use crate::error::RpcError;
 use crate::metadata::Metadata;
 
 /// What is known about the call that runs now.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::pick::Pick;
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::error::RpcError;
 
 /// Where one connection of a [`Client`](crate::Client) stands.

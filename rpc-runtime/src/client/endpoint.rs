@@ -8,7 +8,7 @@ use std::task::Poll;
 use super::link::{Link, LinkState};
 use super::pick::Pick;
 use super::settings::EndpointSettings;
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::error::RpcError;
 use crate::uri::Uri;
 

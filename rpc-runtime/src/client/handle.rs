@@ -10,7 +10,7 @@ use super::encoding::Encoding;
 use super::picker::Picker;
 use super::settings::EndpointSettings;
 use crate::call::{Interceptor, Interceptors};
-use crate::channel::ChannelHandle;
+use crate::connection::ChannelHandle;
 use crate::metadata::Metadata;
 use crate::observe::Methods;
 use crate::protocol::DecodeLimits;

@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::request::Unsent;
 use super::sending::Sending;
 use crate::call::{Call, End, Reply};
-use crate::channel::clock;
+use crate::connection::clock;
 use crate::error::RpcError;
 use crate::protocol::Output;
 use crate::protocol::payload::Form;

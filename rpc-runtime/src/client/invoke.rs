@@ -7,7 +7,7 @@ use super::intercepted;
 use super::request::{Target, Unsent};
 use super::sending::Sending;
 use crate::call::{Call, Context, Entries, Reply};
-use crate::channel::clock;
+use crate::connection::clock;
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::metadata::Metadata;

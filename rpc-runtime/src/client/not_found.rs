@@ -1,6 +1,6 @@
 //! Why a provider does not have a method.
 
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::protocol::HelloService;

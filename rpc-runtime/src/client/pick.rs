@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::channel::Channel;
+use crate::connection::Channel;
 
 /// A connection for one attempt of a call.
 ///
@@ -85,7 +85,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::channel::ChannelSettings;
+    use crate::connection::ChannelSettings;
     use crate::protocol::Hello;
     use crate::transport::raw::pair;
 

@@ -8,7 +8,7 @@ use super::endpoint::{Availability, Endpoint};
 use super::pick::Pick;
 use super::settings::EndpointSettings;
 use crate::call::Call;
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::error::RpcError;
 
 /// Picks the connection for each attempt of a call. One address is the simplest picker, a cluster

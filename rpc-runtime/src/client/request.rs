@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::buffer;
-use crate::channel::{Channel, Exchange, Request};
+use crate::connection::{Channel, Exchange, Request};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::metadata::Metadata;
@@ -93,10 +93,10 @@ impl EncodedRequest {
     /// unless it is compact and this one must have it named. A stream among the arguments is taken
     /// out of them the first time, and stays.
     #[inline]
-    pub(super) fn encode(
+    pub(super) fn encode<A: Unsent + ?Sized>(
         &mut self,
         form: Form,
-        arguments: &mut dyn Unsent,
+        arguments: &mut A,
     ) -> Result<(), RpcError> {
         let does = match self.written {
             Some(written) => written == form || written == Form::Named,

@@ -14,7 +14,7 @@ use super::readiness;
 use super::request::{EncodedRequest, Target, Unsent};
 use crate::call::{Call, Origin, Reply, ReplyStream};
 use crate::certificate::PeerCertificate;
-use crate::channel::{self, CallError, Channel, clock, read_error};
+use crate::connection::{self, CallError, Channel, clock, read_error};
 use crate::error::RpcError;
 use crate::observe;
 use crate::protocol::payload::Form;
@@ -35,11 +35,14 @@ pub(super) struct Sending<'e> {
 impl Sending<'_> {
     /// Sends the call over a connection that takes it, and waits for its reply. Another connection
     /// is tried only as long as nothing was sent.
-    pub(super) async fn send(
+    ///
+    /// Generic, so that calls with and without interceptors have a copy each, which the compiler
+    /// makes one with its only caller.
+    pub(super) async fn send<A: Unsent + ?Sized>(
         self,
         call: &Call<'_>,
         mut now: Instant,
-        arguments: &mut dyn Unsent,
+        arguments: &mut A,
     ) -> Result<Reply, RpcError> {
         let Self { client, target, span } = self;
         let in_any_case = || deadline_after(now, client.default_timeout);
@@ -95,22 +98,25 @@ impl Sending<'_> {
 
 /// The reply of the contract, or the error that the framework of the provider answered with.
 #[inline]
-fn answered(reply: channel::Reply, pick: Pick, target: &Target) -> Result<Reply, RpcError> {
-    let channel::Reply { header, body, stream } = reply;
+fn answered(reply: connection::Reply, pick: Pick, target: &Target) -> Result<Reply, RpcError> {
+    let connection::Reply { header, body, metadata, stream } = reply;
     let status = Status::from_wire(header.status);
     let channel = pick.answered();
-    match status {
-        Status::Ok | Status::Application => Ok(Reply {
-            body,
-            metadata: None,
-            origin: Some(channel),
-            stream: stream.map(|stream| ReplyStream::Incoming(Box::new(stream))),
-            status,
-            form: Form::of(header.flags),
-        }),
-        Status::NotFound => Err(not_found(&channel, target.method).with_peer(channel.peer())),
-        _ => Err(read_error(&header, &body.bytes()).with_peer(channel.peer())),
-    }
+    let error = match status {
+        Status::Ok | Status::Application => {
+            return Ok(Reply {
+                body,
+                metadata,
+                origin: Some(channel),
+                stream: stream.map(|stream| ReplyStream::Incoming(Box::new(stream))),
+                status,
+                form: Form::of(header.flags),
+            });
+        }
+        Status::NotFound => not_found(&channel, target.method),
+        _ => read_error(&header, &body.bytes()),
+    };
+    Err(error.with_received(metadata).with_peer(channel.peer()))
 }
 
 impl Origin for Channel {

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::back_off::BackOff;
 use super::connections::Connections;
-use crate::channel::{ChannelSettings, Initializer};
+use crate::connection::{ChannelSettings, Initializer};
 use crate::transport::ConnectSettings;
 
 /// What the endpoints of a client have in common.

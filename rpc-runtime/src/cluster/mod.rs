@@ -15,10 +15,10 @@ use rpc_registry::Registry;
 use self::directory::Directory;
 use self::load_balancer::{LoadBalancer, RoundRobin};
 use crate::call::Call;
-use crate::channel::Channel;
 use crate::client::{
     Availability, Client, ClientBuilder, Endpoint, EndpointSettings, Pick, Picker,
 };
+use crate::connection::Channel;
 use crate::descriptor::ServiceDescriptor;
 use crate::error::RpcError;
 

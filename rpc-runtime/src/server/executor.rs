@@ -14,7 +14,7 @@ use super::large::LargeRequest;
 use super::late::{self, Late, Running};
 use super::thread_pool::{NoThread, ThreadPool};
 use crate::call::Source;
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{Observer, OwnedCall, PoolMetrics, RefusedRequest, WorkMetrics};

@@ -8,7 +8,7 @@ use super::answers::AnswerSize;
 use super::dispatcher::Route;
 use super::late::{Running, caught};
 use crate::call::Context;
-use crate::channel::{Channel, IncomingStream};
+use crate::connection::{Channel, IncomingStream};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::protocol::payload::Form;

@@ -19,7 +19,7 @@ use super::picker::{Picker, SingleAddress};
 use super::settings::EndpointSettings;
 use crate::budget::{Budget, MemoryLimits};
 use crate::call::{Interceptor, Interceptors};
-use crate::channel::{ChannelSettings, Initializer};
+use crate::connection::{ChannelSettings, Initializer};
 use crate::error::RpcError;
 use crate::handlers::Heartbeat;
 use crate::observe::{Methods, Observer, Side};

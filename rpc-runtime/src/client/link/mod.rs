@@ -13,7 +13,7 @@ use self::state::{Look, Moment, Progress};
 use super::connection_info::{ConnectionInfo, KnownLink};
 use super::pick::{Outcome, Outcomes, Pick};
 use super::settings::EndpointSettings;
-use crate::channel::{Channel, clock};
+use crate::connection::{Channel, clock};
 use crate::error::RpcError;
 use crate::random::random_fraction;
 use crate::uri::Uri;
@@ -288,8 +288,8 @@ impl Wake for Attendant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::ChannelSettings;
     use crate::client::ClientBuilder;
+    use crate::connection::ChannelSettings;
     use crate::protocol::Hello;
     use crate::transport::raw::pair;
 

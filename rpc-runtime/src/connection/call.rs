@@ -10,10 +10,11 @@ use tokio::task::AbortHandle;
 
 use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, State, clock, pump, wake_all};
 use crate::call::{ReplyBody, Source};
+use crate::connection::in_flight::{Completion, Removed};
 use crate::error::RpcError;
-use crate::in_flight::{Completion, Removed};
+use crate::metadata::Metadata;
 use crate::protocol::payload::Form;
-use crate::protocol::{Frame, Header, Kind, Output};
+use crate::protocol::{Flags, Frame, Header, Kind, Output};
 use crate::status::Status;
 
 /// What is to be sent: a header without id and length, and the encoded payload.
@@ -30,6 +31,8 @@ pub(crate) struct Request<'r> {
 pub(crate) struct Reply {
     pub(crate) header: Header,
     pub(crate) body: ReplyBody,
+    /// Boxed, since most replies have none.
+    pub(crate) metadata: Option<Box<Metadata>>,
     /// The items that follow, if the result is a stream.
     pub(crate) stream: Option<IncomingStream>,
 }
@@ -265,12 +268,18 @@ impl Call<'_> {
                 if let Some(uploading) = &mut self.uploading {
                     uploading.detach();
                 }
-                let body = match whole {
+                let mut body = match whole {
                     Some(body) => ReplyBody::Whole(body),
                     None => ReplyBody::Pooled(std::mem::take(self.request.body.small_mut())),
                 };
+                // Taken in any case: dropping it tells the sender to stop.
                 let stream = self.channel.incoming_stream(&header);
-                Poll::Ready(Ok(Reply { header, body, stream }))
+                let metadata = match header.flags.contains(Flags::METADATA) {
+                    true => body.take_metadata(header.flags).map_err(CallError::Failed),
+                    false => Ok(None),
+                };
+                let reply = |metadata| Reply { header, body, metadata, stream };
+                Poll::Ready(metadata.map(reply))
             }
             Some(Completion::TimedOut { sent }) => {
                 Poll::Ready(Err(CallError::Failed(timed_out(sent))))
@@ -321,6 +330,7 @@ impl Reply {
         Self {
             header: Header::response(0, Status::Ok),
             body: ReplyBody::Pooled(Vec::new()),
+            metadata: None,
             stream: None,
         }
     }
