@@ -52,8 +52,7 @@ impl<A: Arguments> Unsent for Option<A> {
     }
 }
 
-/// The request of a call: a header without id and length, and its payload. The payload's buffer is
-/// the pool's.
+/// The request of a call: a header without id and length, and its payload, in a buffer of the pool.
 pub(super) struct EncodedRequest {
     header: Header,
     /// The flags that the metadata needs.
@@ -134,11 +133,10 @@ impl EncodedRequest {
         let request = Request { header: self.header, body: &mut self.body, deadline, now };
         channel.call(request, &mut self.upload.source)
     }
-}
 
-impl Drop for EncodedRequest {
+    /// Gives the buffer back. One that is dropped is freed.
     #[inline]
-    fn drop(&mut self) {
-        buffer::give(std::mem::take(self.body.small_mut()));
+    pub(super) fn finish(self) {
+        buffer::give_output(self.body);
     }
 }

@@ -8,6 +8,7 @@ use crate::buffer;
 use crate::call::{Reply, ReplyBody, ReplyStream};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
+use crate::metadata::Metadata;
 use crate::observe::ClientCall;
 use crate::protocol::{self, DecodeLimits, Kind, blob};
 use crate::service::{Method, Oneway, Outcome};
@@ -55,7 +56,10 @@ pub fn notify<M: Oneway>(
 /// The contract's value or error; an `RpcError` is the framework's own.
 #[inline]
 fn decode<O: Outcome>(reply: Reply, limits: DecodeLimits) -> Result<O, RpcError> {
-    let Reply { body, stream, status, .. } = reply;
+    let Reply { body, stream, status, metadata, .. } = reply;
+    if let Some(metadata) = metadata {
+        drop_metadata(metadata);
+    }
     let stream = match stream {
         Some(ReplyStream::Incoming(items)) => Some(items),
         Some(ReplyStream::Outgoing(_)) | None => None,
@@ -82,6 +86,12 @@ fn decode<O: Outcome>(reply: Reply, limits: DecodeLimits) -> Result<O, RpcError>
         RpcError::new(Status::Decode, format!("the answer does not decode: {}", error.message()))
             .with_source(&error)
     })
+}
+
+/// Few replies have some.
+#[cold]
+fn drop_metadata(metadata: Box<Metadata>) {
+    drop(metadata);
 }
 
 impl Client {
