@@ -47,6 +47,7 @@
 //! | see where a client's connections stand | [`Client::connections`], [`Client::state_changes`] |
 //! | wait for providers, or not, and end a client | [`Client::with_wait_for_ready`], [`Client::close`] |
 //! | know who calls and how long is left | [`Context`] |
+//! | run code before and after each call | [`Interceptor`], [`ClientBuilder::interceptor`] |
 //! | know what went wrong and whether to retry | [`RpcError`] |
 //! | know at once that a connection is dead | [`Heartbeat`] |
 //! | decode untrusted bytes | [`protocol::decode`] |
@@ -90,6 +91,8 @@ mod service;
 mod shape;
 mod status;
 mod streaming;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod transport;
 mod uri;
 

@@ -140,6 +140,11 @@ impl<'c> Call<'c> {
         self.metadata.get()
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) fn replace_metadata(&mut self, metadata: Metadata) {
+        self.metadata = Entries::Shared(Arc::new(metadata));
+    }
+
     /// Sets the text under `key`: at a client it is sent along, at a server the method sees it and
     /// its own calls inherit it. All of it together may have 16 KiB.
     pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {

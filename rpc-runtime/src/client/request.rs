@@ -27,6 +27,15 @@ impl Target {
     }
 }
 
+#[cfg(feature = "tower")]
+impl Target {
+    /// Without types there are no shapes to compare, so values travel named.
+    pub(super) fn untyped(method: &'static MethodDescriptor) -> Self {
+        let kind = if method.is_oneway() { Kind::Oneway } else { Kind::Request };
+        Self { method, kind, fingerprint: || 0 }
+    }
+}
+
 /// [`Arguments`] of any type, until they are sent. By `&mut`, since a future that holds `&` would
 /// have to be `Sync`.
 pub(super) trait Unsent: Send {

@@ -10,6 +10,8 @@ use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::metadata::Metadata;
 use crate::observe::ClientCall;
+#[cfg(feature = "tower")]
+use crate::protocol::payload::Arguments;
 use crate::protocol::{self, DecodeLimits, Kind, blob};
 use crate::service::{Method, Oneway, Outcome};
 use crate::status::Status;
@@ -51,6 +53,20 @@ pub fn notify<M: Oneway>(
         observed.ended(result.as_ref().map_or_else(RpcError::status, |()| Status::Ok));
         M::Outcome::from_result(result.map_err(|error| explain(M::DESCRIPTOR, error).into()))
     }
+}
+
+/// Calls a method whose types are not known here; its reply is not decoded.
+#[cfg(feature = "tower")]
+pub(crate) async fn request<A: Arguments>(
+    client: &Client,
+    method: &'static MethodDescriptor,
+    arguments: A,
+) -> Result<Reply, RpcError> {
+    let mut observed = client.observed(method);
+    let target = Target::untyped(method);
+    let reply = client.invoke(&target, &mut Some(arguments), &mut observed).await;
+    observed.ended(reply.as_ref().map_or_else(RpcError::status, Reply::status));
+    reply.map_err(|error| explain(method, error))
 }
 
 /// The contract's value or error; an `RpcError` is the framework's own.
