@@ -1,0 +1,8 @@
+//! Registries that need no server: in a folder and in memory.
+
+mod concurrent;
+mod conformance;
+mod fairness;
+mod file;
+mod processes;
+mod strangers;
