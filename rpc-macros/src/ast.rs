@@ -1,12 +1,11 @@
 //! The trait as the expansion needs it: the contract itself, and its remote methods.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::Span;
 use quote::{ToTokens, format_ident, quote};
 use syn::ext::IdentExt;
-use syn::{Attribute, FnArg, Ident, ItemTrait, Pat, ReturnType, TraitItem, TraitItemFn, Type};
+use syn::{Attribute, FnArg, Ident, ItemTrait, Pat, ReturnType, TraitItemFn, Type};
 
 use crate::attr::{self, MethodOptions, ServiceOptions};
-use crate::check;
 use crate::errors::Errors;
 
 /// One `#[rpc_service]` trait.
@@ -54,43 +53,6 @@ pub(crate) struct Names {
 }
 
 impl Service {
-    /// Reads the trait. What is wrong with it goes to `errors` and not to `methods`, so that
-    /// the rest can still be expanded.
-    pub(crate) fn read(args: TokenStream, mut contract: ItemTrait, errors: &mut Errors) -> Self {
-        let options = ServiceOptions::parse(args, errors);
-        check::contract(&contract, errors);
-        attr::refuse_rpc(
-            &mut contract.attrs,
-            "options of the whole service are written in `#[rpc_service(…)]`",
-            errors,
-        );
-
-        let mut methods = Vec::<Method>::new();
-        let mut refused = Vec::new();
-        let mut deprecated = attr::is_deprecated(&contract.attrs);
-        for item in &mut contract.items {
-            let TraitItem::Fn(function) = item else { continue };
-            deprecated |= attr::is_deprecated(&function.attrs);
-            if function.default.is_some() {
-                refuse_rpc_on_local(function, errors);
-                continue;
-            }
-            let errors_before = errors.count();
-            let method = Method::read(function, errors);
-            check::method(function, &method, errors);
-            check::distinct(&methods, &method, errors);
-            if errors.count() == errors_before {
-                methods.push(method);
-            } else {
-                refused.push(function.clone());
-            }
-        }
-
-        let names = Names::of(&contract.ident);
-        let cfgs = attr::cfgs(&contract.attrs);
-        Self { contract, options, names, methods, refused, cfgs, deprecated }
-    }
-
     /// The name under which providers are registered and found.
     pub(crate) fn wire_name(&self) -> String {
         self.options.name.clone().unwrap_or_else(|| self.contract.ident.unraw().to_string())
@@ -99,7 +61,7 @@ impl Service {
 
 impl Method {
     /// Reads a method without a body, taking its `#[rpc]` attributes away.
-    fn read(function: &mut TraitItemFn, errors: &mut Errors) -> Self {
+    pub(crate) fn read(function: &mut TraitItemFn, errors: &mut Errors) -> Self {
         let options = MethodOptions::take(&mut function.attrs, errors);
         let mut arguments = Vec::new();
         for input in &mut function.sig.inputs {
@@ -168,7 +130,7 @@ impl Argument {
 }
 
 impl Names {
-    fn of(service: &Ident) -> Self {
+    pub(crate) fn of(service: &Ident) -> Self {
         let name = service.unraw().to_string();
         // Found at the trait by errors and by editors, resolved as the macro's own.
         let span = Span::mixed_site().located_at(service.span());
@@ -186,18 +148,6 @@ pub(crate) fn output(output: &ReturnType) -> Type {
     match output {
         ReturnType::Type(_, ty) => (**ty).clone(),
         ReturnType::Default => Type::Verbatim(quote!(())),
-    }
-}
-
-fn refuse_rpc_on_local(function: &mut TraitItemFn, errors: &mut Errors) {
-    const REASON: &str =
-        "a method with a body runs where it is called, so `#[rpc]` has no effect on it";
-    attr::refuse_rpc(&mut function.attrs, REASON, errors);
-    for input in &mut function.sig.inputs {
-        match input {
-            FnArg::Receiver(receiver) => attr::refuse_rpc(&mut receiver.attrs, REASON, errors),
-            FnArg::Typed(typed) => attr::refuse_rpc(&mut typed.attrs, REASON, errors),
-        }
     }
 }
 

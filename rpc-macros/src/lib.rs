@@ -7,6 +7,7 @@ mod attr;
 mod check;
 mod errors;
 mod expand;
+mod read;
 
 use proc_macro::TokenStream;
 

@@ -1,11 +1,11 @@
 //! [`RpcError`]: what went wrong, where, and whether a retry is safe.
 
 mod cause;
+mod text;
 
 use std::error::Error;
 use std::fmt;
 
-use rpc_registry::printable;
 use serde::{Deserialize, Serialize};
 
 use self::cause::Cause;
@@ -73,25 +73,6 @@ struct Inner {
     idempotent: bool,
 }
 
-/// Longest text that is kept, in characters.
-const MAX_TEXT: usize = 4096;
-
-/// Texts written by a peer.
-mod text {
-    use rpc_registry::printable;
-    use serde::{Deserialize, Deserializer};
-
-    use super::MAX_TEXT;
-
-    pub(super) fn required<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
-        String::deserialize(d).map(|text| printable(text, MAX_TEXT))
-    }
-
-    pub(super) fn optional<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
-        Ok(Option::<String>::deserialize(d)?.map(|text| printable(text, MAX_TEXT)))
-    }
-}
-
 mod status_as_number {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -117,7 +98,7 @@ impl RpcError {
         };
         Self(Box::new(Inner {
             status,
-            message: printable(message.into(), MAX_TEXT),
+            message: text::bounded(message),
             method: None,
             peer: None,
             source: None,

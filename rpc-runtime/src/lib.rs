@@ -71,14 +71,13 @@ pub mod __private;
 mod budget;
 mod buffer;
 mod certificate;
-mod channel;
 mod client;
 mod cluster;
+mod connection;
 mod context;
 mod descriptor;
 mod error;
 pub mod handlers;
-mod in_flight;
 mod observe;
 pub mod pipeline;
 pub mod protocol;
@@ -98,10 +97,10 @@ struct Readme;
 
 pub use budget::MemoryLimits;
 pub use certificate::PeerCertificate;
-pub use channel::ChannelHandle;
 pub use client::{
     BackOff, Client, ClientBuilder, ConnectionInfo, ConnectionState, Encoding, StateChanges,
 };
+pub use connection::ChannelHandle;
 pub use context::{Context, Scope};
 pub use descriptor::{
     ArgumentDescriptor, Dispatch, MethodDescriptor, ServiceDescriptor, ServiceKey,

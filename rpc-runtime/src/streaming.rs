@@ -20,7 +20,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::mpsc;
 
-use crate::channel::{IncomingStream, Source};
+use crate::connection::{IncomingStream, Source};
 use crate::error::RpcError;
 use crate::protocol;
 use crate::protocol::payload::{self, Form, Wire};

@@ -21,6 +21,7 @@ use syn::Item;
 pub(crate) use self::type_name::type_name;
 use crate::ast::Service;
 use crate::errors::Errors;
+use crate::read;
 
 /// The whole of `#[rpc_service(args)] input`.
 pub(crate) fn rpc_service(args: TokenStream, input: TokenStream) -> TokenStream {
@@ -36,7 +37,7 @@ pub(crate) fn rpc_service(args: TokenStream, input: TokenStream) -> TokenStream 
             return with_errors(input, errors);
         }
     };
-    let service = Service::read(args, contract, &mut errors);
+    let service = read::service(args, contract, &mut errors);
     with_errors(expand(&service), errors)
 }
 

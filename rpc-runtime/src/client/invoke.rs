@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::Client;
 use crate::buffer;
-use crate::channel::{CallError, Channel, Reply, ReplyBody, Request, clock, read_error};
+use crate::connection::{CallError, Channel, Reply, ReplyBody, Request, clock, read_error};
 use crate::context::{Context, Metadata};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;

@@ -8,10 +8,10 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 
-use rpc_registry::{limited, printable};
+use rpc_registry::limited;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{MAX_TEXT, text};
+use super::text;
 
 /// Maximum length of a chain of causes.
 const MAX_CAUSES: usize = 16;
@@ -33,7 +33,7 @@ impl Cause {
             if messages.len() == MAX_CAUSES {
                 break;
             }
-            messages.push(printable(error.to_string(), MAX_TEXT));
+            messages.push(text::bounded(error.to_string()));
             next = error.source();
         }
         let mut cause: Option<Box<Self>> = None;

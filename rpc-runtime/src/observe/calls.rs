@@ -50,7 +50,7 @@ impl CallMetrics {
     pub(crate) fn ended(&self, status: Status, took: Duration) {
         self.in_flight.decrement(1);
         self.duration.record(took);
-        let (at, code) = status_code(status);
+        let (at, code) = names::status_code(status);
         if let Some(ended) = self.ended.get(at) {
             let make = || {
                 let mut labels = labels(self.method);
@@ -67,24 +67,6 @@ fn labels(method: &'static MethodDescriptor) -> Vec<Label> {
         Label::from_static_parts(names::SERVICE, method.service().name()),
         Label::new(names::METHOD, method.to_string()),
     ]
-}
-
-/// The place of a status among all, and what labels and spans call it.
-pub(super) fn status_code(status: Status) -> (usize, &'static str) {
-    match status {
-        Status::Ok => (0, "ok"),
-        Status::Application => (1, "application"),
-        Status::Decode => (2, "decode"),
-        Status::NotFound => (3, "not_found"),
-        Status::Timeout => (4, "timeout"),
-        Status::Cancelled => (5, "cancelled"),
-        Status::Overloaded => (6, "overloaded"),
-        Status::TooLarge => (7, "too_large"),
-        Status::Unavailable => (8, "unavailable"),
-        Status::Internal => (9, "internal"),
-        Status::Protocol => (10, "protocol"),
-        Status::Invalid => (11, "invalid"),
-    }
 }
 
 /// The handles of the methods that a client has called, found without a lock.

@@ -7,6 +7,7 @@
 use metrics::{Recorder, Unit};
 
 use super::Side;
+use crate::status::Status;
 
 pub(super) const SERVICE: &str = "rpc_service";
 /// With its service, as OpenTelemetry has it: names of methods alone repeat.
@@ -16,6 +17,24 @@ pub(super) const REASON: &str = "reason";
 pub(super) const OUTCOME: &str = "outcome";
 pub(super) const POOL: &str = "pool";
 pub(super) const WHAT: &str = "what";
+
+/// The index of a status among all statuses, and its name in labels and spans.
+pub(super) fn status_code(status: Status) -> (usize, &'static str) {
+    match status {
+        Status::Ok => (0, "ok"),
+        Status::Application => (1, "application"),
+        Status::Decode => (2, "decode"),
+        Status::NotFound => (3, "not_found"),
+        Status::Timeout => (4, "timeout"),
+        Status::Cancelled => (5, "cancelled"),
+        Status::Overloaded => (6, "overloaded"),
+        Status::TooLarge => (7, "too_large"),
+        Status::Unavailable => (8, "unavailable"),
+        Status::Internal => (9, "internal"),
+        Status::Protocol => (10, "protocol"),
+        Status::Invalid => (11, "invalid"),
+    }
+}
 
 enum Kind {
     Counter,

@@ -7,7 +7,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::Side;
-use super::calls::status_code;
+use super::names::status_code;
 use crate::descriptor::MethodDescriptor;
 use crate::status::Status;
 

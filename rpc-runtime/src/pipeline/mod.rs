@@ -13,8 +13,9 @@
 //! Traversal is a flat loop, one step per handler. What a handler asks for while it is called is
 //! queued and done when it has returned, so that no handler is borrowed twice.
 
+mod apply;
 mod change;
-mod context;
+mod cursor;
 mod embedded;
 mod handler;
 mod outbound;
@@ -23,14 +24,12 @@ mod traverse;
 use std::any::Any;
 use std::time::Instant;
 
-pub use change::Change;
-pub use context::ChannelContext;
 pub use embedded::EmbeddedChannel;
-pub use handler::{ChannelHandler, Flow, Handled};
+pub use handler::{Change, ChannelContext, ChannelHandler, Flow, Handled};
 
-use self::context::Op;
+use self::cursor::Cursor;
+use self::handler::Op;
 use self::outbound::Outbound;
-use self::traverse::Cursor;
 use crate::error::RpcError;
 use crate::protocol::{Codec, Decoded, Frame, Header, Output};
 

@@ -4,56 +4,14 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::context::{ChannelContext, Op};
-use super::{ChannelHandler, Flow, Handled, Pipeline, Tail};
+use super::cursor::Cursor;
+use super::handler::{ChannelContext, ChannelHandler, Flow, Handled, Op};
+use super::{Pipeline, Tail};
 use crate::error::RpcError;
 use crate::protocol::Frame;
 
 /// Handlers may ask for writes from within writes, and so on, this deep.
 const MAX_NESTING: usize = 64;
-
-/// Where a traversal stands while handlers around it come and go: the next inbound handler is at
-/// `inbound`, the next outbound one right before `outbound`.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) struct Cursor {
-    pub(super) inbound: usize,
-    pub(super) outbound: usize,
-}
-
-impl Cursor {
-    pub(super) fn at(index: usize) -> Self {
-        Self { inbound: index + 1, outbound: index }
-    }
-
-    /// Both directions lead from a handler at `index` that was replaced to its replacement.
-    pub(super) fn replaced_at(index: usize) -> Self {
-        Self { inbound: index, outbound: index + 1 }
-    }
-
-    pub(super) fn replaced(&mut self, at: usize) {
-        if *self == Self::at(at) {
-            *self = Self::replaced_at(at);
-        }
-    }
-
-    pub(super) fn inserted(&mut self, at: usize) {
-        if at < self.inbound {
-            self.inbound += 1;
-        }
-        if at <= self.outbound {
-            self.outbound += 1;
-        }
-    }
-
-    pub(super) fn removed(&mut self, at: usize) {
-        if at < self.inbound {
-            self.inbound -= 1;
-        }
-        if at < self.outbound {
-            self.outbound -= 1;
-        }
-    }
-}
 
 impl Pipeline {
     /// Calls one handler, then does what it asked for. The cursor says where the traversal that

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::output::KEPT_WHOLE;
+/// Minimum size of bytes that are sent without being copied. Below it, a copy costs less than another
+/// piece of a vectored write.
+pub(crate) const KEPT_WHOLE: usize = 16 << 10;
 
 /// Bytes that are not copied on their way through the framework, if they are 16 KiB or more.
 ///

@@ -4,8 +4,9 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use super::blob::KEPT_WHOLE;
 use super::header::{Header, Kind};
-use super::output::{KEPT_WHOLE, Output};
+use super::output::Output;
 
 /// A header and its payload.
 #[derive(Clone, Debug)]

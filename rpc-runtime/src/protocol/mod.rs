@@ -18,12 +18,12 @@ use crate::error::RpcError;
 
 pub(crate) use agreement::Agreement;
 pub use blob::Blob;
+pub(crate) use blob::KEPT_WHOLE;
 pub use codec::{Codec, Decoded, FrameCodec};
 pub use frame::{Body, Frame, Pieces};
 pub use header::{Flags, HEADER_LEN, Header, Kind, MAGIC, VERSION};
 pub use hello::{Hello, HelloService};
 pub use messagepack::{DecodeLimits, decode};
-pub(crate) use output::KEPT_WHOLE;
 pub use output::Output;
 
 /// The header and payload of a response that says why a call failed.

@@ -4,11 +4,7 @@ use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
 
-use super::blob;
-
-/// From this size on, bytes that have an owner are sent from where they are. Below it, a copy costs
-/// less than another piece of a vectored write.
-pub(crate) const KEPT_WHOLE: usize = 16 << 10;
+use super::blob::{self, KEPT_WHOLE};
 
 /// Encoded bytes that wait to be sent, in order. Small pieces are copied together, large ones that
 /// have an owner are kept as they are.

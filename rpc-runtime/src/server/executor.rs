@@ -13,7 +13,7 @@ use super::fair_queue::may_have_more;
 use super::large::LargeRequest;
 use super::late::{self, Late, Running};
 use super::thread_pool::{NoThread, ThreadPool};
-use crate::channel::{Channel, Source};
+use crate::connection::{Channel, Source};
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{Observer, OwnedCall, PoolMetrics, RefusedRequest, WorkMetrics};

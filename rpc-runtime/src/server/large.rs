@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::answers::AnswerSize;
 use super::dispatcher::Route;
 use super::late::{Running, caught};
-use crate::channel::{Channel, IncomingStream};
+use crate::connection::{Channel, IncomingStream};
 use crate::context::Context;
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;

@@ -14,7 +14,7 @@ use super::answers::{AnswerSize, no_memory, no_memory_for_arguments};
 use super::executor::InWork;
 use crate::budget::{Claim, FREE};
 use crate::buffer;
-use crate::channel::{Channel, Source, Ticket, clock, pump};
+use crate::connection::{Channel, Source, WorkId, clock, pump};
 use crate::context::Context;
 use crate::descriptor::MethodDescriptor;
 use crate::error::{RpcError, exposed};
@@ -30,7 +30,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A request in work, until it is dropped.
 pub(super) struct Late {
     channel: Arc<Channel>,
-    ticket: Ticket,
+    ticket: WorkId,
     request: Header,
     observed: OwnedCall,
     /// Memory for the response, until the response is queued and counted as output.
@@ -47,7 +47,7 @@ impl Drop for Late {
 impl Late {
     pub(super) fn new(
         channel: Arc<Channel>,
-        ticket: Ticket,
+        ticket: WorkId,
         request: Header,
         observed: OwnedCall,
         in_work: InWork,
@@ -55,7 +55,7 @@ impl Late {
         Self { channel, ticket, request, observed, room: None, _in_work: in_work }
     }
 
-    pub(super) fn ticket(&self) -> Ticket {
+    pub(super) fn ticket(&self) -> WorkId {
         self.ticket
     }
 

@@ -9,6 +9,7 @@
 //! of it was seen, and each of its hints is noted. [`record`] looks at what serializing the result
 //! writes, since compact goes by the positions of what is written.
 
+mod dummy;
 mod record;
 mod trace;
 

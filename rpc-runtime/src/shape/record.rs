@@ -8,7 +8,7 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-use super::trace::{Digest, Sample};
+use super::dummy::{Digest, Sample};
 use super::{STREAM, Shape, UNIT_VARIANT};
 
 /// What is written of `value`. None if it cannot be written, or not be compared with what was read.

@@ -5,6 +5,7 @@
 //! bounds nesting and memory, see [`DecodeLimits`].
 
 mod access;
+mod content;
 mod deserializer;
 mod error;
 mod extension;

@@ -8,10 +8,11 @@ use rustls::client::Resumption;
 use rustls::crypto::ring;
 
 use super::expected::{Expected, ServerIdentity};
+use super::explain::{cannot_set_up, nothing_to_reload};
 use super::identity::Identity;
+use super::layer::PROTOCOL;
 use super::trust::Trust;
 use super::verifier::ServerVerifier;
-use super::{PROTOCOL, cannot_set_up, nothing_to_reload};
 use crate::error::RpcError;
 
 /// TLS settings of a client: trusted roots, expected server identity and optional client certificate.

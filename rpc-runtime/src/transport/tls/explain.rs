@@ -1,8 +1,10 @@
 //! What went wrong with TLS, in words that say what to do.
 
-use std::io;
+use std::{fmt, io};
 
 use rustls::{AlertDescription, CertificateError, Error};
+
+use crate::error::RpcError;
 
 pub(super) fn error(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Explained(explain(&error), error))
@@ -11,8 +13,8 @@ pub(super) fn error(error: Error) -> io::Error {
 #[derive(Debug)]
 struct Explained(String, Error);
 
-impl std::fmt::Display for Explained {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
@@ -27,6 +29,14 @@ impl std::error::Error for Explained {
 pub(super) fn truncated() -> io::Error {
     let why = "the connection ended without a TLS close, so it may have been cut off on the way";
     io::Error::new(io::ErrorKind::UnexpectedEof, why)
+}
+
+pub(super) fn cannot_set_up(error: &dyn fmt::Display) -> RpcError {
+    RpcError::invalid(format!("invalid TLS settings: {error}"))
+}
+
+pub(super) fn nothing_to_reload() -> RpcError {
+    RpcError::invalid("there is nothing to reload: no TLS settings come from files")
 }
 
 pub(super) fn explain(error: &Error) -> String {

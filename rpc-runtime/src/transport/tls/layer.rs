@@ -20,6 +20,9 @@ use tokio::task::yield_now;
 use super::explain;
 use crate::transport::{Reader, Writer};
 
+/// The name of this protocol within TLS (ALPN). A peer that names only others is refused.
+pub(super) const PROTOCOL: &[u8] = b"rpc/1";
+
 /// Ciphertext asked of the transport at a time: two records of the largest size.
 const READ_BYTES: usize = 32 << 10;
 /// Plaintext that is encrypted before the transport has taken its ciphertext. A peer that reads less

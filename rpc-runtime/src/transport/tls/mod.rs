@@ -23,7 +23,6 @@ mod standing;
 mod trust;
 mod verifier;
 
-use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
@@ -42,9 +41,6 @@ use self::verifier::{ClientVerifier, ServerVerifier};
 use super::{Distrust, Transport, tcp};
 use crate::error::RpcError;
 use crate::uri::Uri;
-
-/// The name of this protocol within TLS (ALPN). A peer that names only others is refused.
-const PROTOCOL: &[u8] = b"rpc/1";
 
 /// How long a client that was refused may take to read why.
 const LINGER: Duration = Duration::from_millis(500);
@@ -144,14 +140,6 @@ impl Acceptor {
 
 fn cannot_begin(error: &rustls::Error) -> RpcError {
     RpcError::internal(format!("TLS cannot begin: {error}"))
-}
-
-fn cannot_set_up(error: &dyn fmt::Display) -> RpcError {
-    RpcError::invalid(format!("invalid TLS settings: {error}"))
-}
-
-fn nothing_to_reload() -> RpcError {
-    RpcError::invalid("there is nothing to reload: no TLS settings come from files")
 }
 
 fn begin(session: Connection, transport: Transport) -> (String, Handshake) {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 
+use super::explain::{cannot_set_up, nothing_to_reload};
 use super::identity::Identity;
+use super::layer::PROTOCOL;
 use super::trust::Trust;
 use super::verifier::ClientVerifier;
-use super::{PROTOCOL, cannot_set_up, nothing_to_reload};
 use crate::error::RpcError;
 
 /// TLS settings of a server: its certificate and key, and optional authentication of clients.

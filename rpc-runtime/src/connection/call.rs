@@ -13,8 +13,8 @@ use tokio::task::AbortHandle;
 use super::{
     Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, Source, State, clock, pump, wake_all,
 };
+use crate::connection::in_flight::{Completion, Removed};
 use crate::error::RpcError;
-use crate::in_flight::{Completion, Removed};
 use crate::protocol::payload::Form;
 use crate::protocol::{Frame, Header, Kind, Output};
 use crate::status::Status;
