@@ -1,15 +1,21 @@
-//! Tests of one program that run one after the other, since they measure what a process spends.
+//! Tests of one program that measure what a process spends, and so do not run beside each other.
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-static TURN: Mutex<()> = Mutex::const_new(());
+static TURN: RwLock<()> = RwLock::const_new(());
 
 /// Waits until no other test has its turn. The turn ends when the result is dropped.
-pub async fn mine() -> MutexGuard<'static, ()> {
-    TURN.lock().await
+pub async fn mine() -> RwLockWriteGuard<'static, ()> {
+    TURN.write().await
 }
 
 /// The same outside of a runtime.
-pub fn mine_blocking() -> MutexGuard<'static, ()> {
-    TURN.blocking_lock()
+pub fn mine_blocking() -> RwLockWriteGuard<'static, ()> {
+    TURN.blocking_write()
+}
+
+/// The same for tests that bear others of this kind, since they measure only memory of their
+/// children, or are lenient with time.
+pub async fn shared() -> RwLockReadGuard<'static, ()> {
+    TURN.read().await
 }

@@ -2,7 +2,6 @@
 
 mod concurrent;
 mod conformance;
-mod fairness;
 mod file;
 mod processes;
 mod strangers;

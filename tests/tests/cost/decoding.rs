@@ -235,7 +235,7 @@ const MOST_MEMORY: u64 = 320 << 20;
 /// Sends the body to a server of its own; says whether it was decoded, and what memory the server
 /// had at its peak.
 async fn attack(name: &str, body: &[u8]) -> (bool, u64) {
-    let _turn = turn::mine().await;
+    let _turn = turn::shared().await;
     let mut server = Victim::start(SERVER, &[]).await;
     let mut peer = RawPeer::connect(server.says()).await;
     peer.send(&frame(request(1, name), body)).await;

@@ -11,7 +11,7 @@ use rpc_tests::turn;
 use rpc_tests::wire::{RawPeer, RawServer, arguments, frame};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{MutexGuard, watch};
+use tokio::sync::{RwLockReadGuard, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 const MIB: usize = 1 << 20;
@@ -132,7 +132,7 @@ fn blob(bytes: usize) -> Vec<u8> {
 
 /// A server in a process of its own, and a client that calls it all along.
 struct Attacked {
-    _turn: MutexGuard<'static, ()>,
+    _turn: RwLockReadGuard<'static, ()>,
     server: Process,
     uri: String,
     stop: watch::Sender<bool>,
@@ -141,7 +141,7 @@ struct Attacked {
 
 impl Attacked {
     async fn start() -> Self {
-        let _turn = turn::mine().await;
+        let _turn = turn::shared().await;
         let mut server = Process::start(SERVER, &[]);
         let uri = server.says();
         let victim = VictimClient::connect(&uri).await.unwrap().with_timeout(5 * SECOND);
@@ -461,7 +461,7 @@ async fn connections_that_ask_for_little_and_then_for_much_do_not_get_all_of_it(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_does_not_hold_all_items_of_a_provider_that_asks_for_no_credit() {
-    let _turn = turn::mine().await;
+    let _turn = turn::shared().await;
     let item = std::sync::Arc::new(arguments(&Blob::from(vec![7; 8 * MIB - 64])));
     let provider = RawServer::start(move |mut peer| {
         let item = std::sync::Arc::clone(&item);

@@ -90,10 +90,7 @@ struct Process {
 impl Process {
     fn start(role: &str, folder: &Path) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["fairness::child", "--exact", "--nocapture"])
-            .env(ROLE, role)
-            .env(FOLDER, folder);
+        command.args(["child", "--exact", "--nocapture"]).env(ROLE, role).env(FOLDER, folder);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let _stdin = child.stdin.take().unwrap();
         Self { child, _stdin }

@@ -1,9 +1,7 @@
 //! What `#[rpc_service]` accepts, and what it says about the rest.
 //!
-//! `TRYBUILD=overwrite cargo test -p rpc-macros --test ui` rewrites the messages; read them
+//! `TRYBUILD=overwrite cargo test -p rpc-macro-tests` rewrites the messages; read them
 //! as a user would before you commit them.
-//!
-//! The cases are built anew with all dependencies of this package, so it has no more than they need.
 
 #[test]
 fn contracts_are_accepted_or_refused_with_advice() {
