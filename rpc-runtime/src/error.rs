@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use self::cause::Cause;
 pub(crate) use self::cause::{exposed, withheld};
+use crate::metadata::Metadata;
 use crate::status::Status;
 
 /// The result of a remote method that has no error type of its own.
@@ -48,9 +49,9 @@ pub type Result<T, E = RpcError> = std::result::Result<T, E>;
 /// connection, also not within a value or an error of the contract. See
 /// [`ServerBuilder::expose_internal_errors`](crate::ServerBuilder::expose_internal_errors).
 ///
-/// Whether a retry is safe is knowledge of one hop: it is neither serialized nor compared. An
-/// `RpcError` that a provider passes on from a call of its own says nothing about whether the
-/// provider itself ran.
+/// Whether a retry is safe, and [metadata](Self::metadata), are knowledge of one hop: they are
+/// neither serialized nor compared. An `RpcError` that a provider passes on from a call of its own
+/// says nothing about whether the provider itself ran.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct RpcError(Box<Inner>);
 
@@ -71,6 +72,12 @@ struct Inner {
     unexecuted: bool,
     #[serde(skip)]
     idempotent: bool,
+    /// For the other end of this hop.
+    #[serde(skip)]
+    metadata: Option<Box<Metadata>>,
+    /// Sent by the provider.
+    #[serde(skip)]
+    received: Option<Box<Metadata>>,
 }
 
 mod status_as_number {
@@ -104,6 +111,8 @@ impl RpcError {
             source: None,
             unexecuted: false,
             idempotent: false,
+            metadata: None,
+            received: None,
         }))
     }
 
@@ -122,6 +131,16 @@ impl RpcError {
         Self::new(Status::Invalid, message).unexecuted()
     }
 
+    /// The caller must prove who it is, or must do so in another way. The message says how.
+    pub fn unauthenticated(message: impl Into<String>) -> Self {
+        Self::new(Status::Unauthenticated, message)
+    }
+
+    /// The caller is known and may not do this.
+    pub fn permission_denied(message: impl Into<String>) -> Self {
+        Self::new(Status::PermissionDenied, message)
+    }
+
     pub(crate) fn timeout(message: impl Into<String>) -> Self {
         Self::new(Status::Timeout, message)
     }
@@ -133,6 +152,21 @@ impl RpcError {
     /// Keeps `error` and all that it says to have caused it as the [`source`](Error::source).
     pub fn with_source(mut self, error: &(dyn Error + 'static)) -> Self {
         self.0.source = Some(Cause::from_error(error));
+        self
+    }
+
+    /// The same error with this text under `key`, for the caller's interceptors. It travels beside
+    /// the error of a call that an interceptor refuses, as the metadata of the reply: at most 16 KiB.
+    /// The error of a method is a value of its contract; a method sets metadata in its context.
+    #[must_use]
+    pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.metadata.get_or_insert_default().insert(key.into(), value.into());
+        self
+    }
+
+    /// Keeps the metadata that the provider sent with the error. It is not sent any further.
+    pub(crate) fn with_received(mut self, metadata: Option<Box<Metadata>>) -> Self {
+        self.0.received = metadata;
         self
     }
 
@@ -190,6 +224,13 @@ impl RpcError {
         self.0.peer.as_deref()
     }
 
+    /// The text that came with the error under `key`: set by [`with_metadata`](Self::with_metadata),
+    /// otherwise sent by the provider.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        let both = [&self.0.metadata, &self.0.received];
+        both.into_iter().flatten().find_map(|metadata| metadata.get(key)).map(String::as_str)
+    }
+
     /// The deadline passed before the answer came.
     pub fn is_timeout(&self) -> bool {
         self.0.status == Status::Timeout
@@ -238,6 +279,16 @@ impl RpcError {
     /// A URI or a setting that the user gave is invalid.
     pub fn is_invalid(&self) -> bool {
         self.0.status == Status::Invalid
+    }
+
+    /// The provider does not accept the caller's credentials, or there were none.
+    pub fn is_unauthenticated(&self) -> bool {
+        self.0.status == Status::Unauthenticated
+    }
+
+    /// The caller may not call this method, or not with these arguments.
+    pub fn is_permission_denied(&self) -> bool {
+        self.0.status == Status::PermissionDenied
     }
 
     /// A second try can do no harm: the provider surely did not run the method, or the contract
@@ -330,6 +381,15 @@ mod tests {
         let passed_on: RpcError = rmp_serde::from_slice(&bytes).unwrap();
         assert!(!passed_on.is_safe_to_retry());
         assert_eq!(passed_on, error);
+    }
+
+    #[test]
+    fn refusals_of_a_caller_answer_their_own_question_only() {
+        let unauthenticated = RpcError::unauthenticated("a token is needed");
+        assert!(unauthenticated.is_unauthenticated() && !unauthenticated.is_permission_denied());
+        let denied = RpcError::permission_denied("the role `admin` is needed");
+        assert!(denied.is_permission_denied() && !denied.is_unauthenticated());
+        assert!(!denied.is_internal() && !denied.is_safe_to_retry());
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub enum Status {
     Protocol = 70,
     /// Something the user gave is invalid: a URI, a setting.
     Invalid = 80,
+    /// The caller has not proved who it is, or not with credentials that are accepted.
+    Unauthenticated = 90,
+    /// The caller is known and may not do this.
+    PermissionDenied = 91,
 }
 
 impl Status {
@@ -51,6 +55,8 @@ impl Status {
             50 => Self::Unavailable,
             70 => Self::Protocol,
             80 => Self::Invalid,
+            90 => Self::Unauthenticated,
+            91 => Self::PermissionDenied,
             _ => Self::Internal,
         }
     }
@@ -75,6 +81,8 @@ impl Status {
             Self::Internal => "internal",
             Self::Protocol => "protocol",
             Self::Invalid => "invalid",
+            Self::Unauthenticated => "unauthenticated",
+            Self::PermissionDenied => "permission denied",
         }
     }
 }

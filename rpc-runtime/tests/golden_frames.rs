@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -334,14 +334,19 @@ fn golden_payloads_are_what_the_types_of_the_runtime_encode_to() {
         .with_source(&std::io::Error::other("no such key"));
     let unknown_kind = "frames of kind 99 are not understood here";
     let other_version = "protocol version 2 is not spoken here; this end speaks version 1";
+    let mut reads_metadata = consumer.clone();
+    reads_metadata.features = vec!["reply_metadata".to_owned()];
     for (name, payload) in [
         ("hello-consumer", named(&consumer)),
+        ("hello-reply-metadata", named(&reads_metadata)),
         ("hello-provider", named(&provider)),
         ("request-named", named(&("world",))),
         ("request-struct-named", named(&(7, Point { x: 1, y: -2 }))),
         ("request-struct-compact", rmp_serde::to_vec(&(7, Point { x: 1, y: -2 })).unwrap()),
         ("request-metadata-deadline", named(&("world",))),
         ("response-ok", named(&"Hello, world")),
+        ("response-metadata", named(&"Hello, world")),
+        ("response-error-metadata", error(Status::Overloaded, "too many requests of this tenant")),
         ("response-application-error", named(&BankError::Insufficient(7, -5))),
         (
             "response-not-found-unexecuted",
@@ -350,6 +355,11 @@ fn golden_payloads_are_what_the_types_of_the_runtime_encode_to() {
         (
             "response-internal",
             error(Status::Internal, "the provider's method panicked: on purpose"),
+        ),
+        ("response-unauthenticated", error(Status::Unauthenticated, "a bearer token is needed")),
+        (
+            "response-permission-denied",
+            error(Status::PermissionDenied, "the role `admin` is needed"),
         ),
         ("response-error-with-source", named(&caused)),
         ("request-stream", named(&((),))),
@@ -536,6 +546,60 @@ async fn golden_items_follow_golden_requests_and_answers() {
     });
     talk.await.unwrap();
     server.shutdown().await.unwrap();
+}
+
+/// Plays a provider: greets, and answers each request with the next of `answers`.
+fn play_provider(listener: &TcpListener, answers: Vec<Vec<u8>>) {
+    let (socket, _) = listener.accept().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut spoken = Spoken(socket);
+    spoken.say("hello-provider");
+    spoken.hear("hello-reply-metadata");
+    for mut answer in answers {
+        let request = spoken.frame();
+        assert_eq!(request[3], Kind::Request.to_wire());
+        answer[8..16].copy_from_slice(&request[8..16]);
+        spoken.0.write_all(&answer).unwrap();
+    }
+    // Until the client has gone.
+    let _ = spoken.0.read(&mut [0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_reads_golden_metadata_and_damaged_metadata_fails_one_call() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("tcp://{}", listener.local_addr().unwrap());
+    let answer = |name| Golden::read(name).bytes;
+    let damaged = |at: usize, byte| {
+        let mut answer = answer("response-metadata");
+        answer[HEADER_LEN + at] = byte;
+        answer
+    };
+    // The length of the section over the limit, over that of the payload, and no map in it.
+    let (over, beyond, no_map) = (damaged(2, 0xff), damaged(3, 0xff), damaged(4, 0xc1));
+    let answers = vec![
+        answer("response-metadata"),
+        answer("response-error-metadata"),
+        over,
+        beyond,
+        no_map,
+        answer("response-ok"),
+    ];
+    let provider = tokio::task::spawn_blocking(move || play_provider(&listener, answers));
+    let client = GreeterClient::connect(&uri).await.unwrap();
+    let hello = || client.hello("world".to_owned());
+    assert_eq!(hello().await.unwrap(), "Hello, world");
+    let error = hello().await.unwrap_err();
+    assert!(error.is_overloaded() && error.is_safe_to_retry(), "{error}");
+    assert_eq!(error.metadata("retry-after-ms"), Some("250"));
+    assert!(hello().await.unwrap_err().is_too_large());
+    for _ in 0..2 {
+        let error = hello().await.unwrap_err();
+        assert!(error.is_decode() && error.message().contains("metadata"), "{error}");
+    }
+    assert_eq!(hello().await.unwrap(), "Hello, world", "the connection goes on");
+    drop(client);
+    provider.await.unwrap();
 }
 
 // ---- tables of the protocol --------------------------------------------------------------------

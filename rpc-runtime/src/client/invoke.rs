@@ -9,10 +9,11 @@ use tracing::Instrument;
 
 use super::Client;
 use crate::buffer;
+use crate::call::{Context, Items};
 use crate::connection::{CallError, Channel, Reply, ReplyBody, Request, clock, read_error};
-use crate::context::{Context, Metadata};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
+use crate::metadata::Metadata;
 use crate::observe::{self, ClientCall};
 use crate::protocol::payload::{self, Arguments, Form};
 use crate::protocol::{self, DecodeLimits, Flags, Header, HelloService, Kind, Output, blob};
@@ -36,7 +37,7 @@ pub fn call<M: Method>(
         let reply = client.invoke(&target, &mut arguments, &mut observed).await;
         let outcome = reply.and_then(|mut reply| {
             let status = Status::from_wire(reply.header.status);
-            let stream = reply.stream.take();
+            let stream = reply.stream.take().map(|stream| Box::new(stream) as Box<dyn Items>);
             let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply, client.decode));
             if let ReplyBody::Pooled(body) = reply.body {
                 buffer::give(body);
@@ -281,11 +282,12 @@ fn answered(
     channel: &Channel,
     method: &'static MethodDescriptor,
 ) -> Result<Reply, RpcError> {
-    match Status::from_wire(reply.header.status) {
-        Status::Ok | Status::Application => Ok(reply),
-        Status::NotFound => Err(not_found(channel, method).with_peer(channel.peer())),
-        _ => Err(read_error(&reply.header, &reply.body).with_peer(channel.peer())),
-    }
+    let error = match Status::from_wire(reply.header.status) {
+        Status::Ok | Status::Application => return Ok(reply),
+        Status::NotFound => not_found(channel, method),
+        _ => read_error(&reply.header, &reply.body),
+    };
+    Err(error.with_received(reply.metadata).with_peer(channel.peer()))
 }
 
 /// Encodes the arguments; a stream among them goes to `upload`. Returns the flags that say so.

@@ -28,8 +28,8 @@ pub use invoke::{call, notify};
 pub(crate) use link::Availability;
 
 use crate::connection::{Channel, ChannelHandle};
-use crate::context::Metadata;
 use crate::error::RpcError;
+use crate::metadata::Metadata;
 use crate::observe::Methods;
 use crate::protocol::DecodeLimits;
 

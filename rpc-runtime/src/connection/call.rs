@@ -10,13 +10,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::task::AbortHandle;
 
-use super::{
-    Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, Source, State, clock, pump, wake_all,
-};
+use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, State, clock, pump, wake_all};
+use crate::call::Source;
 use crate::connection::in_flight::{Completion, Removed};
 use crate::error::RpcError;
-use crate::protocol::payload::Form;
-use crate::protocol::{Frame, Header, Kind, Output};
+use crate::metadata::Metadata;
+use crate::protocol::payload::{self, Form};
+use crate::protocol::{Flags, Frame, Header, Kind, Output};
 use crate::status::Status;
 
 /// What is to be sent: a header without id and length, and the encoded payload.
@@ -33,6 +33,8 @@ pub(crate) struct Request<'r> {
 pub(crate) struct Reply {
     pub(crate) header: Header,
     pub(crate) body: ReplyBody,
+    /// Boxed, since most replies have none.
+    pub(crate) metadata: Option<Box<Metadata>>,
     /// The items that follow, if the result is a stream.
     pub(crate) stream: Option<IncomingStream>,
 }
@@ -42,6 +44,20 @@ pub(crate) enum ReplyBody {
     Pooled(Vec<u8>),
     /// Where it was read.
     Whole(Bytes),
+}
+
+impl ReplyBody {
+    /// Takes the metadata section from the front.
+    #[cold]
+    fn take_metadata(&mut self, header: &Header) -> Result<Option<Box<Metadata>>, RpcError> {
+        let (metadata, value) = payload::split_metadata(header.flags, self)?;
+        let section = self.len().saturating_sub(value.len());
+        match self {
+            Self::Pooled(bytes) => drop(bytes.drain(..section)),
+            Self::Whole(bytes) => drop(bytes.split_to(section)),
+        }
+        Ok(metadata.map(Box::new))
+    }
 }
 
 impl Deref for ReplyBody {
@@ -286,12 +302,18 @@ impl Call<'_> {
                 if let Some(uploading) = &mut self.uploading {
                     uploading.detach();
                 }
-                let body = match whole {
+                let mut body = match whole {
                     Some(body) => ReplyBody::Whole(body),
                     None => ReplyBody::Pooled(std::mem::take(self.request.body.small_mut())),
                 };
+                // Taken in any case: dropping it tells the sender to stop.
                 let stream = self.channel.incoming_stream(&header);
-                Poll::Ready(Ok(Reply { header, body, stream }))
+                let metadata = match header.flags.contains(Flags::METADATA) {
+                    true => body.take_metadata(&header).map_err(CallError::Failed),
+                    false => Ok(None),
+                };
+                let reply = |metadata| Reply { header, body, metadata, stream };
+                Poll::Ready(metadata.map(reply))
             }
             Some(Completion::TimedOut { sent }) => {
                 Poll::Ready(Err(CallError::Failed(timed_out(sent))))
@@ -342,6 +364,7 @@ impl Reply {
         Self {
             header: Header::response(0, Status::Ok),
             body: ReplyBody::Pooled(Vec::new()),
+            metadata: None,
             stream: None,
         }
     }

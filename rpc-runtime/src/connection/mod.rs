@@ -43,7 +43,7 @@ pub(crate) use call::{CallError, Reply, ReplyBody, Request};
 pub(crate) use close::refuse;
 pub use handle::ChannelHandle;
 pub(crate) use memory::LargestAnswer;
-pub(crate) use pump::{Source, pump};
+pub(crate) use pump::pump;
 pub(crate) use state::tail::read_error;
 pub(crate) use state::work::WorkId;
 pub(crate) use streams::{IncomingStream, OutgoingStream};

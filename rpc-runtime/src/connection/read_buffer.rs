@@ -100,7 +100,7 @@ impl Input {
             needed: 0,
             has_frames: false,
             largest: 0,
-            spares: Spares::default(),
+            pool: BufferPool::default(),
             fresh: 0,
         }
     }

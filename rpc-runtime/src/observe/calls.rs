@@ -12,7 +12,7 @@ use crate::descriptor::MethodDescriptor;
 use crate::status::Status;
 
 /// How many statuses there are.
-const STATUSES: usize = 12;
+const STATUSES: usize = 14;
 
 /// The handles of one method at one side.
 pub(crate) struct CallMetrics {

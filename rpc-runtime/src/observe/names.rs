@@ -33,6 +33,8 @@ pub(super) fn status_code(status: Status) -> (usize, &'static str) {
         Status::Internal => (9, "internal"),
         Status::Protocol => (10, "protocol"),
         Status::Invalid => (11, "invalid"),
+        Status::Unauthenticated => (12, "unauthenticated"),
+        Status::PermissionDenied => (13, "permission_denied"),
     }
 }
 

@@ -6,7 +6,10 @@ use super::payload;
 use crate::descriptor::ServiceDescriptor;
 use crate::error::RpcError;
 
-/// Services and features of a peer that are remembered; they are of use in messages only.
+/// The feature of an end that reads metadata on responses.
+pub(crate) const REPLY_METADATA: &str = "reply_metadata";
+
+/// Services and features of a peer that are remembered.
 const MAX_KEPT: usize = 1_024;
 
 /// Methods of a peer whose fingerprints are remembered.
@@ -31,7 +34,7 @@ pub struct Hello {
     /// Maximum bytes of items of all streams of this connection that may be under way to the sender
     /// of the hello; 0: not announced, no limit.
     pub stream_window: u32,
-    /// Names of optional abilities.
+    /// Names of the sender's optional abilities.
     pub features: Vec<String>,
     /// The services that the sender provides.
     pub services: Vec<HelloService>,
@@ -84,9 +87,15 @@ impl Hello {
         }
     }
 
-    /// Drops what the peer provides, and its features.
+    /// Whether the sender has the optional ability.
+    pub(crate) fn has_feature(&self, name: &str) -> bool {
+        self.features.iter().any(|feature| feature == name)
+    }
+
+    /// Drops what the peer provides, and the features that are of no use here.
     pub(crate) fn forget_services(&mut self) {
-        self.features = Vec::new();
+        let reads_metadata = self.has_feature(REPLY_METADATA);
+        self.features = reads_metadata.then(|| REPLY_METADATA.to_owned()).into_iter().collect();
         self.services = Vec::new();
     }
 

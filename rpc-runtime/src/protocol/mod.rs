@@ -22,6 +22,7 @@ pub(crate) use blob::KEPT_WHOLE;
 pub use codec::{Codec, Decoded, FrameCodec};
 pub use frame::{Body, Frame, Pieces};
 pub use header::{Flags, HEADER_LEN, Header, Kind, MAGIC, VERSION};
+pub(crate) use hello::REPLY_METADATA;
 pub use hello::{Hello, HelloService};
 pub use messagepack::{DecodeLimits, decode};
 pub use output::Output;

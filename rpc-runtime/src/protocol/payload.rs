@@ -12,9 +12,9 @@ use super::header::Flags;
 use super::messagepack::{self, Counted, DecodeLimits, decode_with};
 use super::output::{Output, Sink};
 use super::positional::Positional;
-use crate::context::Metadata;
 use crate::descriptor::ArgumentDescriptor;
 use crate::error::{self, RpcError};
+use crate::metadata::Metadata;
 use crate::shape::{self, Shape};
 use crate::status::Status;
 

@@ -22,9 +22,9 @@ use super::late::{Running, answer_failed, answer_header, caught};
 use super::slow_methods::SlowMethods;
 use crate::budget::FREE;
 use crate::buffer;
+use crate::call::Context;
 use crate::connection::driver::{Batch, RequestHandler, TURN};
 use crate::connection::{Channel, clock};
-use crate::context::Context;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{self, OwnedCall, RefusedRequest};
@@ -130,6 +130,7 @@ impl Requests {
                 metadata: metadata.map(Arc::new),
                 peer: Some(Arc::clone(channel.peer())),
                 certificate: channel.peer_certificate().cloned(),
+                ..Context::default()
             },
         })
     }

@@ -12,7 +12,7 @@ use crate::client::no_services::NoServices;
 use crate::connection::{Channel, driver};
 use crate::error::RpcError;
 use crate::observe::{self, RetiredConnection, Side};
-use crate::protocol::Hello;
+use crate::protocol::{Hello, REPLY_METADATA};
 use crate::transport::{self, Distrust, Transport};
 
 /// What came of an attempt, once it is over.
@@ -102,6 +102,7 @@ impl Link {
             max_payload: u32::try_from(self.settings.channel.max_payload).unwrap_or(u32::MAX),
             heartbeat_ms: self.settings.channel.heartbeat.hello_ms(),
             stream_window: self.settings.channel.budget.stream_window(),
+            features: vec![REPLY_METADATA.to_owned()],
             ..Hello::default()
         };
         let distrust = transport.distrust.take();

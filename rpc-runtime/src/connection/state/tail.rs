@@ -133,10 +133,9 @@ impl<'a> Reading<'_, 'a> {
                 Status::TooLarge,
                 format!("the answer has {length} bytes, the limit is {limit} bytes"),
             )),
-            // Metadata is for requests.
-            _ if !flags.are_understood() || flags.contains(Flags::METADATA) => Some(
-                RpcError::protocol(format!("the answer has {flags:?}, not all understood here")),
-            ),
+            _ if !flags.are_understood() => Some(RpcError::protocol(format!(
+                "the answer has {flags:?}, not all understood here"
+            ))),
             _ => None,
         };
         let usable = unusable.is_none();
@@ -316,7 +315,7 @@ mod tests {
     use crate::connection::driver::{self, Batch, RequestHandler};
     use crate::connection::{Channel, ChannelSettings};
     use crate::observe::Observer;
-    use crate::protocol::HelloService;
+    use crate::protocol::{HelloService, REPLY_METADATA};
     use crate::transport::raw::pair;
 
     /// Answers nothing.
@@ -332,14 +331,14 @@ mod tests {
     }
 
     /// How many services and features of its peer that end keeps.
-    async fn kept(side: Side) -> usize {
+    async fn kept(side: Side, feature: &str) -> usize {
         let observer = Observer::new(side, false);
         let settings = ChannelSettings { side, observer, ..ChannelSettings::default() };
         let (transport, raw) = pair().await;
         let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
         let hello = Hello {
             services: vec![HelloService::default(); 100],
-            features: vec!["feature".to_owned(); 100],
+            features: vec![feature.to_owned(); 100],
             ..Hello::default()
         };
         raw.send_frame(Header::new(Kind::Hello), &hello.encode().unwrap());
@@ -352,7 +351,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_does_not_keep_what_its_clients_say_that_they_provide() {
-        assert_eq!(kept(Side::Client).await, 200);
-        assert_eq!(kept(Side::Server).await, 0);
+        assert_eq!(kept(Side::Client, "feature").await, 200);
+        assert_eq!(kept(Side::Server, "feature").await, 0);
+        assert_eq!(kept(Side::Server, REPLY_METADATA).await, 1, "it is of use, once");
     }
 }
