@@ -1,6 +1,5 @@
 //! What is logged. It belongs to the whole program, so these tests have one of their own.
 
-mod lines;
 mod text;
 mod tls;
 
