@@ -13,7 +13,7 @@ use super::waiters::Waiters;
 use super::work::Work;
 use crate::budget::Account;
 use crate::error::RpcError;
-use crate::handlers::SHORTEST_GRANTED;
+use crate::handlers::MIN_REQUESTED_INTERVAL;
 use crate::in_flight::InFlight;
 use crate::observe::Observer;
 use crate::pipeline::Pipeline;
@@ -149,7 +149,7 @@ impl Core {
             let mut dropped = self.pipeline.take_output(Output::default());
             dropped.truncate(0);
         }
-        self.pipeline.forget_pending();
+        self.pipeline.discard_pending();
         self.rest = Rest::default();
         self.spare = Output::default();
     }
@@ -315,7 +315,7 @@ impl Core {
     /// How often the peer expects a sign of life, if it does.
     pub(super) fn relied_on(&self) -> Option<Duration> {
         let told = self.peer_hello.as_ref().map_or(0, |hello| hello.heartbeat_ms);
-        (told > 0).then(|| Duration::from_millis(told.into()).max(SHORTEST_GRANTED))
+        (told > 0).then(|| Duration::from_millis(told.into()).max(MIN_REQUESTED_INTERVAL))
     }
 
     /// Ends the calls whose deadlines have passed. Returns the frames that handlers sent to the
