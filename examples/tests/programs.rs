@@ -69,7 +69,7 @@ async fn heartbeat_finds_the_connection_dead_at_both_ends_and_makes_another() {
         "unanswered: 0, round trip: ",
         "forwards nothing any more",
         "consumer  connection closed, ",
-        " pings missed: the peer gives no sign of life: nothing was read for 3",
+        " pings missed: the peer is silent: nothing was read for 3",
         "consumer  HelloService/hello at tcp://127.0.0.1:",
         "nothing was read for 3",
         "consumer  Hello, again\n",
@@ -82,7 +82,7 @@ async fn heartbeat_finds_the_connection_dead_at_both_ends_and_makes_another() {
     for end in ["consumer", "provider"] {
         let (_, dead) = text.split_once("forwards nothing any more").unwrap();
         let closed = format!("{end}  connection closed, ");
-        assert_in_order(dead, &[&closed, " pings missed: the peer gives no sign of life"]);
+        assert_in_order(dead, &[&closed, " pings missed: the peer is silent"]);
         let (_, missed) = dead.split_once(&closed).unwrap();
         let missed: u32 = missed.split(' ').next().unwrap().parse().unwrap();
         // One in each interval; a process that is held up may ask once more.

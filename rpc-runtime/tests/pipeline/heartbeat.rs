@@ -143,7 +143,7 @@ fn an_end_that_reads_nothing_for_the_timeout_closes_and_says_why() {
     for side in [&link.client, &link.server] {
         let cause = side.closed().unwrap();
         assert!(cause.is_unavailable(), "{cause}");
-        let said = "nothing was read for 30s, pings unanswered: 2";
+        let said = "nothing was read for 30s, unanswered pings: 2";
         assert!(cause.message().contains(said), "{cause}");
         assert_eq!(side.stats.state().unanswered, 2);
     }

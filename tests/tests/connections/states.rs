@@ -125,9 +125,9 @@ async fn a_call_during_back_off_fails_at_once_with_the_cause_and_the_time_that_i
     let error = at_once(probe.add(1, 2)).await.unwrap_err();
     assert!(error.is_unavailable() && error.is_safe_to_retry(), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("nobody listens on memory:nobody"), "{text}");
+    assert!(text.contains("no server listens on memory:nobody"), "{text}");
     assert!(text.contains("the next attempt is due in 70ms"), "{text}");
-    assert!(error.source().unwrap().to_string().contains("nobody listens"), "{error:?}");
+    assert!(error.source().unwrap().to_string().contains("no server listens"), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +160,7 @@ async fn a_call_that_waits_for_readiness_ends_at_its_deadline_and_says_what_fail
     let took = started.elapsed();
     assert!((5 * SECOND..MS(5_010)).contains(&took), "{took:?}");
     assert!(error.is_timeout() && error.is_safe_to_retry(), "{error:?}");
-    assert!(error.source().unwrap().to_string().contains("nobody listens"), "{error:?}");
+    assert!(error.source().unwrap().to_string().contains("no server listens"), "{error:?}");
     let impatient = probe.with_wait_for_ready(false);
     assert!(at_once(impatient.add(1, 2)).await.unwrap_err().is_unavailable());
 }

@@ -17,7 +17,7 @@ async fn a_server_logs_whom_it_refused_and_why() {
     let nobody = ClientTls::roots_pem(ours.0.as_bytes()).unwrap();
     let wrong = nobody.clone().identity_pem(other.0.as_bytes(), other.1.as_bytes()).unwrap();
     for (tls, why) in [
-        (Some(nobody), "the peer has sent no certificate, and one is required here"),
+        (Some(nobody), "the peer sent no certificate, but one is required"),
         (Some(wrong), "the peer's certificate was refused"),
         (None, "what the peer sent is not TLS"),
     ] {

@@ -213,7 +213,7 @@ async fn a_server_without_the_right_certificate_is_not_believed() {
     let (authority, other) = (Authority::new("root"), Authority::new("other"));
     let server = serve(authority.server()).await;
     let error = refused(other.client(), server.local_uri()).await;
-    assert_says(&error, "none of the roots given here has issued it");
+    assert_says(&error, "not issued by any of the configured roots");
     let named = authority.client().server_name("orders.example").unwrap();
     let error = refused(named, server.local_uri()).await;
     assert_says(&error, "is not for \"orders.example\", but for ");
@@ -226,7 +226,7 @@ async fn a_server_without_the_right_certificate_is_not_believed() {
     let error = refused(authority.client(), server.local_uri()).await;
     assert_says(&error, "is not for \"127.0.0.1\"");
 
-    for (from, until, why) in [(1990, 2020, "has expired"), (4000, 4090, "is not in force yet")] {
+    for (from, until, why) in [(1990, 2020, "has expired"), (4000, 4090, "is not yet valid")] {
         let mut dated = params("server", &["127.0.0.1"]);
         (dated.not_before, dated.not_after) =
             (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1));
@@ -372,7 +372,7 @@ async fn an_end_that_speaks_no_tls_is_told_which_scheme_is_missing() {
     let plain = Server::builder().bind("tcp://127.0.0.1:0").await.unwrap();
     for _ in 0..10 {
         let uri = plain.local_uri().replace("tcp:", "tls:");
-        assert_says(&refused(authority.client(), &uri).await, "does it speak plain tcp://?");
+        assert_says(&refused(authority.client(), &uri).await, "does it use plain tcp://?");
     }
     let silent = RawServer::start_rude(async |mut peer| peer.drain().await).await;
     let client = Client::builder().tls(authority.client());
@@ -480,7 +480,7 @@ async fn a_connection_that_is_cut_or_changed_on_the_way_is_lost_and_made_again()
     let server = serve(authority.server()).await;
     let relay = Relay::start(&server).await;
     let probe = connect(authority.client(), &relay.uri()).await.unwrap();
-    for (fault, why) in [(&relay.cut, "may have been cut off"), (&relay.flip, "changed on the way")]
+    for (fault, why) in [(&relay.cut, "may have been cut off"), (&relay.flip, "altered in transit")]
     {
         assert_eq!(soon("a call", probe.add(3, 4)).await, Ok(7));
         fault.store(true, Ordering::SeqCst);

@@ -96,7 +96,7 @@ async fn a_client_of_an_issuer_that_is_no_longer_trusted_does_not_stay_connected
     tls.reload().unwrap();
     until("it is told to go", || server.channels().len() == 1).await;
     let error = soon("a call", of_old.add(3, 4)).await.unwrap_err();
-    assert_says(&error, "it does not know who issued it");
+    assert_says(&error, "its issuer is unknown");
     assert_eq!(soon("a call", of_new.add(3, 4)).await, Ok(7));
 }
 

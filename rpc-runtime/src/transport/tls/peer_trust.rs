@@ -1,4 +1,4 @@
-//! [`Standing`]: when the peer of an open connection is no longer trusted.
+//! [`PeerTrust`]: whether the peer of an open connection is still trusted.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::verifier::{ClientVerifier, ServerVerifier};
 use crate::error::RpcError;
 
 /// The certificate of a peer, and the roots and lists that it is checked with.
-pub(super) struct Standing {
+pub(super) struct PeerTrust {
     check: Check,
     /// The peer's own certificate first.
     chain: Vec<CertificateDer<'static>>,
@@ -50,7 +50,7 @@ impl Check {
     }
 }
 
-impl Standing {
+impl PeerTrust {
     pub(super) fn new(
         check: Check,
         chain: Vec<CertificateDer<'static>>,
@@ -181,7 +181,7 @@ mod tests {
         fn lost(&self) -> impl Future<Output = RpcError> + use<> {
             let check = Check::Client(Arc::new(ClientVerifier(Arc::clone(&self.trust))));
             let changes = check.changes();
-            Standing::new(check, self.chain.clone(), changes).lost()
+            PeerTrust::new(check, self.chain.clone(), changes).lost()
         }
 
         fn reload(&self) {
