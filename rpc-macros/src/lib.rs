@@ -17,33 +17,7 @@ use proc_macro::TokenStream;
 /// trait by calling; `HelloServiceServer`, which serves any implementation; and
 /// `HELLO_SERVICE_DESCRIPTOR`, which tells what the service offers.
 ///
-/// ```no_run
-/// use rpc_runtime::{Server, rpc_service};
-///
-/// #[rpc_service]
-/// pub trait HelloService {
-///     /// Greets `name`.
-///     async fn hello(&self, name: String) -> rpc_runtime::Result<String>;
-/// }
-///
-/// struct Hello;
-///
-/// impl HelloService for Hello {
-///     async fn hello(&self, name: String) -> rpc_runtime::Result<String> {
-///         Ok(format!("Hello, {name}"))
-///     }
-/// }
-///
-/// # async fn programs() -> rpc_runtime::Result<()> {
-/// // in the provider
-/// let provider = Server::builder().provide(HelloServiceServer::new(Hello));
-/// let server = provider.bind("tcp://127.0.0.1:9000").await?;
-/// // in the consumer
-/// let hello = HelloServiceClient::connect("tcp://127.0.0.1:9000").await?;
-/// println!("{}", hello.hello("world".into()).await?);
-/// # server.shutdown().await
-/// # }
-/// ```
+/// An example is in the documentation of `rpc_runtime::rpc_service`.
 ///
 /// # Methods
 ///

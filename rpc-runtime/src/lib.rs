@@ -113,6 +113,35 @@ pub use descriptor::{
 pub use error::{Result, RpcError};
 pub use handlers::{Heartbeat, HeartbeatMode};
 pub use protocol::Blob;
+/// Makes a trait the contract of a remote service:
+///
+/// ```no_run
+/// use rpc_runtime::{Server, rpc_service};
+///
+/// #[rpc_service]
+/// pub trait HelloService {
+///     /// Greets `name`.
+///     async fn hello(&self, name: String) -> rpc_runtime::Result<String>;
+/// }
+///
+/// struct Hello;
+///
+/// impl HelloService for Hello {
+///     async fn hello(&self, name: String) -> rpc_runtime::Result<String> {
+///         Ok(format!("Hello, {name}"))
+///     }
+/// }
+///
+/// # async fn programs() -> rpc_runtime::Result<()> {
+/// // in the provider
+/// let provider = Server::builder().provide(HelloServiceServer::new(Hello));
+/// let server = provider.bind("tcp://127.0.0.1:9000").await?;
+/// // in the consumer
+/// let hello = HelloServiceClient::connect("tcp://127.0.0.1:9000").await?;
+/// println!("{}", hello.hello("world".into()).await?);
+/// # server.shutdown().await
+/// # }
+/// ```
 pub use rpc_macros::rpc_service;
 pub use server::{Server, ServerBuilder};
 pub use service::{BoxCall, Dispatched, Request, Service};
