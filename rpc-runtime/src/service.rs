@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::channel::{IncomingStream, Source};
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
+use crate::metadata::Metadata;
 use crate::protocol::payload::{self, Arguments, Form, Wire};
 use crate::protocol::{DecodeLimits, Output, blob};
 use crate::shape::{self, Shape};
@@ -84,6 +85,8 @@ pub(crate) struct Finished {
     /// In which the value is written.
     pub(crate) form: Form,
     pub(crate) stream: Option<Box<dyn Source>>,
+    /// Of the reply.
+    pub(crate) metadata: Option<Box<Metadata>>,
 }
 
 impl BoxCall {
@@ -181,7 +184,7 @@ fn encode<T: Wire, E: Wire>(
         Err(error) => payload::encode(&error, form, out).map(|form| (Status::Application, form)),
     });
     let stream = collected.source;
-    encoded.map(|(status, form)| Finished { status, form, stream })
+    encoded.map(|(status, form)| Finished { status, form, stream, metadata: None })
 }
 
 /// A remote method as a type: what goes in and what comes out.

@@ -12,6 +12,7 @@ use tracing::{Instrument, Span};
 
 use super::answers::{AnswerSize, no_memory, no_memory_for_arguments};
 use super::executor::InWork;
+use super::reply_metadata;
 use crate::budget::{Claim, FREE};
 use crate::buffer;
 use crate::channel::{Channel, Source, Ticket, clock, pump};
@@ -204,11 +205,12 @@ pub(super) async fn run(mut late: Late, running: Running) {
             let encode = || context.enter(|| Ok(call.poll_into(cx, &mut encoded)));
             caught(method, &channel, encode).unwrap_or_else(|error| Poll::Ready(Err(error)))
         });
-        let finished = finished.await?;
+        let mut finished = finished.await?;
         let bold = !answers.gave(channel.largest_answer(), encoded.len());
         if bold && !channel.may_keep(encoded.len(), bold) {
             return Err(no_memory(encoded.len()));
         }
+        reply_metadata::write(&channel, &mut finished, &mut context, &mut encoded, 0)?;
         body = encoded;
         Ok(finished)
     };
@@ -243,12 +245,18 @@ pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
     if finished.stream.is_some() {
         header.flags = header.flags.with(Flags::STREAM);
     }
+    if finished.metadata.is_some() {
+        header.flags = header.flags.with(Flags::METADATA);
+    }
     header
 }
 
 /// The error response to a failed request.
 pub(super) fn answer_failed(channel: &Channel, id: u64, error: &RpcError) -> (Header, Vec<u8>) {
-    exposed(channel.settings().expose_internal_errors, || error_answer(id, error))
+    let expose = channel.settings().expose_internal_errors;
+    let (mut header, mut body) = exposed(expose, || error_answer(id, error));
+    reply_metadata::write_error(channel, error, &mut header, &mut body);
+    (header, body)
 }
 
 /// Runs a user's code and encodes its result. A panic becomes the error of this call. Its text is

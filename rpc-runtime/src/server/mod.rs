@@ -16,6 +16,8 @@ mod fair_queue;
 mod large;
 mod late;
 mod lifetime;
+mod ready_responses;
+mod reply_metadata;
 mod requests;
 mod signals;
 mod slow_methods;

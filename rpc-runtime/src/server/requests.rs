@@ -5,23 +5,21 @@
 //! the like: of n requests in one read, one is handled in place.) Methods that hold the thread are
 //! found out and spawned from then on; contracts can say so beforehand.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use rpc_registry::limited;
 use tracing::Span;
 
-use super::answers::{no_memory, no_memory_for_arguments};
+use super::answers::no_memory_for_arguments;
 use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
 use super::executor::{Executor, Workers};
 use super::large::{LARGE, LargeRequest};
-use super::late::{Running, answer_failed, answer_header, caught};
+use super::late::{Running, answer_header, caught};
+use super::ready_responses::ReadyResponses;
 use super::slow_methods::SlowMethods;
 use crate::budget::FREE;
-use crate::buffer;
 use crate::channel::driver::{Batch, RequestHandler, TURN};
 use crate::channel::{Channel, clock};
 use crate::context::Context;
@@ -29,7 +27,7 @@ use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{self, OwnedCall, RefusedRequest};
 use crate::protocol::payload::{self, Form};
-use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output};
+use crate::protocol::{Body, Frame, Header, Kind};
 use crate::service::{BoxCall, Finished, Request};
 use crate::status::Status;
 
@@ -43,17 +41,7 @@ pub(super) struct Requests {
     _place: Place,
     executor: Executor,
     slow: SlowMethods,
-    /// Ready answers, in order.
-    answers: Vec<(Header, Gathered)>,
-    bodies: Output,
-}
-
-/// The body of a ready answer.
-enum Gathered {
-    /// Where it is in `bodies`.
-    In(Range<usize>),
-    /// A large one is not copied into the output.
-    Whole(Body<'static>),
+    ready: ReadyResponses,
 }
 
 /// A request that is known to be for a method that exists.
@@ -77,8 +65,7 @@ impl Requests {
             executor: Executor::new(workers, place.number()),
             _place: place,
             slow: SlowMethods::default(),
-            answers: Vec::new(),
-            bodies: Output::default(),
+            ready: ReadyResponses::default(),
         }
     }
 
@@ -125,12 +112,12 @@ impl Requests {
         Ok(Accepted {
             route,
             request: Request { method: route.method, arguments, payload, form, limits, stream },
-            context: Context {
+            context: Context::received(
                 deadline,
-                metadata: metadata.map(Arc::new),
-                peer: Some(Arc::clone(channel.peer())),
-                certificate: channel.peer_certificate().cloned(),
-            },
+                metadata.map(Arc::new),
+                Arc::clone(channel.peer()),
+                channel.peer_certificate().cloned(),
+            ),
         })
     }
 
@@ -174,7 +161,7 @@ impl Requests {
             return (false, clock());
         }
         let inside = span.enter();
-        let start = self.bodies.len();
+        let start = self.ready.bodies().len();
         // The method's code begins with the first poll, its arguments' with the decoding.
         let begun = caught(route.method, channel, || {
             context.enter(|| {
@@ -185,7 +172,7 @@ impl Requests {
                 if !in_place {
                     return Ok(Begun::Running(call));
                 }
-                match call.poll_into(cx, &mut self.bodies) {
+                match call.poll_into(cx, self.ready.bodies()) {
                     Poll::Ready(finished) => finished.map(Begun::Finished),
                     Poll::Pending => Ok(Begun::Running(call)),
                 }
@@ -200,25 +187,18 @@ impl Requests {
             observe::ended(&span, status);
         };
         match begun {
-            Ok(Begun::Finished(finished)) => {
-                let bytes = self.bodies.len() - start;
-                if bytes <= FREE {
-                    channel.largest_answer().add(0);
-                } else {
-                    let bold = !answers.gave(channel.largest_answer(), bytes);
-                    if !channel.may_keep(bytes, bold) {
-                        let error = no_memory(bytes);
-                        ended(error.status());
-                        self.bodies.truncate(start);
-                        self.fail(channel, &header, &error);
-                        return (in_place, after);
+            Ok(Begun::Finished(mut finished)) => {
+                let ready = &mut self.ready;
+                match ready.check(channel, answers, &mut finished, &mut context, start) {
+                    Ok(()) => {
+                        ended(finished.status);
+                        self.finish(channel, &header, finished, start, &span);
                     }
-                }
-                ended(finished.status);
-                self.finish(channel, &header, finished, start, &span);
-                if bytes > FREE {
-                    // Counted before the next request begins.
-                    self.append_answers(channel, after);
+                    Err(error) => {
+                        ended(error.status());
+                        self.ready.bodies().truncate(start);
+                        self.ready.fail(channel, &header, &error);
+                    }
                 }
             }
             Ok(Begun::Running(call)) => {
@@ -229,8 +209,8 @@ impl Requests {
             }
             Err(error) => {
                 ended(error.status());
-                self.bodies.truncate(start);
-                self.fail(channel, &header, &error);
+                self.ready.bodies().truncate(start);
+                self.ready.fail(channel, &header, &error);
             }
         }
         (in_place, after)
@@ -246,15 +226,17 @@ impl Requests {
         span: &Span,
     ) {
         if request.kind == Kind::Oneway {
-            self.bodies.truncate(start);
+            self.ready.bodies().truncate(start);
             return;
         }
-        let header = answer_header(request, &finished);
-        let body = self.gathered(start);
-        self.answers.push((header, body));
+        let bytes = self.ready.bodies().len() - start;
+        self.ready.push(answer_header(request, &finished), start);
+        // A stream's items may come only after the answer; a large answer is counted before the next
+        // request begins.
+        if finished.stream.is_some() || bytes > FREE {
+            self.ready.append(channel, clock());
+        }
         if let Some(source) = finished.stream {
-            // Its items may come only after the answer.
-            self.append_answers(channel, clock());
             let rest = OwnedCall::over(span.clone());
             self.executor.send_items(channel, request, rest, source);
         }
@@ -269,44 +251,7 @@ impl Requests {
         error: RpcError,
     ) {
         channel.settings().observer.request_refused(reason);
-        self.fail(channel, request, &error.unexecuted());
-    }
-
-    fn fail(&mut self, channel: &Channel, request: &Header, error: &RpcError) {
-        if request.kind == Kind::Oneway {
-            limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
-            return;
-        }
-        let (header, body) = answer_failed(channel, request.id, error);
-        let start = self.bodies.len();
-        self.bodies.extend_from_slice(&body);
-        self.answers.push((header, Gathered::In(start..self.bodies.len())));
-    }
-
-    /// The body that is behind `start`.
-    fn gathered(&mut self, start: usize) -> Gathered {
-        let end = self.bodies.len();
-        if end - start < KEPT_WHOLE {
-            return Gathered::In(start..end);
-        }
-        // Large ones before it were taken out like this.
-        Gathered::Whole(self.bodies.split_off_small(start).into())
-    }
-
-    fn append_answers(&mut self, channel: &Channel, now: Instant) {
-        let Self { answers, bodies, .. } = self;
-        if answers.is_empty() {
-            return;
-        }
-        let answers = answers.drain(..).map(|(header, body)| match body {
-            Gathered::In(range) => {
-                let bodies = bodies.single(0).unwrap_or_default();
-                Frame::new(header, bodies.get(range).unwrap_or_default())
-            }
-            Gathered::Whole(body) => Frame { header, body },
-        });
-        channel.append_answers(answers, now);
-        bodies.truncate(0);
+        self.ready.fail(channel, request, &error.unexecuted());
     }
 }
 
@@ -317,7 +262,7 @@ impl RequestHandler for Requests {
         batch: Batch<'_>,
         cx: &mut task::Context<'_>,
     ) -> Instant {
-        self.bodies = buffer::take().into();
+        self.ready.begin();
         self.executor.set_in_work(batch.in_work);
         let until = batch.now + TURN;
         let mut before = batch.now;
@@ -343,14 +288,14 @@ impl RequestHandler for Requests {
                 route.held_thread(after.saturating_duration_since(before));
             }
             // Fewer than enough would be left for another write.
-            if slow || (self.answers.len() >= enough && left >= enough) {
-                self.append_answers(channel, after);
+            if slow || (self.ready.len() >= enough && left >= enough) {
+                self.ready.append(channel, after);
                 channel.flush(after);
             }
             before = after;
         }
-        self.append_answers(channel, before);
-        buffer::give_output(std::mem::take(&mut self.bodies));
+        self.ready.append(channel, before);
+        self.ready.end();
         before
     }
 
@@ -359,7 +304,7 @@ impl RequestHandler for Requests {
     }
 
     fn shrink(&mut self) {
-        self.answers = Vec::new();
+        self.ready.shrink();
         self.slow.shrink();
     }
 }

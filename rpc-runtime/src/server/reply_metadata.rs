@@ -1,0 +1,84 @@
+//! The metadata of replies, from contexts and errors to the wire.
+
+use rpc_registry::limited;
+
+use crate::channel::Channel;
+use crate::context::Context;
+use crate::error::RpcError;
+use crate::metadata::Metadata;
+use crate::protocol::{Flags, Header, Output, REPLY_METADATA, payload};
+use crate::service::Finished;
+
+/// Puts the metadata of a reply in front of its value, which is in `out` behind `start`: that of the
+/// reply and, where it has no such key, that of the call's context. `finished` keeps its metadata only
+/// if it was written.
+///
+/// # Errors
+/// It is over the limit. The method has run.
+#[inline]
+pub(super) fn write(
+    channel: &Channel,
+    finished: &mut Finished,
+    context: &mut Context,
+    out: &mut Output,
+    start: usize,
+) -> Result<(), RpcError> {
+    match (finished.metadata.take(), context.take_reply_metadata()) {
+        (None, None) => Ok(()),
+        (Some(one), None) | (None, Some(one)) => write_some(channel, finished, one, out, start),
+        (Some(of_reply), Some(mut merged)) => {
+            merged.extend(*of_reply);
+            write_some(channel, finished, merged, out, start)
+        }
+    }
+}
+
+#[cold]
+fn write_some(
+    channel: &Channel,
+    finished: &mut Finished,
+    metadata: Box<Metadata>,
+    out: &mut Output,
+    start: usize,
+) -> Result<(), RpcError> {
+    if !is_read(channel) || metadata.is_empty() {
+        return Ok(());
+    }
+    let mut section = Vec::new();
+    payload::encode_metadata(&metadata, &mut section).map_err(RpcError::maybe_executed)?;
+    let value = out.split_off_small(start);
+    out.extend_from_slice(&section);
+    out.append_all(&value);
+    finished.metadata = Some(metadata);
+    Ok(())
+}
+
+/// Puts the metadata of an error in front of it.
+#[inline]
+pub(super) fn write_error(
+    channel: &Channel,
+    error: &RpcError,
+    header: &mut Header,
+    body: &mut Vec<u8>,
+) {
+    let Some(metadata) = error.own_metadata() else { return };
+    if !is_read(channel) {
+        return;
+    }
+    let mut section = Vec::new();
+    // The error itself is worth more than what goes with it.
+    match payload::encode_metadata(metadata, &mut section) {
+        Ok(()) => {
+            header.flags = header.flags.with(Flags::METADATA);
+            body.splice(0..0, section);
+        }
+        Err(why) => {
+            limited!(warn, peer = %channel.peer(), %why, "the metadata of an error is not sent");
+        }
+    }
+}
+
+/// Whether the peer reads metadata on responses.
+fn is_read(channel: &Channel) -> bool {
+    channel.peer_hello().is_some_and(|hello| hello.has_feature(REPLY_METADATA))
+}
