@@ -70,11 +70,12 @@ pub mod __fuzz;
 pub mod __private;
 mod budget;
 mod buffer;
+#[allow(dead_code, unused_imports, reason = "client and server take it up one after the other")]
+mod call;
 mod certificate;
 mod channel;
 mod client;
 mod cluster;
-mod context;
 mod descriptor;
 mod error;
 pub mod handlers;
@@ -84,6 +85,7 @@ mod observe;
 pub mod pipeline;
 pub mod protocol;
 mod random;
+mod runtime;
 mod server;
 mod service;
 mod shape;
@@ -98,12 +100,14 @@ mod uri;
 struct Readme;
 
 pub use budget::MemoryLimits;
+pub use call::{
+    Call, Context, Extensions, Interceptor, Interceptors, Next, Reply, Run, Scope, StreamEnd,
+};
 pub use certificate::PeerCertificate;
 pub use channel::ChannelHandle;
 pub use client::{
     BackOff, Client, ClientBuilder, ConnectionInfo, ConnectionState, Encoding, StateChanges,
 };
-pub use context::{Context, Scope};
 pub use descriptor::{
     ArgumentDescriptor, Dispatch, MethodDescriptor, ServiceDescriptor, ServiceKey,
 };

@@ -1,6 +1,6 @@
-//! Text that travels with a call or a reply.
+//! [`Metadata`].
 
 use std::collections::BTreeMap;
 
-/// Text by key: tenant, trace id, locale. The limit on the wire is 16 KiB.
+/// Text that travels with a call or a reply, by key: tenant, trace id, locale.
 pub(crate) type Metadata = BTreeMap<String, String>;

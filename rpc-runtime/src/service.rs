@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use crate::channel::{IncomingStream, Source};
+use crate::call::{Items, Source};
+use crate::channel::IncomingStream;
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
 use crate::metadata::Metadata;
@@ -241,6 +242,7 @@ where
     let Request { method, arguments, payload, form, limits, stream } = request;
     let decode =
         || blob::decoding(payload, || M::Arguments::decode(arguments, method.arguments(), limits));
+    let stream = stream.map(|stream| Box::new(stream) as Box<dyn Items>);
     let arguments = streaming::offer(stream, decode).map_err(RpcError::unexecuted)?;
     let stage = Stage::Running { future: handler(arguments.value) };
     Ok(BoxCall { call: Box::pin(Unary { form, stage }), memory: arguments.charged })

@@ -5,7 +5,6 @@
 //! within a call, it takes the receiving end. So contracts, arguments and results need no special
 //! case for streams, and a stream may be a field of a struct.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
@@ -20,7 +19,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::mpsc;
 
-use crate::channel::{IncomingStream, Source};
+use crate::call::{Items, Source};
 use crate::error::RpcError;
 use crate::protocol;
 use crate::protocol::payload::{self, Form, Wire};
@@ -75,7 +74,7 @@ pub struct Streaming<T>(
 
 enum Inner<T> {
     Local(Pin<Box<dyn Stream<Item = Result<T, RpcError>> + Send>>),
-    Remote(IncomingStream, PhantomData<fn() -> T>),
+    Remote(Box<dyn Items>, PhantomData<fn() -> T>),
     /// Stands for the items while the shape of a type is found out.
     Traced(Box<T>),
 }
@@ -140,12 +139,12 @@ impl<T> Stream for Received<T> {
     }
 }
 
-struct Items<I>(I);
+struct Iter<I>(I);
 
 /// The iterator is only ever used by reference, nothing is pinned in it.
-impl<I> Unpin for Items<I> {}
+impl<I> Unpin for Iter<I> {}
 
-impl<I: Iterator> Stream for Items<I> {
+impl<I: Iterator> Stream for Iter<I> {
     type Item = Result<I::Item, RpcError>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -166,7 +165,7 @@ impl<T> Streaming<T> {
         I::IntoIter: Send + 'static,
         T: 'static,
     {
-        Self::from_stream(Items(items.into_iter()))
+        Self::from_stream(Iter(items.into_iter()))
     }
 
     /// What is sent into the sender; `capacity` items (at least 1) wait to be taken.
@@ -228,7 +227,7 @@ enum Slot {
     /// No call is being encoded or decoded.
     Outside,
     Outgoing(Collected),
-    Incoming(Option<Box<dyn Any>>),
+    Incoming(Option<Box<dyn Items>>),
 }
 
 /// The stream of a value that was encoded. The value may be encoded again, in another form, as long
@@ -276,12 +275,11 @@ pub(crate) fn collect<R>(collected: &mut Collected, encode: impl FnOnce() -> R) 
 }
 
 /// Runs `decode`; a stream that is deserialized takes `stream`.
-pub(crate) fn offer<R>(stream: Option<IncomingStream>, decode: impl FnOnce() -> R) -> R {
+pub(crate) fn offer<R>(stream: Option<Box<dyn Items>>, decode: impl FnOnce() -> R) -> R {
     if stream.is_none() {
         return decode();
     }
-    let _restore =
-        Restore::enter(Slot::Incoming(stream.map(|stream| Box::new(stream) as Box<dyn Any>)));
+    let _restore = Restore::enter(Slot::Incoming(stream));
     decode()
 }
 
@@ -340,9 +338,8 @@ impl<'de, T: Wire> Visitor<'de> for StreamVisitor<T> {
             Slot::Incoming(stream) => stream.take(),
             Slot::Outside | Slot::Outgoing(_) => None,
         });
-        let stream = stream.and_then(|stream| stream.downcast::<IncomingStream>().ok());
         let stream = stream.ok_or_else(|| D::Error::custom("no stream came with this call"))?;
-        Ok(Streaming::of(Inner::Remote(*stream, PhantomData)))
+        Ok(Streaming::of(Inner::Remote(stream, PhantomData)))
     }
 
     /// Only when the shape of a type is found out: an item in place of the stream.

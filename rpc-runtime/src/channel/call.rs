@@ -10,9 +10,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::task::AbortHandle;
 
-use super::{
-    Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, Source, State, clock, pump, wake_all,
-};
+use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, State, clock, pump, wake_all};
+use crate::call::Source;
 use crate::error::RpcError;
 use crate::in_flight::{Completion, Removed};
 use crate::metadata::Metadata;

@@ -45,7 +45,7 @@ pub(crate) use call::{CallError, Reply, ReplyBody, Request};
 pub use handle::ChannelHandle;
 pub(crate) use last_words::refuse;
 pub(crate) use memory::LargestAnswer;
-pub(crate) use pump::{Source, pump};
+pub(crate) use pump::pump;
 pub(crate) use streams::{IncomingStream, OutgoingStream};
 pub(crate) use tail::read_error;
 pub(crate) use work::Ticket;

@@ -5,19 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 
 use super::OutgoingStream;
+use crate::call::Source;
 use crate::error::RpcError;
 use crate::protocol::payload::Form;
-
-/// The items that an end is to send.
-pub(crate) trait Source: Send {
-    /// Appends the next item to `out`; `None` at the end.
-    fn poll_next_into(
-        &mut self,
-        cx: &mut Context<'_>,
-        form: Form,
-        out: &mut Vec<u8>,
-    ) -> Poll<Option<Result<(), RpcError>>>;
-}
 
 /// Sends the items of `source`, as fast as the receiver and the connection take them.
 pub(crate) async fn pump(mut out: OutgoingStream, mut source: Box<dyn Source>, form: Form) {

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::budget::{Budget, MemoryLimits};
 use crate::channel::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
-use crate::context::current_runtime;
 use crate::error::RpcError;
 use crate::handlers::Heartbeat;
 use crate::observe::{Methods, Observer, Side};
 use crate::pipeline::{Change, Watermarks};
+use crate::runtime::current_runtime;
 use crate::transport::{self, ConnectSettings};
 #[cfg(feature = "tls")]
 use crate::transport::{ClientTls, Connector};

@@ -9,8 +9,8 @@ use tracing::Instrument;
 
 use super::Client;
 use crate::buffer;
+use crate::call::{Context, Items};
 use crate::channel::{CallError, Channel, Reply, ReplyBody, Request, clock, read_error};
-use crate::context::Context;
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::metadata::Metadata;
@@ -37,7 +37,7 @@ pub fn call<M: Method>(
         let reply = client.invoke(&target, &mut arguments, &mut observed).await;
         let outcome = reply.and_then(|mut reply| {
             let status = Status::from_wire(reply.header.status);
-            let stream = reply.stream.take();
+            let stream = reply.stream.take().map(|stream| Box::new(stream) as Box<dyn Items>);
             let outcome = streaming::offer(stream, || decode::<M::Outcome>(&reply, client.decode));
             if let ReplyBody::Pooled(body) = reply.body {
                 buffer::give(body);

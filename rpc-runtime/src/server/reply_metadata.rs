@@ -2,8 +2,8 @@
 
 use rpc_registry::limited;
 
+use crate::call::Context;
 use crate::channel::Channel;
-use crate::context::Context;
 use crate::error::RpcError;
 use crate::metadata::Metadata;
 use crate::protocol::{Flags, Header, Output, REPLY_METADATA, payload};

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::super::Channel;
 use super::window::Intake;
 use super::{WINDOW, cost, locked};
+use crate::call::Items;
 use crate::error::RpcError;
 use crate::protocol::{Body, DecodeLimits, Flags, Frame, Header, Kind};
 use crate::status::Status;
@@ -115,17 +116,12 @@ pub(crate) struct IncomingStream {
     ended: bool,
 }
 
-impl IncomingStream {
-    /// The limits for decoding an item.
-    pub(crate) fn limits(&self) -> DecodeLimits {
+impl Items for IncomingStream {
+    fn limits(&self) -> DecodeLimits {
         self.channel.settings().decode
     }
 
-    /// The next item, still encoded; `None` at the end.
-    pub(crate) fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, RpcError>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RpcError>>> {
         let mut received = locked(&self.incoming.received);
         if let Some(item) = received.items.pop_front() {
             let cost = cost(item.len());

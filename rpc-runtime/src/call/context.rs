@@ -1,5 +1,6 @@
-//! What travels with a call: deadline, metadata, peer.
+//! [`Context`]: what a method sees of the call that runs it.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
+use super::extensions::Extensions;
 use crate::certificate::PeerCertificate;
-use crate::error::RpcError;
 use crate::metadata::Metadata;
 
 /// What is known about the call that runs now.
@@ -26,6 +27,7 @@ pub struct Context {
     pub(crate) metadata: Option<Arc<Metadata>>,
     pub(crate) peer: Option<Arc<str>>,
     pub(crate) certificate: Option<Arc<PeerCertificate>>,
+    pub(crate) extensions: Option<Arc<Extensions>>,
     /// Of the reply to this call. Clones have none.
     reply_metadata: ReplyMetadata,
 }
@@ -92,7 +94,7 @@ impl Context {
     /// Sets the text under `key` of the metadata of the reply to the call that runs now. It is sent
     /// beside the value or the error of the contract, and with the first response if the result is a
     /// stream. All of it together may have 16 KiB; with more, the call fails as
-    /// [too large](RpcError::is_too_large). The caller's interceptors read it; callers of versions
+    /// [too large](crate::RpcError::is_too_large). The caller's interceptors read it; callers of versions
     /// without reply metadata do not get it.
     ///
     /// It is for the method itself: outside of a call, for a oneway, and in another task, which has a
@@ -132,6 +134,20 @@ impl Context {
     /// that [requires one](PeerCertificate).
     pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
         self.certificate.as_deref()
+    }
+
+    /// The value of this type that an [interceptor](crate::Interceptor) of the server has attached
+    /// with [`Call::extensions_mut`](crate::Call::extensions_mut). It does not travel.
+    pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.extensions.as_ref()?.get_shared()
+    }
+
+    /// The same context with this value attached, in place of another one of its type. Together with
+    /// [`scope`](Self::scope) this lets a test call a method as if an interceptor had attached it.
+    #[must_use]
+    pub fn with_extension<T: Any + Send + Sync>(mut self, value: T) -> Self {
+        Arc::make_mut(self.extensions.get_or_insert_default()).insert(value);
+        self
     }
 
     /// The same context with this text under `key`. Together with [`scope`](Self::scope) this lets
@@ -190,13 +206,6 @@ impl<F: Future> Future for Scope<F> {
         let this = self.project();
         this.context.enter(|| this.future.poll(cx))
     }
-}
-
-/// The tokio runtime that is running here: connections live in its tasks.
-pub(crate) fn current_runtime() -> Result<tokio::runtime::Handle, RpcError> {
-    let missing =
-        |_| RpcError::invalid("there is no tokio runtime here: call it from `#[tokio::main]`, say");
-    tokio::runtime::Handle::try_current().map_err(missing)
 }
 
 #[cfg(test)]

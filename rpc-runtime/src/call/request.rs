@@ -1,0 +1,275 @@
+//! [`Call`]: a call on its way.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::context::Context;
+use super::extensions::Extensions;
+use crate::certificate::PeerCertificate;
+use crate::descriptor::MethodDescriptor;
+use crate::metadata::Metadata;
+
+/// A call on its way, as [interceptors](crate::Interceptor) see and change it.
+///
+/// At a client it is what is about to be sent, at a server what was received. Its arguments are not
+/// a part of it: a client encodes them for the connection that it has picked, and a server decodes
+/// them when the method is reached.
+pub struct Call<'c> {
+    method: &'static MethodDescriptor,
+    metadata: Entries<'c>,
+    deadline: Option<Instant>,
+    extensions: Option<Arc<Extensions>>,
+    peer: Option<&'c str>,
+    certificate: Option<&'c PeerCertificate>,
+}
+
+/// The metadata of a call, copied when it is changed.
+pub(crate) enum Entries<'c> {
+    None,
+    Borrowed(&'c Metadata),
+    Shared(Arc<Metadata>),
+    Own(Metadata),
+}
+
+impl Entries<'_> {
+    pub(crate) fn get(&self) -> Option<&Metadata> {
+        match self {
+            Self::None => None,
+            Self::Borrowed(metadata) => Some(metadata),
+            Self::Shared(metadata) => Some(metadata),
+            Self::Own(metadata) => Some(metadata),
+        }
+    }
+
+    fn insert(&mut self, key: String, value: String) {
+        if let Self::Own(metadata) = self {
+            metadata.insert(key, value);
+            return;
+        }
+        let mut metadata = self.get().cloned().unwrap_or_default();
+        metadata.insert(key, value);
+        *self = Self::Own(metadata);
+    }
+
+    fn remove(&mut self, key: &str) -> Option<String> {
+        let value = self.get()?.get(key).cloned()?;
+        let mut metadata = match std::mem::replace(self, Self::None) {
+            Self::Own(metadata) => metadata,
+            shared => shared.get().cloned().unwrap_or_default(),
+        };
+        metadata.remove(key);
+        if !metadata.is_empty() {
+            *self = Self::Own(metadata);
+        }
+        Some(value)
+    }
+
+    /// What was set here, to be shared; `None` if nothing was changed.
+    fn share_changed(&mut self) -> Option<Arc<Metadata>> {
+        if let Self::Own(metadata) = self {
+            *self = Self::Shared(Arc::new(std::mem::take(metadata)));
+        }
+        match self {
+            Self::Shared(metadata) => Some(Arc::clone(metadata)),
+            _ => None,
+        }
+    }
+}
+
+impl<'c> Call<'c> {
+    /// A call that a client is about to send.
+    #[inline]
+    pub(crate) fn outgoing(
+        method: &'static MethodDescriptor,
+        deadline: Instant,
+        metadata: Entries<'c>,
+    ) -> Self {
+        let deadline = Some(deadline);
+        Self { method, metadata, deadline, extensions: None, peer: None, certificate: None }
+    }
+
+    /// A call that a server has received; `context` is what is known of it.
+    pub(crate) fn incoming(method: &'static MethodDescriptor, context: &'c Context) -> Self {
+        Self {
+            method,
+            metadata: context.metadata.as_deref().map_or(Entries::None, Entries::Borrowed),
+            deadline: context.deadline,
+            extensions: context.extensions.clone(),
+            peer: context.peer(),
+            certificate: context.peer_certificate(),
+        }
+    }
+
+    /// Makes `context` say what this call says: it was made of it, and has been changed since.
+    pub(crate) fn update(&mut self, context: &mut Context) {
+        context.deadline = self.deadline;
+        context.extensions.clone_from(&self.extensions);
+        match self.metadata {
+            Entries::None => context.metadata = None,
+            Entries::Borrowed(_) => {}
+            Entries::Shared(_) | Entries::Own(_) => {
+                context.metadata = self.metadata.share_changed();
+            }
+        }
+    }
+
+    /// A call for a unit test of an interceptor. It has no metadata, no deadline and no peer. See
+    /// [`Next::answering`](crate::Next::answering).
+    pub fn for_test(method: &'static MethodDescriptor) -> Self {
+        Self {
+            method,
+            metadata: Entries::None,
+            deadline: None,
+            extensions: None,
+            peer: None,
+            certificate: None,
+        }
+    }
+
+    /// The same call from this peer, for a unit test.
+    #[must_use]
+    pub fn with_peer(self, uri: &'c str) -> Self {
+        Self { peer: Some(uri), ..self }
+    }
+
+    /// The method that is called. It displays as `Service/method`.
+    pub fn method(&self) -> &'static MethodDescriptor {
+        self.method
+    }
+
+    /// The text under `key`.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get()?.get(key).map(String::as_str)
+    }
+
+    /// All texts that travel with the call.
+    pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.metadata.get().into_iter().flatten();
+        all.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    pub(crate) fn entries(&self) -> Option<&Metadata> {
+        self.metadata.get()
+    }
+
+    /// Sets the text under `key`: at a client it is sent along, at a server the method sees it and
+    /// its own calls inherit it. All of it together may have 16 KiB.
+    pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.metadata.insert(key.into(), value.into());
+    }
+
+    /// Removes the text under `key`, and returns it.
+    pub fn remove_metadata(&mut self, key: &str) -> Option<String> {
+        self.metadata.remove(key)
+    }
+
+    /// When the caller stops waiting. Always there at a client; at a server, if the caller has said
+    /// so.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// How long the caller still waits; zero once the deadline has passed, `None` without one.
+    pub fn remaining(&self) -> Option<Duration> {
+        let now = tokio::time::Instant::now().into_std();
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// Sets the deadline. It can only be shortened: a later one than there is has no effect.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
+    }
+
+    /// The value of this type that another interceptor has attached.
+    pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.extensions.as_ref()?.get()
+    }
+
+    /// The values that are attached to the call. At a server the method sees them, see
+    /// [`Context::extension`](crate::Context::extension). At a client the interceptors behind this
+    /// one do.
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        Arc::make_mut(self.extensions.get_or_insert_default())
+    }
+
+    /// The URI of the caller's end of the connection, at a server. At a client the provider is not
+    /// known before the [reply](crate::Reply::peer).
+    pub fn peer(&self) -> Option<&str> {
+        self.peer
+    }
+
+    /// The certificate with which the caller has proved who it is, at a server that
+    /// [requires one](PeerCertificate).
+    pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
+        self.certificate
+    }
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The values may be secrets.
+        let keys: Vec<&str> = self.all_metadata().map(|(key, _)| key).collect();
+        f.debug_struct("Call")
+            .field("method", &format_args!("{}", self.method))
+            .field("metadata", &keys)
+            .field("deadline", &self.deadline)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::ServiceKey;
+
+    const METHOD: &MethodDescriptor =
+        &MethodDescriptor::new(ServiceKey::new("Echo", "1.0.0", ""), "echo", &[], "");
+
+    #[test]
+    fn metadata_is_copied_when_it_is_changed() {
+        let outer = Context::default().with_metadata("tenant", "acme").with_metadata("x", "y");
+        let mut inner = outer.clone();
+        let mut call = Call::incoming(METHOD, &outer);
+        call.update(&mut inner);
+        let same = |a: &Context, b: &Context| match (&a.metadata, &b.metadata) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        assert!(same(&inner, &outer), "nothing was changed, nothing copied");
+        call.set_metadata("user", "ada");
+        assert_eq!(call.remove_metadata("x").as_deref(), Some("y"));
+        assert_eq!(call.remove_metadata("x"), None);
+        call.update(&mut inner);
+        assert_eq!((outer.metadata("user"), outer.metadata("x")), (None, Some("y")));
+        let all: Vec<_> = inner.all_metadata().collect();
+        assert_eq!(all, [("tenant", "acme"), ("user", "ada")]);
+        call.set_metadata("user", "grace");
+        assert_eq!(inner.metadata("user"), Some("ada"), "it has its own");
+        for key in ["tenant", "user"] {
+            call.remove_metadata(key);
+        }
+        call.update(&mut inner);
+        assert_eq!(inner.all_metadata().count(), 0);
+    }
+
+    #[test]
+    fn a_deadline_can_only_be_shortened() {
+        let now = Instant::now();
+        let (soon, late) = (now + Duration::from_secs(1), now + Duration::from_secs(9));
+        let mut call = Call::for_test(METHOD);
+        for (set, expected) in [(late, late), (soon, soon), (late, soon)] {
+            call.set_deadline(set);
+            assert_eq!(call.deadline(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_debug_form_shows_no_values_of_metadata() {
+        let mut call = Call::for_test(METHOD).with_peer("tcp://127.0.0.1:1");
+        call.set_metadata("authorization", "Bearer s3cret");
+        let text = format!("{call:?}");
+        assert!(text.contains("authorization") && !text.contains("s3cret"), "{text}");
+    }
+}
