@@ -5,7 +5,6 @@
 //! within a call, it takes the receiving end. So contracts, arguments and results need no special
 //! case for streams, and a stream may be a field of a struct.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
@@ -228,7 +227,7 @@ enum Slot {
     /// No call is being encoded or decoded.
     Outside,
     Outgoing(Collected),
-    Incoming(Option<Box<dyn Any>>),
+    Incoming(Option<IncomingStream>),
 }
 
 /// The stream of a value that was encoded. The value may be encoded again, in another form, as long
@@ -280,8 +279,7 @@ pub(crate) fn offer<R>(stream: Option<IncomingStream>, decode: impl FnOnce() -> 
     if stream.is_none() {
         return decode();
     }
-    let _restore =
-        Restore::enter(Slot::Incoming(stream.map(|stream| Box::new(stream) as Box<dyn Any>)));
+    let _restore = Restore::enter(Slot::Incoming(stream));
     decode()
 }
 
@@ -340,9 +338,8 @@ impl<'de, T: Wire> Visitor<'de> for StreamVisitor<T> {
             Slot::Incoming(stream) => stream.take(),
             Slot::Outside | Slot::Outgoing(_) => None,
         });
-        let stream = stream.and_then(|stream| stream.downcast::<IncomingStream>().ok());
         let stream = stream.ok_or_else(|| D::Error::custom("no stream came with this call"))?;
-        Ok(Streaming::of(Inner::Remote(*stream, PhantomData)))
+        Ok(Streaming::of(Inner::Remote(stream, PhantomData)))
     }
 
     /// Only when the shape of a type is found out: an item in place of the stream.
