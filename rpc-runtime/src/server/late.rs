@@ -11,8 +11,8 @@ use rpc_registry::{Printable, limited};
 use tracing::{Instrument, Span};
 
 use super::answers::{AnswerSize, no_memory, no_memory_for_arguments};
-use super::executor::InWork;
 use super::reply_metadata;
+use super::workers::InWork;
 use crate::budget::{Claim, FREE};
 use crate::buffer;
 use crate::call::{Context, Source};
