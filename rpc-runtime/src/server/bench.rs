@@ -42,9 +42,9 @@ impl Dispatching {
         channel.flush(clock());
         let (done, _done) = mpsc::channel(1);
         let limits = ConnectionLimits { total: 1, per_address: None };
-        let place = Arc::new(Connections::new(limits)).admit("").map_err(|(_, why)| why)?;
+        let permit = Arc::new(Connections::new(limits)).admit("").map_err(|(_, why)| why)?;
         let workers = Workers::new(WorkLimits::default(), observer, done);
-        let requests = Requests::new(Arc::new(dispatcher), place, &Arc::new(workers));
+        let requests = Requests::new(Arc::new(dispatcher), permit, &Arc::new(workers));
         Ok(Self { channel, requests, _done })
     }
 

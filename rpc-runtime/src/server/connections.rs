@@ -76,14 +76,14 @@ impl Connections {
         self.lock().open.values().map(|open| Arc::clone(&open.0)).collect()
     }
 
-    /// A place for a connection from `peer`, a URI.
+    /// A permit for a connection from `peer`, a URI.
     ///
     /// # Errors
     /// A limit is reached, or the server is ending. The message is for the peer.
     pub(super) fn admit(
         self: &Arc<Self>,
         peer: &str,
-    ) -> Result<Place, (RefusedConnection, RpcError)> {
+    ) -> Result<ConnectionPermit, (RefusedConnection, RpcError)> {
         let ConnectionLimits { total, per_address } = self.limits;
         let mut state = self.lock();
         match &state.phase {
@@ -121,7 +121,12 @@ impl Connections {
         state.next += 1;
         let address = address.map(|(_, address)| address);
         let owner = Owner { connection: number, address: Address::of(peer) };
-        Ok(Place { connections: Arc::clone(self), owner, counted: address, limited: None })
+        Ok(ConnectionPermit {
+            connections: Arc::clone(self),
+            owner,
+            counted: address,
+            limited: None,
+        })
     }
 
     /// Tells all clients, present and future, to send no more.
@@ -141,18 +146,18 @@ impl Connections {
     }
 }
 
-/// A connection's place, until it is dropped.
+/// Counts a connection until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     connections: Arc<Connections>,
     owner: Owner,
-    /// The address that the place counts for.
+    /// The address that it counts for.
     counted: Option<IpAddr>,
     /// Ends with the connection.
     limited: Option<Limited>,
 }
 
-impl Place {
+impl ConnectionPermit {
     /// The connection's number, unique in the server, and its address.
     pub(super) fn owner(&self) -> Owner {
         self.owner
@@ -173,7 +178,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut state = self.connections.lock();
         state.open.remove(&self.owner.connection);
@@ -198,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_free_again_when_its_connection_has_ended() {
+    fn a_permit_is_free_again_when_its_connection_has_ended() {
         let connections = connections(2, None);
         let first = connections.admit("tcp://127.0.0.1:1").unwrap();
         let _second = connections.admit("memory://x#client").unwrap();
@@ -213,16 +218,16 @@ mod tests {
     }
 
     #[test]
-    fn one_address_does_not_take_the_places_of_others() {
+    fn one_address_does_not_take_the_permits_of_others() {
         let connections = connections(100, Some(2));
-        let places: Vec<_> =
+        let permits: Vec<_> =
             (1..=2).map(|port| connections.admit(&format!("tcp://10.0.0.1:{port}"))).collect();
         let (reason, refused) = connections.admit("tcp://10.0.0.1:3").unwrap_err();
         assert_eq!(reason, RefusedConnection::AddressFull);
         assert!(refused.message().contains("2 connections of 10.0.0.1"), "{refused}");
         assert!(connections.admit("tcp://[::ffff:10.0.0.1]:3").is_err(), "the same in IPv6");
         let _other = connections.admit("tcp://10.0.0.2:1").unwrap();
-        drop(places);
+        drop(permits);
         connections.admit("tcp://10.0.0.1:3").unwrap();
         assert_eq!(connections.lock().by_address.len(), 1, "addresses are forgotten");
     }
@@ -230,7 +235,7 @@ mod tests {
     #[test]
     fn an_ipv6_host_counts_once_whatever_it_connects_from() {
         let connections = connections(100, Some(1));
-        let _place = connections.admit("tcp://[2001:db8::1]:1").unwrap();
+        let _permit = connections.admit("tcp://[2001:db8::1]:1").unwrap();
         assert!(connections.admit("tcp://[2001:db8::2]:1").is_err());
         let _other = connections.admit("tcp://[2001:db8:0:1::1]:1").unwrap();
     }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::large::LargeRequest;
-use super::late::{self, Late, Running};
+use super::spawned_call::{self, Running, SpawnedCall};
 use super::thread_pool::NoThread;
 use super::workers::{AddressWork, InWork};
 use crate::budget::Owner;
@@ -88,12 +88,12 @@ impl Executor {
         request: &Header,
         observed: OwnedCall,
         arguments: usize,
-    ) -> Option<Late> {
+    ) -> Option<SpawnedCall> {
         let bytes = arguments.max(request.length as usize);
         let ticket = channel.start_work(request.id, request.kind == Kind::Oneway, bytes)?;
         self.in_work += 1;
         let in_work = InWork::begin(&self.address);
-        Some(Late::new(Arc::clone(channel), ticket, *request, observed, in_work))
+        Some(SpawnedCall::new(Arc::clone(channel), ticket, *request, observed, in_work))
     }
 
     /// Runs a call to its end, as `mode` says.
@@ -106,11 +106,11 @@ impl Executor {
         running: Running,
     ) {
         let bytes = running.call.memory();
-        let Some(late) = self.begin(channel, request, observed, bytes) else { return };
-        let ticket = late.ticket();
+        let Some(spawned) = self.begin(channel, request, observed, bytes) else { return };
+        let ticket = spawned.ticket();
         let task = match mode {
-            Dispatch::Blocking => spawn(self.block_on(late, running)),
-            _ => spawn(late::run(late, running)),
+            Dispatch::Blocking => spawn(self.block_on(spawned, running)),
+            _ => spawn(spawned_call::run(spawned, running)),
         };
         channel.set_abort(ticket, task);
     }
@@ -124,10 +124,10 @@ impl Executor {
         observed: OwnedCall,
         large: LargeRequest,
     ) {
-        let Some(late) = self.begin(channel, request, observed, 0) else { return };
-        let ticket = late.ticket();
-        let deadline = late.deadline(&large.context);
-        let span = late.span().clone();
+        let Some(spawned) = self.begin(channel, request, observed, 0) else { return };
+        let ticket = spawned.ticket();
+        let deadline = spawned.deadline(&large.context);
+        let span = spawned.span().clone();
         let calling = Arc::clone(channel);
         let decode = move || span.in_scope(|| large.decode(&calling));
         // Queued here and not when the task is polled, to keep the order of the requests.
@@ -137,7 +137,7 @@ impl Executor {
             let decoded = match deadline {
                 Some(deadline) => {
                     let waited = tokio::time::timeout_at(deadline.into(), decoded).await;
-                    waited.unwrap_or_else(|_| Err(late::expired()))
+                    waited.unwrap_or_else(|_| Err(spawned_call::expired()))
                 }
                 None => decoded.await,
             };
@@ -148,18 +148,18 @@ impl Executor {
                     drop(payload);
                     running.and_then(|running| {
                         // Blobs among the arguments may keep all of the payload.
-                        late.arguments_take_from(before, running.call.memory())?;
+                        spawned.arguments_take_from(before, running.call.memory())?;
                         Ok(running)
                     })
                 }
-                Err(error) => return late.fail(error).await,
+                Err(error) => return spawned.fail(error).await,
             };
             match running {
                 Ok(running) if mode == Dispatch::Blocking => {
-                    executor.block_on(late, running).await;
+                    executor.block_on(spawned, running).await;
                 }
-                Ok(running) => late::run(late, running).await,
-                Err(error) => late.fail(error).await,
+                Ok(running) => spawned_call::run(spawned, running).await,
+                Err(error) => spawned.fail(error).await,
             }
         });
         channel.set_abort(ticket, task);
@@ -173,15 +173,19 @@ impl Executor {
         observed: OwnedCall,
         source: Box<dyn Source>,
     ) {
-        let Some(late) = self.begin(channel, request, observed, 0) else { return };
-        let ticket = late.ticket();
-        let task = spawn(late.send_items(source, Form::of(request.flags)));
+        let Some(spawned) = self.begin(channel, request, observed, 0) else { return };
+        let ticket = spawned.ticket();
+        let task = spawn(spawned.send_items(source, Form::of(request.flags)));
         channel.set_abort(ticket, task);
     }
 
     /// Runs a call on a blocking thread. Dropping the returned future removes a waiting call from
     /// the queue, and ends a running one at its next await.
-    fn block_on(&self, late: Late, running: Running) -> impl Future<Output = ()> + Send + use<> {
+    fn block_on(
+        &self,
+        spawned: SpawnedCall,
+        running: Running,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let runtime = Handle::current();
         let (mut wanted, unwanted) = oneshot::channel::<()>();
         let queued =
@@ -190,10 +194,10 @@ impl Executor {
                     tokio::select! {
                         biased;
                         _ = unwanted => {}
-                        () = late::run_after_waiting(late, running) => {}
+                        () = spawned_call::run_after_waiting(spawned, running) => {}
                     }
                 }),
-                Err(NoThread) => drop(runtime.spawn(late.fail(NoThread.into()))),
+                Err(NoThread) => drop(runtime.spawn(spawned.fail(NoThread.into()))),
             });
         async move {
             wanted.closed().await;

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::answers::AnswerSize;
 use super::dispatcher::Route;
-use super::late::{Running, caught};
+use super::spawned_call::Running;
+use super::user_code::caught;
 use crate::call::Context;
 use crate::channel::{Channel, IncomingStream};
 use crate::descriptor::MethodDescriptor;

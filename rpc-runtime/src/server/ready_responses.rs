@@ -6,8 +6,7 @@ use std::time::Instant;
 use rpc_registry::limited;
 
 use super::answers::{AnswerSize, no_memory};
-use super::late::answer_failed;
-use super::reply_metadata;
+use super::response;
 use crate::budget::FREE;
 use crate::buffer;
 use crate::call::Context;
@@ -72,7 +71,7 @@ impl ReadyResponses {
                 return Err(no_memory(bytes));
             }
         }
-        reply_metadata::write(channel, finished, context, &mut self.bodies, start)
+        response::write_metadata(channel, finished, context, &mut self.bodies, start)
     }
 
     /// Adds a response whose body is what was encoded behind `start`.
@@ -94,7 +93,7 @@ impl ReadyResponses {
             limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
             return;
         }
-        let (header, body) = answer_failed(channel, request.id, error);
+        let (header, body) = response::error(channel, request.id, error);
         let start = self.bodies.len();
         self.bodies.extend_from_slice(&body);
         self.responses.push((header, ReadyBody::In(start..self.bodies.len())));

@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use tracing::Span;
 
 use super::answers::no_memory_for_arguments;
-use super::connections::Place;
+use super::connections::ConnectionPermit;
 use super::dispatcher::{Dispatcher, Route};
 use super::executor::Executor;
 use super::large::{LARGE, LargeRequest, limits_in_place, over_memory};
-use super::late::{Running, answer_header, caught};
 use super::ready_responses::ReadyResponses;
+use super::response;
 use super::slow_methods::SlowMethods;
+use super::spawned_call::Running;
+use super::user_code::caught;
 use super::workers::Workers;
 use crate::budget::FREE;
 use crate::call::Context;
@@ -39,7 +41,7 @@ const IN_PLACE_BUDGET: Duration = TURN;
 pub(super) struct Requests {
     dispatcher: Arc<Dispatcher>,
     /// Dropped before the executor, so that the permit is free when the server ends.
-    _place: Place,
+    _permit: ConnectionPermit,
     executor: Executor,
     slow: SlowMethods,
     ready: ReadyResponses,
@@ -62,11 +64,15 @@ enum Begun {
 }
 
 impl Requests {
-    pub(super) fn new(dispatcher: Arc<Dispatcher>, place: Place, workers: &Arc<Workers>) -> Self {
+    pub(super) fn new(
+        dispatcher: Arc<Dispatcher>,
+        permit: ConnectionPermit,
+        workers: &Arc<Workers>,
+    ) -> Self {
         Self {
             dispatcher,
-            executor: Executor::new(workers.of(place.owner().address), place.owner().connection),
-            _place: place,
+            executor: Executor::new(workers.of(permit.owner().address), permit.owner().connection),
+            _permit: permit,
             slow: SlowMethods::default(),
             ready: ReadyResponses::default(),
         }
@@ -246,7 +252,7 @@ impl Requests {
             return;
         }
         let bytes = self.ready.bodies().len() - start;
-        self.ready.push(answer_header(request, &finished), start);
+        self.ready.push(response::header(request, &finished), start);
         // A stream's items may come only after the answer; a large answer is counted before the next
         // request begins.
         if finished.stream.is_some() || bytes > FREE {

@@ -1,13 +1,36 @@
-//! The metadata of replies, from contexts and errors to the wire.
+//! What responses consist of: their headers, their metadata, errors as responses.
 
 use rpc_registry::limited;
 
 use crate::call::Context;
 use crate::channel::Channel;
-use crate::error::RpcError;
+use crate::error::{RpcError, exposed};
 use crate::metadata::Metadata;
-use crate::protocol::{Flags, Header, Output, REPLY_METADATA, payload};
+use crate::protocol::{Flags, Header, Output, REPLY_METADATA, error_answer, payload};
 use crate::service::Finished;
+
+/// The header of the response to `request`, whose value is encoded.
+pub(super) fn header(request: &Header, finished: &Finished) -> Header {
+    let mut header = Header::response(request.id, finished.status);
+    header.flags = finished.form.flags();
+    if finished.stream.is_some() {
+        header.flags = header.flags.with(Flags::STREAM);
+    }
+    if finished.metadata.is_some() {
+        header.flags = header.flags.with(Flags::METADATA);
+    }
+    header
+}
+
+/// The error response to the request `id`.
+pub(super) fn error(channel: &Channel, id: u64, error: &RpcError) -> (Header, Vec<u8>) {
+    let expose = channel.settings().expose_internal_errors;
+    let (mut header, mut body) = exposed(expose, || error_answer(id, error));
+    if let Some(metadata) = error.own_metadata() {
+        write_error_metadata(channel, metadata, &mut header, &mut body);
+    }
+    (header, body)
+}
 
 /// Puts the metadata of a reply in front of its value, which is in `out` behind `start`: that of the
 /// reply and, where it has no such key, that of the call's context. `finished` keeps its metadata only
@@ -16,7 +39,7 @@ use crate::service::Finished;
 /// # Errors
 /// It is over the limit. The method has run.
 #[inline]
-pub(super) fn write(
+pub(super) fn write_metadata(
     channel: &Channel,
     finished: &mut Finished,
     context: &mut Context,
@@ -54,14 +77,13 @@ fn write_some(
 }
 
 /// Puts the metadata of an error in front of it.
-#[inline]
-pub(super) fn write_error(
+#[cold]
+fn write_error_metadata(
     channel: &Channel,
-    error: &RpcError,
+    metadata: &Metadata,
     header: &mut Header,
     body: &mut Vec<u8>,
 ) {
-    let Some(metadata) = error.own_metadata() else { return };
     if !is_read(channel) {
         return;
     }

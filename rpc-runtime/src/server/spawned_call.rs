@@ -1,27 +1,26 @@
-//! Requests that go on in tasks of their own.
+//! [`SpawnedCall`]: a request that is answered by a task of its own.
 
-use std::any::Any;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rpc_registry::{Printable, limited};
+use rpc_registry::limited;
 use tracing::{Instrument, Span};
 
 use super::answers::{AnswerSize, no_memory, no_memory_for_arguments};
-use super::reply_metadata;
+use super::response;
+use super::user_code::caught;
 use super::workers::InWork;
 use crate::budget::{Claim, FREE};
 use crate::buffer;
 use crate::call::{Context, Source};
 use crate::channel::{Channel, Ticket, clock, pump};
 use crate::descriptor::MethodDescriptor;
-use crate::error::{RpcError, exposed};
+use crate::error::RpcError;
 use crate::observe::{OwnedCall, RefusedMemory};
 use crate::protocol::payload::Form;
-use crate::protocol::{Flags, Frame, Header, Kind, Output, error_answer};
+use crate::protocol::{Frame, Header, Kind, Output};
 use crate::service::{BoxCall, Finished};
 use crate::status::Status;
 
@@ -29,7 +28,7 @@ use crate::status::Status;
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A request in work, until it is dropped.
-pub(super) struct Late {
+pub(super) struct SpawnedCall {
     channel: Arc<Channel>,
     ticket: Ticket,
     request: Header,
@@ -39,13 +38,13 @@ pub(super) struct Late {
     _in_work: InWork,
 }
 
-impl Drop for Late {
+impl Drop for SpawnedCall {
     fn drop(&mut self) {
         self.channel.finish_work(self.ticket);
     }
 }
 
-impl Late {
+impl SpawnedCall {
     pub(super) fn new(
         channel: Arc<Channel>,
         ticket: Ticket,
@@ -142,7 +141,7 @@ impl Late {
         }
         match result {
             Ok(finished) => {
-                let answer = Frame::taking(answer_header(request, &finished), &mut body);
+                let answer = Frame::taking(response::header(request, &finished), &mut body);
                 channel.answer(*ticket, answer).await;
                 drop(room.take());
                 buffer::give_output(body);
@@ -152,7 +151,7 @@ impl Late {
                 }
             }
             Err(error) => {
-                let (header, body) = answer_failed(channel, request.id, &error);
+                let (header, body) = response::error(channel, request.id, &error);
                 channel.answer(*ticket, Frame::new(header, &body)).await;
             }
         }
@@ -184,21 +183,21 @@ pub(super) struct Running {
 }
 
 /// Runs a call to its end and sends the answer.
-pub(super) async fn run(mut late: Late, running: Running) {
+pub(super) async fn run(mut spawned: SpawnedCall, running: Running) {
     let Running { method, answers, mut context, mut call } = running;
-    let deadline = late.deadline(&context);
-    let span = late.observed.span().clone();
-    let channel = Arc::clone(&late.channel);
+    let deadline = spawned.deadline(&context);
+    let span = spawned.observed.span().clone();
+    let channel = Arc::clone(&spawned.channel);
     let mut body = Output::default();
     let finished = async {
-        late.begin(call.memory(), &answers).await?;
+        spawned.begin(call.memory(), &answers).await?;
         let returned = poll_fn(|cx| {
             let _inside = span.enter();
             let polled = caught(method, &channel, || context.enter(|| Ok(call.poll_ready(cx))));
             polled.map_or_else(|error| Poll::Ready(Err(error)), |polled| polled.map(Ok))
         });
         returned.await?;
-        late.end(&answers).await;
+        spawned.end(&answers).await;
         let mut encoded = Output::from(buffer::take());
         let finished = poll_fn(|cx| {
             let _inside = span.enter();
@@ -210,77 +209,31 @@ pub(super) async fn run(mut late: Late, running: Running) {
         if bold && !channel.may_keep(encoded.len(), bold) {
             return Err(no_memory(encoded.len()));
         }
-        reply_metadata::write(&channel, &mut finished, &mut context, &mut encoded, 0)?;
+        response::write_metadata(&channel, &mut finished, &mut context, &mut encoded, 0)?;
         body = encoded;
         Ok(finished)
     };
     let result = match deadline {
         Some(deadline) => {
             tokio::time::timeout_at(deadline.into(), finished).await.unwrap_or_else(|_| {
-                let late = "the deadline passed while the provider worked on it";
-                Err(RpcError::timeout(late))
+                let passed = "the deadline passed while the provider worked on it";
+                Err(RpcError::timeout(passed))
             })
         }
         None => finished.await,
     };
-    late.finish(result, body).await;
+    spawned.finish(result, body).await;
 }
 
 /// The same for a call that waited in a queue.
-pub(super) async fn run_after_waiting(late: Late, running: Running) {
-    if late.deadline(&running.context).is_some_and(|deadline| deadline <= clock()) {
-        return late.fail(expired()).await;
+pub(super) async fn run_after_waiting(spawned: SpawnedCall, running: Running) {
+    if spawned.deadline(&running.context).is_some_and(|deadline| deadline <= clock()) {
+        return spawned.fail(expired()).await;
     }
-    run(late, running).await;
+    run(spawned, running).await;
 }
 
 /// The response to a call whose deadline passed before it began.
 pub(super) fn expired() -> RpcError {
     RpcError::timeout("the deadline passed before the provider began the call").unexecuted()
-}
-
-pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
-    let mut header = Header::response(request.id, finished.status);
-    header.flags = finished.form.flags();
-    if finished.stream.is_some() {
-        header.flags = header.flags.with(Flags::STREAM);
-    }
-    if finished.metadata.is_some() {
-        header.flags = header.flags.with(Flags::METADATA);
-    }
-    header
-}
-
-/// The error response to a failed request.
-pub(super) fn answer_failed(channel: &Channel, id: u64, error: &RpcError) -> (Header, Vec<u8>) {
-    let expose = channel.settings().expose_internal_errors;
-    let (mut header, mut body) = exposed(expose, || error_answer(id, error));
-    reply_metadata::write_error(channel, error, &mut header, &mut body);
-    (header, body)
-}
-
-/// Runs a user's code and encodes its result. A panic becomes the error of this call. Its text is
-/// logged only, since it reveals details of this process.
-#[inline]
-pub(super) fn caught<T>(
-    method: &MethodDescriptor,
-    channel: &Channel,
-    run: impl FnOnce() -> Result<T, RpcError>,
-) -> Result<T, RpcError> {
-    let expose = channel.settings().expose_internal_errors;
-    catch_unwind(AssertUnwindSafe(|| exposed(expose, run))).unwrap_or_else(|panic| {
-        let message = Printable(panic_message(&*panic));
-        limited!(error, %method, peer = %channel.peer(), %message, "a method panicked");
-        Err(RpcError::internal(match expose {
-            true => format!("the provider's method panicked: {message}"),
-            false => "the provider's method panicked".to_owned(),
-        }))
-    })
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    match panic.downcast_ref::<String>() {
-        Some(message) => message,
-        None => panic.downcast_ref::<&str>().copied().unwrap_or("(no message)"),
-    }
 }
