@@ -36,7 +36,7 @@ const MAX_METADATA_VALUE: usize = 4096;
 /// and all but `service`, `id` and `uri` may be missing, so old and new versions read each other.
 ///
 /// Clones share their fields, so lists of instances are cheap to copy and to compare.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Instance(Arc<Fields>);
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,16 +1,17 @@
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::Instance;
 
 /// The living instances of a service, as they are known at one moment.
 ///
-/// It can be used like a slice of them.
+/// It can be used like a slice of them. Clones share the list.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// Ordered by id; empty when nobody provides the service.
-    pub instances: Vec<Instance>,
+    pub instances: Arc<[Instance]>,
     /// Where that is known from.
     pub source: Source,
     /// What is new in it; empty in the answer of a lookup.
@@ -52,7 +53,7 @@ pub struct Change {
 impl Snapshot {
     /// What a registry says now. `instances` are ordered by id.
     pub fn of(instances: Vec<Instance>) -> Self {
-        Self { instances, ..Self::default() }
+        Self { instances: instances.into(), ..Self::default() }
     }
 
     /// The same instances from another source.
@@ -100,7 +101,8 @@ impl IntoIterator for Snapshot {
     type IntoIter = std::vec::IntoIter<Instance>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.instances.into_iter()
+        // Other clones may still have the list; a copy of an instance is a pointer.
+        self.instances.to_vec().into_iter()
     }
 }
 
@@ -126,6 +128,8 @@ impl Change {
         loop {
             let order = match (before.peek(), after.peek()) {
                 (None, None) => return change,
+                // Most instances are shared by both lists, and then their pointers are compared.
+                (Some(old), Some(new)) if old == new => std::cmp::Ordering::Equal,
                 (Some(old), Some(new)) => old.id().cmp(new.id()),
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
@@ -159,6 +163,12 @@ mod tests {
         assert_eq!(change.removed, ["a"]);
         assert_eq!(change.updated, ["b"]);
         assert!(Change::between(&before, &before).is_empty());
+    }
+
+    #[test]
+    fn clones_of_a_snapshot_share_its_list() {
+        let snapshot = Snapshot::of(vec![instance("a"), instance("b")]);
+        assert!(Arc::ptr_eq(&snapshot.instances, &snapshot.clone().instances));
     }
 
     #[test]

@@ -51,14 +51,16 @@ impl Watch {
     /// A dropped future has consumed nothing; the next call returns what it would have returned.
     pub async fn changed(&mut self) -> Result<Snapshot, RegistryError> {
         let ended = self.states.changed().await.is_err();
-        match &*self.states.borrow_and_update() {
-            State::Gone(reason) => Err(reason.clone()),
+        // A copy, so that the sender does not wait while lists are compared.
+        let state = self.states.borrow_and_update().clone();
+        match state {
+            State::Gone(reason) => Err(reason),
             State::Known(_) if ended => {
                 Err(RegistryError::unavailable("the watch has ended: its registry is gone")
                     .with_hint("connect to the registry and watch again"))
             }
             State::Known(snapshot) => {
-                let snapshot = snapshot.clone().since(&self.last);
+                let snapshot = snapshot.since(&self.last);
                 self.last = snapshot.clone();
                 Ok(snapshot)
             }
@@ -143,6 +145,14 @@ mod tests {
         sender.send(vec![instance("a")]);
         sender.send(vec![instance("b")]);
         assert_eq!(watch.changed().await.unwrap().instances[0].id(), "b");
+    }
+
+    #[tokio::test]
+    async fn all_watches_of_a_service_share_its_list() {
+        let (sender, mut one) = Watch::channel(vec![instance("a")]);
+        let mut other = sender.subscribe();
+        let (one, other) = (one.changed().await.unwrap(), other.changed().await.unwrap());
+        assert!(std::sync::Arc::ptr_eq(&one.instances, &other.instances));
     }
 
     #[tokio::test(start_paused = true)]

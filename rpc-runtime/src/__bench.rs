@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 pub use crate::protocol::payload::{Arguments, Form};
 pub use crate::server::bench::Dispatching;
 
+use crate::connection::in_flight::InFlight;
 use crate::error::RpcError;
-use crate::in_flight::InFlight;
 use crate::protocol::{Header, Output, payload};
 use crate::shape;
 use crate::status::Status;

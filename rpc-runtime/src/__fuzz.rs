@@ -15,7 +15,7 @@ use crate::error::RpcError;
 use crate::protocol::{Agreement, DecodeLimits, Flags, Header, Hello, payload};
 use crate::transport::{ConnectSettings, ListenSettings, Listener, Transport, connect, listen};
 use crate::uri::Uri;
-use crate::{channel, protocol};
+use crate::{connection, protocol};
 
 /// Maximum bytes read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -72,7 +72,7 @@ pub fn agreed_form(hello: &Hello, method: u64, own: fn() -> u64) -> Form {
 
 /// Reads the error of a response.
 pub fn read_error(header: &Header, body: &[u8]) -> RpcError {
-    channel::read_error(header, body)
+    connection::read_error(header, body)
 }
 
 /// A response with an error.

@@ -73,13 +73,12 @@ mod buffer;
 #[allow(dead_code, unused_imports, reason = "client and server take it up one after the other")]
 mod call;
 mod certificate;
-mod channel;
 mod client;
 mod cluster;
+mod connection;
 mod descriptor;
 mod error;
 pub mod handlers;
-mod in_flight;
 mod metadata;
 mod observe;
 pub mod pipeline;
@@ -104,10 +103,10 @@ pub use call::{
     Call, Context, Extensions, Interceptor, Interceptors, Next, Reply, Run, Scope, StreamEnd,
 };
 pub use certificate::PeerCertificate;
-pub use channel::ChannelHandle;
 pub use client::{
     BackOff, Client, ClientBuilder, ConnectionInfo, ConnectionState, Encoding, StateChanges,
 };
+pub use connection::ChannelHandle;
 pub use descriptor::{
     ArgumentDescriptor, Dispatch, MethodDescriptor, ServiceDescriptor, ServiceKey,
 };

@@ -1,6 +1,6 @@
-//! [`Metadata`].
+//! Text that travels with a call or a reply.
 
 use std::collections::BTreeMap;
 
-/// Text that travels with a call or a reply, by key: tenant, trace id, locale.
+/// Text by key: tenant, trace id, locale. The limit on the wire is 16 KiB.
 pub(crate) type Metadata = BTreeMap<String, String>;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use crate::call::{Items, Source};
-use crate::channel::IncomingStream;
+use crate::connection::IncomingStream;
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
 use crate::metadata::Metadata;

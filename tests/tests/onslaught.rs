@@ -180,6 +180,38 @@ async fn a_thousand_connections_that_drip() {
     .await;
 }
 
+/// Each has sent all but the end of a frame that is just small enough not to be a large one.
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_thousand_connections_with_a_begun_frame_each() {
+    server_endures("8,000 begun frames of 63 KiB", |uri| async move {
+        let address = &uri.strip_prefix("tcp://").unwrap().to_owned();
+        let mut bytes = hello();
+        bytes.extend(request(1, "echo", &("x".repeat(63 << 10),)));
+        bytes.truncate(bytes.len() - 100);
+        let mut tasks = JoinSet::new();
+        for _ in 0..8_000_u32.min(open_files().saturating_sub(200)) {
+            let Ok(stream) = TcpStream::connect(address).await else { break };
+            let bytes = bytes.clone();
+            tasks.spawn(async move {
+                let mut stream = stream;
+                let sent = tokio::time::timeout(attack_time(), stream.write_all(&bytes)).await;
+                let sent = if sent.is_ok() { bytes.len() as u64 } else { 0 };
+                (sent, stream)
+            });
+        }
+        let all = tasks.join_all().await;
+        all.iter().map(|(sent, _)| sent).sum()
+    })
+    .await;
+}
+
+/// The number of files that a process may have open.
+fn open_files() -> u32 {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    line.split_whitespace().nth(3).unwrap().parse().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_come_and_go() {
     server_endures("connections that end at once", |uri| async move {

@@ -8,6 +8,7 @@ mod ledger;
 mod limits;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -24,6 +25,10 @@ use crate::observe::{MemoryMetrics, Observer};
 /// Bytes of each connection that do not count: enough for small calls when everything else is used
 /// up.
 pub(crate) const FREE: usize = 64 << 10;
+/// The same for the connections of an address beyond [`CROWDED`].
+const FREE_IN_A_CROWD: usize = 8 << 10;
+/// Connections of one address with the whole free part.
+const CROWDED: usize = 1_024;
 /// Step in which the held bytes of a connection are counted.
 const STEP: usize = 16 << 10;
 
@@ -46,12 +51,15 @@ struct State {
     ledger: Ledger,
     /// The connections that the ledger knows.
     holders: HashMap<u64, Weak<dyn Holder>>,
+    /// Number of open connections by address.
+    open: HashMap<Address, usize>,
 }
 
 impl Budget {
     pub(crate) fn new(limits: MemoryLimits, observer: Observer) -> Arc<Self> {
         let limits = limits.resolved();
-        let state = State { ledger: Ledger::new(limits), holders: HashMap::new() };
+        let state =
+            State { ledger: Ledger::new(limits), holders: HashMap::new(), open: HashMap::new() };
         Arc::new(Self {
             limits,
             observer,
@@ -66,7 +74,12 @@ impl Budget {
         let connection = self.next.fetch_add(1, Ordering::Relaxed);
         let owner = Owner { connection, address: Address::of(peer) };
         let (holder, settled) = (OnceLock::new(), AtomicUsize::new(0));
-        Arc::new(Account { budget: Arc::clone(self), owner, holder, settled })
+        let mut state = self.lock();
+        let open = state.open.entry(owner.address).or_default();
+        *open += 1;
+        let free = if *open > CROWDED { FREE_IN_A_CROWD } else { FREE };
+        drop(state);
+        Arc::new(Account { budget: Arc::clone(self), owner, free, holder, settled })
     }
 
     /// Window of all streams of a connection, in bytes: half of the connection's limit.
@@ -89,6 +102,8 @@ impl fmt::Debug for Budget {
 pub(crate) struct Account {
     budget: Arc<Budget>,
     owner: Owner,
+    /// Bytes that do not count.
+    free: usize,
     holder: OnceLock<Weak<dyn Holder>>,
     /// The last [settled](Self::settle) number of bytes.
     settled: AtomicUsize,
@@ -110,19 +125,25 @@ impl Account {
     /// time. Returns whether it now counts for less.
     #[inline]
     pub(crate) fn settle(&self, held: usize, wakers: &mut Vec<Waker>) -> bool {
-        if held <= FREE && !self.is_charged() {
+        if held <= self.free && !self.is_charged() {
             return false;
         }
         self.settle_large(held, wakers)
     }
 
     fn settle_large(&self, held: usize, wakers: &mut Vec<Waker>) -> bool {
-        let due = held.saturating_sub(FREE).div_ceil(STEP).saturating_mul(STEP);
+        let due = held.saturating_sub(self.free).div_ceil(STEP).saturating_mul(STEP);
         let before = self.settled.swap(due, Ordering::Relaxed);
         if due != before {
             self.with(|ledger, owner| ledger.adjust(owner, due, before, wakers));
         }
         due < before
+    }
+
+    /// Minimum size of a frame whose bytes are claimed before it is read.
+    #[inline]
+    pub(crate) fn large_from(&self) -> usize {
+        self.free
     }
 
     /// Whether a claim beyond the free part would have to wait.
@@ -157,7 +178,7 @@ impl Account {
     /// Changes the ledger, then updates the gauge and the connections that may be ended.
     fn with<R>(&self, change: impl FnOnce(&mut Ledger, Owner) -> R) -> R {
         let mut state = self.budget.lock();
-        let State { ledger, holders } = &mut *state;
+        let State { ledger, holders, .. } = &mut *state;
         let before = ledger.used();
         let result = change(ledger, self.owner);
         let after = ledger.used();
@@ -180,6 +201,17 @@ impl Drop for Account {
     fn drop(&mut self) {
         let mut wakers = Vec::new();
         self.settle(0, &mut wakers);
+        let mut state = self.budget.lock();
+        if let Entry::Occupied(mut open) = state.open.entry(self.owner.address) {
+            match open.get().checked_sub(1) {
+                None | Some(0) => drop(open.remove()),
+                Some(left) => *open.get_mut() = left,
+            }
+        }
+        if state.open.is_empty() {
+            state.open = HashMap::new();
+        }
+        drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 }
@@ -248,5 +280,30 @@ impl Drop for Claim {
         let mut wakers = Vec::new();
         self.give_back(&mut wakers);
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{Observer, Side};
+
+    #[test]
+    fn many_connections_of_an_address_have_a_smaller_free_part_and_hold_no_more_in_all() {
+        let budget = Budget::new(MemoryLimits::default(), Observer::new(Side::Server, false));
+        let mut accounts: Vec<_> =
+            (0..CROWDED).map(|port| budget.open(&format!("tcp://10.0.0.1:{port}"))).collect();
+        assert!(accounts.iter().all(|account| account.large_from() == FREE));
+        let late = budget.open("tcp://10.0.0.1:65000");
+        assert_eq!(late.large_from(), FREE_IN_A_CROWD);
+        late.settle(FREE_IN_A_CROWD, &mut Vec::new());
+        assert!(!late.is_charged());
+        late.settle(FREE_IN_A_CROWD + 1, &mut Vec::new());
+        assert!(late.is_charged());
+        assert_eq!(budget.open("tcp://10.0.0.2:1").large_from(), FREE, "another address");
+        drop((accounts.pop(), late));
+        assert_eq!(budget.open("tcp://10.0.0.1:2").large_from(), FREE, "one has left");
+        drop(accounts);
+        assert!(budget.lock().open.is_empty());
     }
 }

@@ -12,7 +12,7 @@ use super::{
     BackOff, Client, Connections, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker,
 };
 use crate::budget::{Budget, MemoryLimits};
-use crate::channel::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
+use crate::connection::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
 use crate::error::RpcError;
 use crate::handlers::Heartbeat;
 use crate::observe::{Methods, Observer, Side};

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::link::Link;
 use super::ready_links::ReadyLinks;
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::error::RpcError;
 use crate::observe::{DrainOutcome, Observer};
 

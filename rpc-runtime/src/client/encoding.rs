@@ -1,6 +1,6 @@
 //! [`Encoding`].
 
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::protocol::payload::Form;
 
 /// How a client writes structs: as maps from field name to value, or as arrays of values. Answers

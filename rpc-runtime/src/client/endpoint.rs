@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::link::{Availability, Link};
 use super::{BackOff, Connections, Invoker};
-use crate::channel::{Channel, ChannelSettings, Initializer};
+use crate::connection::{Channel, ChannelSettings, Initializer};
 use crate::error::RpcError;
 use crate::transport::ConnectSettings;
 use crate::uri::Uri;

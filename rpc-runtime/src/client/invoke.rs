@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::Client;
 use crate::buffer;
 use crate::call::{Context, Items};
-use crate::channel::{CallError, Channel, Reply, ReplyBody, Request, clock, read_error};
+use crate::connection::{CallError, Channel, Reply, ReplyBody, Request, clock, read_error};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::metadata::Metadata;

@@ -27,7 +27,7 @@ pub(crate) use endpoint::{Endpoint, EndpointSettings};
 pub use invoke::{call, notify};
 pub(crate) use link::Availability;
 
-use crate::channel::{Channel, ChannelHandle};
+use crate::connection::{Channel, ChannelHandle};
 use crate::error::RpcError;
 use crate::metadata::Metadata;
 use crate::observe::Methods;

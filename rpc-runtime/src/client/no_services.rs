@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Instant;
 
-use crate::channel::Channel;
-use crate::channel::driver::{Batch, RequestHandler};
+use crate::connection::Channel;
+use crate::connection::driver::{Batch, RequestHandler};
 use crate::error::RpcError;
 use crate::protocol::{Frame, Kind, error_answer};
 use crate::status::Status;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::link::{Availability, Link};
-use crate::channel::Channel;
+use crate::connection::Channel;
 
 /// The connected links of a client, for lists of addresses that are too long for a call to search.
 ///

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::providers::{Providers, Taken, give_way};
 use super::rejected::Rejected;
-use crate::channel::clock;
 use crate::client::{DiscoverySettings, Endpoint, EndpointSettings};
+use crate::connection::clock;
 use crate::descriptor::ServiceKey;
 use crate::error::RpcError;
 use crate::status::Status;

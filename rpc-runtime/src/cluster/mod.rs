@@ -14,8 +14,8 @@ use rpc_registry::Registry;
 
 use self::directory::Directory;
 use self::load_balancer::{LoadBalancer, RoundRobin};
-use crate::channel::Channel;
 use crate::client::{Availability, Client, ClientBuilder, Endpoint, EndpointSettings, Invoker};
+use crate::connection::Channel;
 use crate::descriptor::ServiceDescriptor;
 use crate::error::RpcError;
 

@@ -13,7 +13,7 @@ use super::dispatcher::Dispatcher;
 use super::lifetime::Lifetime;
 use super::requests::Requests;
 use super::workers::Workers;
-use crate::channel::{Channel, ChannelSettings, Initializer, driver, refuse};
+use crate::connection::{Channel, ChannelSettings, Initializer, driver, refuse};
 use crate::error::RpcError;
 use crate::observe::{self, RefusedConnection, Side};
 use crate::protocol::Hello;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::budget::FREE;
-use crate::channel::LargestAnswer;
+use crate::connection::LargestAnswer;
 use crate::error::RpcError;
 use crate::status::Status;
 

@@ -13,7 +13,7 @@ use rpc_registry::Registry;
 use super::connections::ConnectionLimits;
 use super::workers::WorkLimits;
 use crate::budget::MemoryLimits;
-use crate::channel::{ChannelSettings, Initializer};
+use crate::connection::{ChannelSettings, Initializer};
 use crate::descriptor::Dispatch;
 use crate::handlers::Heartbeat;
 use crate::observe::{Observer, Side};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lifetime::Limited;
 use crate::budget::{Address, Owner};
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::error::RpcError;
 use crate::observe::RefusedConnection;
 use crate::status::Status;

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::cores::Cores;
-use crate::channel::count_cores;
+use crate::connection::count_cores;
 use crate::error::RpcError;
 
 /// How long loops may take to end that have nothing left to do, or whose work was cut off.

@@ -12,7 +12,7 @@ use super::thread_pool::NoThread;
 use super::workers::{AddressWork, InWork};
 use crate::budget::Owner;
 use crate::call::Source;
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{OwnedCall, RefusedRequest};
@@ -90,10 +90,10 @@ impl Executor {
         arguments: usize,
     ) -> Option<SpawnedCall> {
         let bytes = arguments.max(request.length as usize);
-        let ticket = channel.start_work(request.id, request.kind == Kind::Oneway, bytes)?;
+        let work = channel.start_work(request.id, request.kind == Kind::Oneway, bytes)?;
         self.in_work += 1;
         let in_work = InWork::begin(&self.address);
-        Some(SpawnedCall::new(Arc::clone(channel), ticket, *request, observed, in_work))
+        Some(SpawnedCall::new(Arc::clone(channel), work, *request, observed, in_work))
     }
 
     /// Runs a call to its end, as `mode` says.
@@ -107,12 +107,12 @@ impl Executor {
     ) {
         let bytes = running.call.memory();
         let Some(spawned) = self.begin(channel, request, observed, bytes) else { return };
-        let ticket = spawned.ticket();
+        let work = spawned.work();
         let task = match mode {
             Dispatch::Blocking => spawn(self.block_on(spawned, running)),
             _ => spawn(spawned_call::run(spawned, running)),
         };
-        channel.set_abort(ticket, task);
+        channel.set_abort(work, task);
     }
 
     /// Decodes the arguments of a large request, then runs its call as `mode` says.
@@ -125,7 +125,7 @@ impl Executor {
         large: LargeRequest,
     ) {
         let Some(spawned) = self.begin(channel, request, observed, 0) else { return };
-        let ticket = spawned.ticket();
+        let work = spawned.work();
         let deadline = spawned.deadline(&large.context);
         let span = spawned.span().clone();
         let calling = Arc::clone(channel);
@@ -162,7 +162,7 @@ impl Executor {
                 Err(error) => spawned.fail(error).await,
             }
         });
-        channel.set_abort(ticket, task);
+        channel.set_abort(work, task);
     }
 
     /// Sends the items of a stream result whose response is being sent.
@@ -174,9 +174,9 @@ impl Executor {
         source: Box<dyn Source>,
     ) {
         let Some(spawned) = self.begin(channel, request, observed, 0) else { return };
-        let ticket = spawned.ticket();
+        let work = spawned.work();
         let task = spawn(spawned.send_items(source, Form::of(request.flags)));
-        channel.set_abort(ticket, task);
+        channel.set_abort(work, task);
     }
 
     /// Runs a call on a blocking thread. Dropping the returned future removes a waiting call from

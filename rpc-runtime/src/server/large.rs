@@ -9,7 +9,7 @@ use super::dispatcher::Route;
 use super::spawned_call::Running;
 use super::user_code::caught;
 use crate::call::Context;
-use crate::channel::{Channel, IncomingStream};
+use crate::connection::{Channel, IncomingStream};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::protocol::payload::Form;

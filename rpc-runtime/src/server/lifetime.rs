@@ -7,7 +7,7 @@ use std::time::Duration;
 use rpc_registry::{Printable, limited};
 use tokio::task::AbortHandle;
 
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::error::RpcError;
 use crate::observe::RetiredConnection;
 use crate::random::random_fraction;
@@ -93,7 +93,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::channel::ChannelSettings;
+    use crate::connection::ChannelSettings;
     use crate::protocol::{Hello, Kind};
     use crate::transport::raw::{RawEnd, pair};
 

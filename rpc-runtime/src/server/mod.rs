@@ -39,7 +39,7 @@ pub use builder::ServerBuilder;
 
 use self::connections::Connections;
 use self::event_loops::EventLoops;
-use crate::channel::ChannelHandle;
+use crate::connection::ChannelHandle;
 use crate::observe::Observer;
 
 /// A running server.

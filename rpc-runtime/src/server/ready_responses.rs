@@ -10,7 +10,7 @@ use super::response;
 use crate::budget::FREE;
 use crate::buffer;
 use crate::call::Context;
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::error::RpcError;
 use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output};
 use crate::service::Finished;

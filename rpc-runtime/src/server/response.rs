@@ -3,7 +3,7 @@
 use rpc_registry::limited;
 
 use crate::call::Context;
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::error::{RpcError, exposed};
 use crate::metadata::Metadata;
 use crate::protocol::{Flags, Header, Output, REPLY_METADATA, error_answer, payload};

@@ -15,7 +15,7 @@ use super::workers::InWork;
 use crate::budget::{Claim, FREE};
 use crate::buffer;
 use crate::call::{Context, Source};
-use crate::channel::{Channel, Ticket, clock, pump};
+use crate::connection::{Channel, WorkId, clock, pump};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::observe::{OwnedCall, RefusedMemory};
@@ -30,7 +30,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// A request in work, until it is dropped.
 pub(super) struct SpawnedCall {
     channel: Arc<Channel>,
-    ticket: Ticket,
+    work: WorkId,
     request: Header,
     observed: OwnedCall,
     /// Memory for the response, until the response is queued and counted as output.
@@ -40,23 +40,23 @@ pub(super) struct SpawnedCall {
 
 impl Drop for SpawnedCall {
     fn drop(&mut self) {
-        self.channel.finish_work(self.ticket);
+        self.channel.finish_work(self.work);
     }
 }
 
 impl SpawnedCall {
     pub(super) fn new(
         channel: Arc<Channel>,
-        ticket: Ticket,
+        work: WorkId,
         request: Header,
         observed: OwnedCall,
         in_work: InWork,
     ) -> Self {
-        Self { channel, ticket, request, observed, room: None, _in_work: in_work }
+        Self { channel, work, request, observed, room: None, _in_work: in_work }
     }
 
-    pub(super) fn ticket(&self) -> Ticket {
-        self.ticket
+    pub(super) fn work(&self) -> WorkId {
+        self.work
     }
 
     pub(super) fn span(&self) -> &Span {
@@ -82,7 +82,7 @@ impl SpawnedCall {
 
     /// Sets the memory of the arguments, in bytes.
     fn arguments_take(&self, bytes: usize) {
-        self.channel.arguments_take(self.ticket, bytes);
+        self.channel.arguments_take(self.work, bytes);
     }
 
     /// Waits until there is memory for the response, before the method begins.
@@ -132,7 +132,7 @@ impl SpawnedCall {
     async fn finish(mut self, result: Result<Finished, RpcError>, mut body: Output) {
         let status = result.as_ref().map_or_else(RpcError::status, |finished| finished.status);
         self.observed.ended(status);
-        let Self { channel, ticket, request, room, .. } = &mut self;
+        let Self { channel, work, request, room, .. } = &mut self;
         if request.kind == Kind::Oneway {
             if let Err(error) = result {
                 limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
@@ -142,7 +142,7 @@ impl SpawnedCall {
         match result {
             Ok(finished) => {
                 let answer = Frame::taking(response::header(request, &finished), &mut body);
-                channel.answer(*ticket, answer).await;
+                channel.answer(*work, answer).await;
                 drop(room.take());
                 buffer::give_output(body);
                 if let Some(source) = finished.stream {
@@ -152,7 +152,7 @@ impl SpawnedCall {
             }
             Err(error) => {
                 let (header, body) = response::error(channel, request.id, &error);
-                channel.answer(*ticket, Frame::new(header, &body)).await;
+                channel.answer(*work, Frame::new(header, &body)).await;
             }
         }
     }
@@ -169,7 +169,7 @@ impl SpawnedCall {
     /// Sends the items of a result that is a stream; its answer is on the way.
     pub(super) async fn send_items(self, source: Box<dyn Source>, form: Form) {
         self.arguments_take(0);
-        let items = self.channel.outgoing_stream(self.request.id, self.ticket);
+        let items = self.channel.outgoing_stream(self.request.id, self.work);
         pump(items, source, form).instrument(self.observed.span().clone()).await;
     }
 }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rpc_registry::{Printable, limited};
 
-use crate::channel::Channel;
+use crate::connection::Channel;
 use crate::descriptor::MethodDescriptor;
 use crate::error::{RpcError, exposed};
 

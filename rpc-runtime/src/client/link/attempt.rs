@@ -8,8 +8,8 @@ use tokio::task::AbortHandle;
 use tracing::Instrument;
 
 use super::Link;
-use crate::channel::{Channel, driver};
 use crate::client::no_services::NoServices;
+use crate::connection::{Channel, driver};
 use crate::error::RpcError;
 use crate::observe::{self, RetiredConnection, Side};
 use crate::protocol::{Hello, REPLY_METADATA};

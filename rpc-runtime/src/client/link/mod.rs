@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use self::attempt::{Attempt, UnderWay};
 use self::state::{Look, Moment, Progress};
 use super::{ConnectionInfo, EndpointSettings};
-use crate::channel::{Channel, clock};
+use crate::connection::{Channel, clock};
 use crate::error::RpcError;
 use crate::random::random_fraction;
 use crate::uri::Uri;
@@ -257,8 +257,8 @@ impl Wake for Attendant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::ChannelSettings;
     use crate::client::ClientBuilder;
+    use crate::connection::ChannelSettings;
     use crate::protocol::Hello;
     use crate::transport::raw::pair;
 

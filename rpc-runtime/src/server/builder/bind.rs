@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use super::ServerBuilder;
 use super::announce::announce;
 use crate::budget::Budget;
-use crate::channel::MAX_CONTROL;
+use crate::connection::MAX_CONTROL;
 use crate::error::RpcError;
 use crate::protocol::{Hello, HelloService};
 use crate::runtime::current_runtime;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ServerBuilder;
 use crate::budget::MemoryLimits;
-use crate::channel::MIN_SLOW_READER_TIMEOUT;
+use crate::connection::MIN_SLOW_READER_TIMEOUT;
 use crate::pipeline::Watermarks;
 
 /// A shorter one would refuse clients that are merely far away.

@@ -190,9 +190,9 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::channel::driver::{self, Batch, RequestHandler};
-    use crate::channel::flush::FlushDuty;
-    use crate::channel::{CallError, Channel, ChannelSettings, Request, clock};
+    use crate::connection::driver::{self, Batch, RequestHandler};
+    use crate::connection::flush::FlushDuty;
+    use crate::connection::{CallError, Channel, ChannelSettings, Request, clock};
     use crate::error::RpcError;
     use crate::handlers::{Heartbeat, HeartbeatMode};
     use crate::protocol::{Frame, Header, Hello, Kind, Output, payload};

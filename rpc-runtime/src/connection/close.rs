@@ -8,7 +8,7 @@ use std::time::Duration;
 use rpc_registry::limited;
 
 use super::Channel;
-use super::input::take_read_buffer;
+use super::read_buffer::take_read_buffer;
 use crate::error::RpcError;
 use crate::observe::RefusedConnection;
 use crate::protocol::{Codec, FrameCodec, Output, error_frame};

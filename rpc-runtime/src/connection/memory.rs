@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rpc_registry::limited;
 
-use super::input::Input;
-use super::{Channel, Core, Ticket, clock, wake_all};
+use super::read_buffer::Input;
+use super::{Channel, Core, WorkId, clock, wake_all};
 use crate::budget::{Account, Claim, FREE, Holder, Level};
 use crate::error::RpcError;
 use crate::observe::{EndedConnection, RefusedMemory};
@@ -86,8 +86,8 @@ impl ReadGate {
             core.settle(wakers);
         }
         let spent = self.spent;
-        let other =
-            |claim: &mut Claim| input.large_frame().is_some_and(|frame| frame != claim.bytes());
+        let frame = input.large_frame();
+        let other = |claim: &mut Claim| frame.is_some_and(|frame| frame != claim.bytes());
         if let Some(claim) = self.claim.take_if(|claim| spent || other(claim)) {
             claim.release(wakers);
         }
@@ -323,10 +323,10 @@ impl Channel {
     }
 
     /// Sets the memory of a running request's arguments, in bytes; 0 once they are dropped.
-    pub(crate) fn arguments_take(&self, ticket: Ticket, bytes: usize) {
+    pub(crate) fn arguments_take(&self, work_id: WorkId, bytes: usize) {
         let mut wakers = Vec::new();
         let mut core = self.lock();
-        core.work.set_bytes(ticket, bytes);
+        core.work.set_bytes(work_id, bytes);
         core.settle(&mut wakers);
         drop(core);
         wake_all(wakers);
@@ -351,8 +351,8 @@ mod tests {
 
     use super::*;
     use crate::budget::{Budget, MemoryLimits};
-    use crate::channel::ChannelSettings;
-    use crate::channel::driver::{self, Batch, RequestHandler};
+    use crate::connection::ChannelSettings;
+    use crate::connection::driver::{self, Batch, RequestHandler};
     use crate::observe::{Observer, Side};
     use crate::protocol::{Frame, Header, Hello, Kind, payload};
     use crate::transport::raw::{RawEnd, pair};
@@ -362,7 +362,7 @@ mod tests {
 
     /// Begins requests that end with their connection, or when they are told to.
     #[derive(Clone, Default)]
-    struct Keep(Arc<Mutex<Vec<Ticket>>>);
+    struct Keep(Arc<Mutex<Vec<WorkId>>>);
 
     impl Keep {
         fn begun(&self) -> usize {
@@ -370,7 +370,7 @@ mod tests {
         }
 
         fn end_all(&self, channel: &Channel) {
-            self.0.lock().unwrap().iter().for_each(|ticket| channel.finish_work(*ticket));
+            self.0.lock().unwrap().iter().for_each(|work_id| channel.finish_work(*work_id));
         }
     }
 
@@ -383,8 +383,8 @@ mod tests {
         ) -> Instant {
             for request in &batch.requests {
                 let bytes = request.header.length as usize;
-                let ticket = channel.start_work(request.header.id, false, bytes).unwrap();
-                self.0.lock().unwrap().push(ticket);
+                let work_id = channel.start_work(request.header.id, false, bytes).unwrap();
+                self.0.lock().unwrap().push(work_id);
             }
             batch.now
         }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rpc_registry::limited;
 
-use super::core::State;
 use super::pace::{Pace, least};
+use super::state::State;
 use super::{Channel, ChannelSettings, clock, connection_lost, wake_all};
 use crate::budget::FREE;
 use crate::buffer;

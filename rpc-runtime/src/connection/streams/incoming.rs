@@ -222,7 +222,10 @@ impl Channel {
         }
     }
 
-    pub(in crate::channel) fn take_incoming(self: &Arc<Self>, id: u64) -> Option<IncomingStream> {
+    pub(in crate::connection) fn take_incoming(
+        self: &Arc<Self>,
+        id: u64,
+    ) -> Option<IncomingStream> {
         let (incoming, kick) = {
             let mut core = self.lock();
             let incoming = Arc::clone(core.streams.incoming.get(&id)?);

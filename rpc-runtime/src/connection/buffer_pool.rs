@@ -1,4 +1,4 @@
-//! [`Spares`]: buffers of large frames, to be used again.
+//! [`BufferPool`]: buffers of large frames, to be used again.
 
 use bytes::{Bytes, BytesMut};
 
@@ -14,12 +14,12 @@ const MAX_BYTES: usize = 4 << 20;
 /// page of it that is touched again is a fault: for a payload of 1 MiB, a third of all the time that
 /// the call takes.
 #[derive(Default)]
-pub(super) struct Spares {
+pub(super) struct BufferPool {
     /// With the sizes of their frames; the oldest first.
     kept: Vec<(usize, Bytes)>,
 }
 
-impl Spares {
+impl BufferPool {
     /// Keeps the buffer of a frame of so many bytes, which `bytes` is a part of.
     pub(super) fn keep(&mut self, frame: usize, bytes: Bytes) {
         self.kept.push((frame, bytes));
@@ -61,8 +61,8 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn frame(spares: &mut Spares, fill: u8) -> Bytes {
-        let mut buffer = spares.take(MIB);
+    fn frame(pool: &mut BufferPool, fill: u8) -> Bytes {
+        let mut buffer = pool.take(MIB);
         buffer.resize(MIB, fill);
         buffer.freeze()
     }
@@ -75,43 +75,43 @@ mod tests {
 
     #[test]
     fn the_buffer_of_a_frame_that_nobody_has_any_more_is_used_again() {
-        let mut spares = Spares::default();
-        let first = frame(&mut spares, 1);
+        let mut pool = BufferPool::default();
+        let first = frame(&mut pool, 1);
         let at = first.as_ptr();
-        spares.keep(MIB, consumed(first));
-        assert_eq!(frame(&mut spares, 2).as_ptr(), at);
+        pool.keep(MIB, consumed(first));
+        assert_eq!(frame(&mut pool, 2).as_ptr(), at);
     }
 
     #[test]
     fn the_buffer_of_a_payload_that_somebody_has_is_left_alone() {
-        let mut spares = Spares::default();
-        let payload = frame(&mut spares, 1);
-        spares.keep(MIB, consumed(payload.clone()));
-        let other = frame(&mut spares, 2);
+        let mut pool = BufferPool::default();
+        let payload = frame(&mut pool, 1);
+        pool.keep(MIB, consumed(payload.clone()));
+        let other = frame(&mut pool, 2);
         assert!(payload.iter().all(|byte| *byte == 1) && other.iter().all(|byte| *byte == 2));
         let at = payload.as_ptr();
         drop(payload);
-        assert_eq!(frame(&mut spares, 3).as_ptr(), at, "now it is free");
+        assert_eq!(frame(&mut pool, 3).as_ptr(), at, "now it is free");
     }
 
     #[test]
     fn no_more_is_kept_than_a_few_megabytes() {
-        let mut spares = Spares::default();
+        let mut pool = BufferPool::default();
         for _ in 0..20 {
-            spares.keep(MIB, Bytes::from(vec![0; MIB]));
+            pool.keep(MIB, Bytes::from(vec![0; MIB]));
         }
-        assert_eq!(spares.kept.len(), 4);
-        spares.keep(3 * MIB, Bytes::from(vec![0; 3 * MIB]));
-        assert_eq!(spares.kept.len(), 2);
-        spares.keep(8 * MIB, Bytes::from(vec![0; 8 * MIB]));
-        assert!(spares.kept.is_empty());
+        assert_eq!(pool.kept.len(), 4);
+        pool.keep(3 * MIB, Bytes::from(vec![0; 3 * MIB]));
+        assert_eq!(pool.kept.len(), 2);
+        pool.keep(8 * MIB, Bytes::from(vec![0; 8 * MIB]));
+        assert!(pool.kept.is_empty());
     }
 
     #[test]
     fn a_buffer_that_is_too_small_is_replaced() {
-        let mut spares = Spares::default();
-        spares.keep(MIB, Bytes::from(vec![0; MIB]));
-        assert!(spares.take(2 * MIB).capacity() >= 2 * MIB);
-        assert!(spares.kept.is_empty());
+        let mut pool = BufferPool::default();
+        pool.keep(MIB, Bytes::from(vec![0; MIB]));
+        assert!(pool.take(2 * MIB).capacity() >= 2 * MIB);
+        assert!(pool.kept.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The guard: a thread that gives signs of life for connections whose tasks do not run.
+//! The watchdog: a thread that gives signs of life for connections whose tasks do not run.
 //!
 //! Heartbeats are answered by a connection's driver, a task. If methods hold all the threads of its
 //! runtime, or the one that polls it, it does not run, and the peer would take a busy process for
@@ -16,15 +16,15 @@ use crate::protocol::{Frame, Kind};
 
 /// A driver that has not run for this long after its wake-up is delayed.
 const OVERDUE: Duration = Duration::from_millis(250);
-/// Bounds of the guard's interval: a quarter of the shortest heartbeat interval that an end of an
+/// Bounds of the watchdog's interval: a quarter of the shortest heartbeat interval that an end of an
 /// open connection relies on.
 const SHORTEST_TICK: Duration = Duration::from_millis(100);
 const LONGEST_TICK: Duration = Duration::from_secs(15);
 
-static GUARD: Guard = Guard::new();
+static WATCHDOG: Watchdog = Watchdog::new();
 static THREAD: OnceLock<Option<thread::Thread>> = OnceLock::new();
 
-struct Guard {
+struct Watchdog {
     watched: Mutex<Vec<Weak<Channel>>>,
     /// In milliseconds.
     tick: AtomicU64,
@@ -32,12 +32,14 @@ struct Guard {
 
 /// Sends signs of life for the channel while its driver is delayed, until the channel is dropped.
 pub(super) fn watch(channel: &Arc<Channel>) {
-    GUARD.watch(channel);
+    WATCHDOG.watch(channel);
     THREAD.get_or_init(|| {
-        let guard = thread::Builder::new().name("rpc-guard".into()).spawn(run);
-        guard
-            .inspect_err(|error| tracing::warn!(%error, "no guard for heartbeats could be started"))
-            .map(|guard| guard.thread().clone())
+        let watchdog = thread::Builder::new().name("rpc-watchdog".into()).spawn(run);
+        watchdog
+            .inspect_err(
+                |error| tracing::warn!(%error, "no watchdog for heartbeats could be started"),
+            )
+            .map(|watchdog| watchdog.thread().clone())
             .ok()
     });
     if let Some(interval) = channel.told_interval() {
@@ -45,25 +47,25 @@ pub(super) fn watch(channel: &Arc<Channel>) {
     }
 }
 
-/// Tells the guard that an end of a watched channel relies on a sign of life in each such interval.
-/// Call it after [`Channel::expected_interval`] has changed; otherwise the guard may forget it
+/// Tells the watchdog that an end of a watched channel relies on a sign of life in each such interval.
+/// Call it after [`Channel::expected_interval`] has changed; otherwise the watchdog may forget it
 /// again.
 pub(super) fn expect_interval(interval: Duration) {
-    if GUARD.expect(interval)
-        && let Some(Some(guard)) = THREAD.get()
+    if WATCHDOG.expect(interval)
+        && let Some(Some(watchdog)) = THREAD.get()
     {
-        guard.unpark();
+        watchdog.unpark();
     }
 }
 
 fn run() {
     loop {
-        thread::park_timeout(Duration::from_millis(GUARD.tick.load(Ordering::Acquire)));
-        GUARD.look(clock());
+        thread::park_timeout(Duration::from_millis(WATCHDOG.tick.load(Ordering::Acquire)));
+        WATCHDOG.look(clock());
     }
 }
 
-impl Guard {
+impl Watchdog {
     const fn new() -> Self {
         let tick = AtomicU64::new(LONGEST_TICK.as_millis() as u64);
         Self { watched: Mutex::new(Vec::new()), tick }
@@ -153,7 +155,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::ChannelSettings;
+    use crate::connection::ChannelSettings;
     use crate::error::RpcError;
     use crate::handlers::Heartbeat;
     use crate::protocol::Hello;
@@ -161,29 +163,29 @@ mod tests {
 
     #[tokio::test]
     async fn the_guard_is_as_busy_as_open_connections_want_it_and_no_longer() {
-        let guard = Guard::new();
-        let tick = || Duration::from_millis(guard.tick.load(Ordering::Relaxed));
+        let watchdog = Watchdog::new();
+        let tick = || Duration::from_millis(watchdog.tick.load(Ordering::Relaxed));
         let open = async |interval| {
             let heartbeat = Heartbeat::default().interval(Duration::from_secs(interval));
             let settings = ChannelSettings { heartbeat, ..ChannelSettings::default() };
             let (transport, raw) = pair().await;
             let (channel, _) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
-            guard.watch(&channel);
+            watchdog.watch(&channel);
             (channel, raw)
         };
         let (calm, busy) = (open(40).await, open(8).await);
         // What a peer asks for is in its hello.
         busy.0.lock().peer_hello = Some(Arc::new(Hello { heartbeat_ms: 1, ..Hello::default() }));
-        assert!(guard.expect(Duration::from_secs(1)));
+        assert!(watchdog.expect(Duration::from_secs(1)));
         for _ in 0..2 {
-            guard.look(clock());
+            watchdog.look(clock());
             assert_eq!(tick(), Duration::from_millis(250));
         }
         busy.0.close(RpcError::unavailable("the test is over"));
-        guard.look(clock());
+        watchdog.look(clock());
         assert_eq!(tick(), Duration::from_secs(10));
         drop(calm);
-        guard.look(clock());
+        watchdog.look(clock());
         assert_eq!(tick(), LONGEST_TICK);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rpc_registry::limited;
 use tokio::task::AbortHandle;
 
-use super::{Channel, Core, FlushDuty, State, Ticket, clock, wake_all};
+use super::{Channel, Core, FlushDuty, State, WorkId, clock, wake_all};
 use crate::budget::FREE;
 use crate::protocol::{Body, Flags, Frame, error_answer};
 
@@ -32,14 +32,14 @@ impl Channel {
 
     /// Sends the answer of a request that was in work, unless the caller has cancelled it. With the
     /// flag for a stream it stays in work.
-    pub(crate) async fn answer(&self, ticket: Ticket, answer: Frame<'_>) {
+    pub(crate) async fn answer(&self, work_id: WorkId, answer: Frame<'_>) {
         let now = clock();
         let mut wakers = Vec::new();
         let (duty, wait) = {
             let mut core = self.lock();
             let wanted = match answer.header.flags.contains(Flags::STREAM) {
-                true => core.work.is_wanted(ticket),
-                false => core.finish(ticket, &mut wakers),
+                true => core.work.is_wanted(work_id),
+                false => core.finish(work_id, &mut wakers),
             };
             if wanted {
                 core.answer(answer, now);
@@ -62,17 +62,17 @@ impl Channel {
 
     /// A request goes on in a task of its own. `None` once the channel is closed: nobody would hear
     /// the answer. Requests that want none are never refused. `bytes`: memory of the arguments.
-    pub(crate) fn start_work(&self, id: u64, oneway: bool, bytes: usize) -> Option<Ticket> {
+    pub(crate) fn start_work(&self, id: u64, oneway: bool, bytes: usize) -> Option<WorkId> {
         let mut wakers = Vec::new();
         let mut core = self.lock();
         if !oneway && matches!(core.state, State::Closed(_)) {
             return None;
         }
-        let ticket = core.work.start(id, oneway, bytes);
+        let work_id = core.work.start(id, oneway, bytes);
         core.settle(&mut wakers);
         drop(core);
         wake_all(wakers);
-        Some(ticket)
+        Some(work_id)
     }
 
     /// Requests in work whose callers wait for the answer.
@@ -81,15 +81,15 @@ impl Channel {
     }
 
     /// `abort` ends the task of a request when the caller cancels it or the connection ends.
-    pub(crate) fn set_abort(&self, ticket: Ticket, abort: AbortHandle) {
-        let late = self.lock().work.set_abort(ticket, abort);
+    pub(crate) fn set_abort(&self, work_id: WorkId, abort: AbortHandle) {
+        let late = self.lock().work.set_abort(work_id, abort);
         late.into_iter().for_each(|abort| abort.abort());
     }
 
     /// A request is no longer in work and gets no answer.
-    pub(crate) fn finish_work(&self, ticket: Ticket) {
+    pub(crate) fn finish_work(&self, work_id: WorkId) {
         let mut wakers = Vec::new();
-        self.lock().finish(ticket, &mut wakers);
+        self.lock().finish(work_id, &mut wakers);
         wake_all(wakers);
     }
 }
@@ -110,9 +110,9 @@ impl Core {
     }
 
     /// Whether the answer is still wanted. The driver is woken if it waited for room.
-    fn finish(&mut self, ticket: Ticket, wakers: &mut Vec<Waker>) -> bool {
+    fn finish(&mut self, work_id: WorkId, wakers: &mut Vec<Waker>) -> bool {
         let was_full = self.work.len() >= self.work.resume_below();
-        let Some(wanted) = self.work.finish(ticket) else { return false };
+        let Some(wanted) = self.work.finish(work_id) else { return false };
         self.settle(wakers);
         let resumes = was_full && self.work.len() < self.work.resume_below();
         if resumes || self.work.is_empty() {

@@ -6,7 +6,7 @@ use tokio::task::AbortHandle;
 
 /// Stands for a request in work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
+pub(crate) struct WorkId {
     /// Tells requests apart even when a peer uses an id twice.
     serial: u64,
     /// The request's id; `None` when it wants no answer.
@@ -25,7 +25,7 @@ struct Running {
 /// Counts what runs, until it has ended: a request that was cancelled still counts, or cancelling
 /// would be a way around the limit.
 #[derive(Default)]
-pub(super) struct Work {
+pub(in crate::connection) struct Work {
     next_serial: u64,
     running: HashMap<u64, Running>,
     /// Requests that can be cancelled, by id.
@@ -36,49 +36,49 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::connection) fn len(&self) -> usize {
         self.running.len()
     }
 
     /// Memory of the arguments of running requests.
     #[inline]
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::connection) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Sets the memory of a request's arguments.
-    pub(super) fn set_bytes(&mut self, ticket: Ticket, bytes: usize) {
-        if let Some(running) = self.running.get_mut(&ticket.serial) {
+    pub(in crate::connection) fn set_bytes(&mut self, work_id: WorkId, bytes: usize) {
+        if let Some(running) = self.running.get_mut(&work_id.serial) {
             let before = std::mem::replace(&mut running.bytes, bytes);
             self.bytes = self.bytes.saturating_add(bytes).saturating_sub(before);
         }
     }
 
     /// Those whose answers somebody waits for.
-    pub(super) fn wanted(&self) -> usize {
+    pub(in crate::connection) fn wanted(&self) -> usize {
         self.running.values().filter(|running| running.wanted).count()
     }
 
     /// Requests that were cancelled and have not ended yet.
-    pub(super) fn cancelled(&self) -> usize {
+    pub(in crate::connection) fn cancelled(&self) -> usize {
         self.running.values().filter(|running| running.id.is_some() && !running.wanted).count()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::connection) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
 
     /// Below this many, reading goes on that had stopped at the limit; 0 while it has not.
-    pub(super) fn resume_below(&self) -> usize {
+    pub(in crate::connection) fn resume_below(&self) -> usize {
         self.resume_below
     }
 
-    pub(super) fn set_resume_below(&mut self, count: usize) {
+    pub(in crate::connection) fn set_resume_below(&mut self, count: usize) {
         self.resume_below = count;
     }
 
     /// `bytes`: memory of the arguments.
-    pub(super) fn start(&mut self, id: u64, oneway: bool, bytes: usize) -> Ticket {
+    pub(in crate::connection) fn start(&mut self, id: u64, oneway: bool, bytes: usize) -> WorkId {
         let serial = self.next_serial;
         self.next_serial += 1;
         let id = (!oneway).then_some(id);
@@ -87,12 +87,16 @@ impl Work {
         if let Some(id) = id {
             self.by_id.insert(id, serial);
         }
-        Ticket { serial, id }
+        WorkId { serial, id }
     }
 
     /// Keeps `abort`, or gives it back when the request was cancelled in the meantime.
-    pub(super) fn set_abort(&mut self, ticket: Ticket, abort: AbortHandle) -> Option<AbortHandle> {
-        match self.running.get_mut(&ticket.serial) {
+    pub(in crate::connection) fn set_abort(
+        &mut self,
+        work_id: WorkId,
+        abort: AbortHandle,
+    ) -> Option<AbortHandle> {
+        match self.running.get_mut(&work_id.serial) {
             Some(running) if running.wanted || running.id.is_none() => {
                 running.abort = Some(abort);
                 None
@@ -102,24 +106,24 @@ impl Work {
     }
 
     /// Whether the answer is still wanted.
-    pub(super) fn is_wanted(&self, ticket: Ticket) -> bool {
-        self.running.get(&ticket.serial).is_some_and(|running| running.wanted)
+    pub(in crate::connection) fn is_wanted(&self, work_id: WorkId) -> bool {
+        self.running.get(&work_id.serial).is_some_and(|running| running.wanted)
     }
 
     /// It has ended. Says whether the answer is still wanted; `None` if it had ended before.
-    pub(super) fn finish(&mut self, ticket: Ticket) -> Option<bool> {
-        if let Some(id) = ticket.id
-            && self.by_id.get(&id) == Some(&ticket.serial)
+    pub(in crate::connection) fn finish(&mut self, work_id: WorkId) -> Option<bool> {
+        if let Some(id) = work_id.id
+            && self.by_id.get(&id) == Some(&work_id.serial)
         {
             self.by_id.remove(&id);
         }
-        let running = self.running.remove(&ticket.serial)?;
+        let running = self.running.remove(&work_id.serial)?;
         self.bytes = self.bytes.saturating_sub(running.bytes);
         Some(running.wanted)
     }
 
     /// Nobody hears the answers of what is in work now.
-    pub(super) fn cancel_all(&mut self) {
+    pub(in crate::connection) fn cancel_all(&mut self) {
         // Not by id: a peer may have used one for many.
         self.by_id.clear();
         for running in self.running.values_mut().filter(|running| running.id.is_some()) {
@@ -129,7 +133,7 @@ impl Work {
     }
 
     /// The caller no longer waits for `id`.
-    pub(super) fn cancel(&mut self, id: u64) {
+    pub(in crate::connection) fn cancel(&mut self, id: u64) {
         let serial = self.by_id.remove(&id);
         let Some(running) = serial.and_then(|serial| self.running.get_mut(&serial)) else { return };
         running.wanted = false;
@@ -142,7 +146,7 @@ impl Work {
     /// aborted.
     ///
     /// All count until they have ended: a thread still has its request's arguments after an abort.
-    pub(super) fn end(&mut self) -> Vec<AbortHandle> {
+    pub(in crate::connection) fn end(&mut self) -> Vec<AbortHandle> {
         self.by_id.clear();
         let asked = self.running.values_mut().filter(|running| running.id.is_some());
         asked

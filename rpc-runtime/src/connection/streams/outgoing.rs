@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use super::super::waiters::Waiting;
-use super::super::{Channel, Core, State, Ticket, clock, wake_all};
+use super::super::state::waiters::Waiting;
+use super::super::{Channel, Core, State, WorkId, clock, wake_all};
 use super::{WINDOW, cost, locked, receiver_gone};
 use crate::buffer;
 use crate::error::RpcError;
@@ -15,7 +15,7 @@ use crate::status::Status;
 const MAX_GATHERED: usize = 64;
 
 /// The credit of the sending end.
-pub(in crate::channel) struct Outgoing(Mutex<Credit>);
+pub(in crate::connection) struct Outgoing(Mutex<Credit>);
 
 struct Credit {
     bytes: i64,
@@ -177,10 +177,10 @@ impl Channel {
 
     /// Lets items follow the answer of a request in work, which must be appended already. If the
     /// caller has cancelled it meanwhile, none are wanted.
-    pub(crate) fn outgoing_stream(self: &Arc<Self>, id: u64, ticket: Ticket) -> OutgoingStream {
+    pub(crate) fn outgoing_stream(self: &Arc<Self>, id: u64, work_id: WorkId) -> OutgoingStream {
         let mut wakers = Vec::new();
         let mut core = self.lock();
-        let outgoing = if core.work.is_wanted(ticket) {
+        let outgoing = if core.work.is_wanted(work_id) {
             core.open_outgoing(id, &mut wakers)
         } else {
             Outgoing::stopped(receiver_gone())
@@ -191,7 +191,7 @@ impl Channel {
     }
 
     /// The sending end of a stream that was opened for call `id`.
-    pub(in crate::channel) fn sending(
+    pub(in crate::connection) fn sending(
         self: &Arc<Self>,
         id: u64,
         outgoing: Arc<Outgoing>,
@@ -212,7 +212,7 @@ impl Channel {
 impl Core {
     /// Lets items follow the request or answer `id`. Under the same lock as that is appended, or
     /// the peer's cancel could come before there is anything to cancel.
-    pub(in crate::channel) fn open_outgoing(
+    pub(in crate::connection) fn open_outgoing(
         &mut self,
         id: u64,
         wakers: &mut Vec<Waker>,

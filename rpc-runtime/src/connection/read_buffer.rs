@@ -7,16 +7,14 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::spares::Spares;
+use super::buffer_pool::BufferPool;
 use crate::observe::ConnectionMetrics;
 use crate::transport::Reader;
 
 /// Bytes asked of the socket at a time.
 const READ_BYTES: usize = 64 << 10;
-/// A remainder smaller than this is copied rather than keeping a whole read buffer.
+/// The usual value of [`Input::small`].
 const SMALL: usize = 4 << 10;
-/// A frame of this size or more is read into a buffer of its own.
-const LARGE: usize = READ_BYTES;
 /// A payload's buffer grows to at most twice what has arrived, beyond this and the largest frame
 /// that has come whole: a length that was only announced takes no memory.
 const TRUSTED_BYTES: usize = 128 << 10;
@@ -42,9 +40,14 @@ fn give_read_buffer(mut buffer: BytesMut) {
 }
 
 /// The input of one connection. It has a large buffer only while bytes are in it.
-#[derive(Default)]
 pub(super) struct Input {
     bytes: BytesMut,
+    /// A frame of this size or more is read into a buffer of its own.
+    large: usize,
+    /// A remainder smaller than this is copied rather than keeping a whole read buffer.
+    small: usize,
+    /// Bytes taken from the socket at a time, unless a large frame is read.
+    at_a_time: usize,
     /// Bytes there must be before there can be another frame.
     needed: usize,
     /// There may be whole frames: reading stopped because too much was in work.
@@ -52,7 +55,7 @@ pub(super) struct Input {
     /// The largest frame that has come whole. So much is taken at once for the next one: it costs
     /// the peer no more than it has cost before.
     largest: usize,
-    spares: Spares,
+    pool: BufferPool,
     /// Bytes that were read last.
     fresh: usize,
 }
@@ -85,6 +88,23 @@ impl Deref for Taken {
 }
 
 impl Input {
+    /// `large`: the size from which the bytes of a frame count before they are read. No more than
+    /// that is read without having been counted.
+    pub(super) fn new(large: usize) -> Self {
+        let crowded = large < READ_BYTES;
+        Self {
+            bytes: BytesMut::new(),
+            large: large.min(READ_BYTES),
+            small: if crowded { large + 1 } else { SMALL },
+            at_a_time: if crowded { large } else { usize::MAX },
+            needed: 0,
+            has_frames: false,
+            largest: 0,
+            pool: BufferPool::default(),
+            fresh: 0,
+        }
+    }
+
     /// There may be a frame that was not looked at.
     pub(super) fn has_frames(&self) -> bool {
         self.has_frames
@@ -112,7 +132,7 @@ impl Input {
 
     /// Bytes of buffers that are kept for the next large frame or still in use.
     pub(super) fn kept(&self) -> usize {
-        self.spares.bytes()
+        self.pool.bytes()
     }
 
     /// More input, if there is: `Ok(false)` at its end.
@@ -128,7 +148,7 @@ impl Input {
         }
         let missing = self.needed.saturating_sub(self.bytes.len());
         // A large frame gets a buffer of its own, and nothing behind it is read into that.
-        let limit = if self.is_large() { missing.max(1) } else { usize::MAX };
+        let limit = if self.is_large() { missing.max(1) } else { self.at_a_time };
         self.make_room(missing);
         let read = reader.poll_read(cx, &mut self.bytes, limit);
         if read.is_pending() {
@@ -151,7 +171,7 @@ impl Input {
                 capacity = capacity.div_ceil(2);
             }
             if self.bytes.capacity() < capacity {
-                let mut own = self.spares.take(capacity);
+                let mut own = self.pool.take(capacity);
                 own.extend_from_slice(&self.bytes);
                 give_read_buffer(std::mem::replace(&mut self.bytes, own));
             }
@@ -160,7 +180,7 @@ impl Input {
             }
             return;
         }
-        if self.bytes.len() < SMALL {
+        if self.bytes.len() < self.small {
             // The small remainder moves into a large buffer, which goes back when there is nothing
             // to read: an idle connection has no buffer.
             let mut large = take_read_buffer();
@@ -175,7 +195,7 @@ impl Input {
 
     /// What comes next is a large frame.
     fn is_large(&self) -> bool {
-        self.needed >= LARGE
+        self.needed >= self.large
     }
 
     /// The bytes, to be given back with [`put_back`](Self::put_back).
@@ -197,7 +217,7 @@ impl Input {
             Taken::Shared(mut bytes) => {
                 bytes.advance(rest.consumed.min(bytes.len()));
                 if bytes.is_empty() {
-                    self.spares.keep(rest.consumed, bytes);
+                    self.pool.keep(rest.consumed, bytes);
                     BytesMut::new()
                 } else {
                     // Somebody may have kept a part of it.
@@ -212,13 +232,15 @@ impl Input {
 
     /// The connection rests: memory that is only kept for the next large frame may go.
     pub(super) fn rest(&mut self) {
-        self.spares.clear();
+        self.pool.clear();
     }
 
     fn shrink(&mut self) {
         if self.bytes.is_empty() {
             give_read_buffer(std::mem::take(&mut self.bytes));
-        } else if self.bytes.len() < SMALL && self.needed <= READ_BYTES {
+        } else if self.bytes.len() < self.small
+            && (self.needed <= READ_BYTES || self.large < READ_BYTES)
+        {
             let small = BytesMut::from(&*self.bytes);
             give_read_buffer(std::mem::replace(&mut self.bytes, small));
         }

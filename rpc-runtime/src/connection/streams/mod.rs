@@ -34,10 +34,10 @@ fn cost(item: usize) -> usize {
 }
 
 /// The items of a stream are of no more use.
-pub(in crate::channel) struct Unwanted;
+pub(in crate::connection) struct Unwanted;
 
 /// The streams of one channel by the ids of their calls.
-pub(in crate::channel) struct Streams {
+pub(in crate::connection) struct Streams {
     incoming: HashMap<u64, Arc<Incoming>>,
     outgoing: HashMap<u64, Arc<Outgoing>>,
     intake: Arc<Intake>,
@@ -46,7 +46,7 @@ pub(in crate::channel) struct Streams {
 
 impl Streams {
     /// With the window that is announced to the peer.
-    pub(in crate::channel) fn new(window: usize) -> Self {
+    pub(in crate::connection) fn new(window: usize) -> Self {
         Self {
             incoming: HashMap::new(),
             outgoing: HashMap::new(),
@@ -56,25 +56,25 @@ impl Streams {
     }
 
     /// Sets the window that the peer has announced.
-    pub(in crate::channel) fn greeted(&mut self, window: u32) {
+    pub(in crate::connection) fn greeted(&mut self, window: u32) {
         self.credit.told(window);
     }
 
     /// Memory of untaken items.
     #[inline]
-    pub(in crate::channel) fn queued(&self) -> usize {
+    pub(in crate::connection) fn queued(&self) -> usize {
         self.intake.queued()
     }
 
     /// The frame that grants shared credit, once enough has accumulated.
-    pub(in crate::channel) fn take_grant(&self) -> Option<(Header, [u8; 4])> {
+    pub(in crate::connection) fn take_grant(&self) -> Option<(Header, [u8; 4])> {
         let grant = self.intake.take_grant()?;
         Some((Header::new(Kind::StreamCredit), grant.to_be_bytes()))
     }
 
     /// Ends the stream with the most untaken items and drops them. Returns its id; `None` if there
     /// are no untaken items.
-    pub(in crate::channel) fn end_greediest(
+    pub(in crate::connection) fn end_greediest(
         &mut self,
         error: &RpcError,
         wakers: &mut Vec<Waker>,
@@ -87,7 +87,7 @@ impl Streams {
     }
 
     /// Items of call `id` may arrive from now on.
-    pub(in crate::channel) fn open_incoming(&mut self, id: u64, wakers: &mut Vec<Waker>) {
+    pub(in crate::connection) fn open_incoming(&mut self, id: u64, wakers: &mut Vec<Waker>) {
         if let Some(replaced) =
             self.incoming.insert(id, Arc::new(Incoming::new(Arc::clone(&self.intake))))
         {
@@ -97,7 +97,7 @@ impl Streams {
     }
 
     /// Whether no items may be sent or received.
-    pub(in crate::channel) fn is_empty(&self) -> bool {
+    pub(in crate::connection) fn is_empty(&self) -> bool {
         self.incoming.is_empty() && self.outgoing.is_empty()
     }
 
@@ -107,7 +107,7 @@ impl Streams {
     ///
     /// # Errors
     /// An item that cannot be taken. It has ended the stream; the sender is to be told.
-    pub(in crate::channel) fn read(
+    pub(in crate::connection) fn read(
         &mut self,
         frame: &Frame<'_>,
         whole: Option<Bytes>,
@@ -166,12 +166,12 @@ impl Streams {
     }
 
     /// The request `id` was taken back before it was begun, so nobody will take its stream.
-    pub(in crate::channel) fn forget_incoming(&mut self, id: u64) {
+    pub(in crate::connection) fn forget_incoming(&mut self, id: u64) {
         self.incoming.remove(&id);
     }
 
     /// The peer no longer wants the items of call `id`.
-    pub(in crate::channel) fn cancel_outgoing(&mut self, id: u64, wakers: &mut Vec<Waker>) {
+    pub(in crate::connection) fn cancel_outgoing(&mut self, id: u64, wakers: &mut Vec<Waker>) {
         self.credit.forget(id);
         if let Some(outgoing) = self.outgoing.remove(&id) {
             wakers.extend(outgoing.stop(receiver_gone()));
@@ -188,7 +188,7 @@ impl Streams {
         open
     }
 
-    pub(in crate::channel) fn fail_all(&mut self, cause: &RpcError, wakers: &mut Vec<Waker>) {
+    pub(in crate::connection) fn fail_all(&mut self, cause: &RpcError, wakers: &mut Vec<Waker>) {
         // What came is kept until somebody has taken the stream: its call may just be answered.
         self.incoming.retain(|_, incoming| {
             wakers.extend(incoming.end(Err(cause.clone())));

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rpc_registry::limited;
 
-use super::streams::{Streams, Unwanted};
+use super::super::streams::{Streams, Unwanted};
+use super::super::watchdog;
 use super::work::Work;
-use super::{Core, State, guard};
+use super::{Core, State};
+use crate::connection::in_flight::InFlight;
 use crate::error::RpcError;
 use crate::handlers::SHORTEST_GRANTED;
-use crate::in_flight::InFlight;
 use crate::observe::Side;
 use crate::pipeline::{Pipeline, Tail};
 use crate::protocol::{
@@ -21,7 +22,7 @@ use crate::protocol::{
 use crate::status::Status;
 
 /// The tail of a channel's pipeline.
-pub(super) enum ChannelTail<'c, 'a> {
+pub(in crate::connection) enum ChannelTail<'c, 'a> {
     /// While bytes are being read.
     Reading(Reading<'c, 'a>),
     /// At all other times: frames that handlers send here are kept for the driver.
@@ -29,13 +30,13 @@ pub(super) enum ChannelTail<'c, 'a> {
 }
 
 /// The requests of one batch.
-pub(super) struct Arrived<'c, 'a> {
+pub(in crate::connection) struct Arrived<'c, 'a> {
     /// For the driver to hand on once the lock is released.
-    pub(super) requests: &'c mut Vec<Frame<'a>>,
+    pub(in crate::connection) requests: &'c mut Vec<Frame<'a>>,
     /// How many more may be taken.
-    pub(super) room: usize,
+    pub(in crate::connection) room: usize,
     /// The bytes that are looked at, if parts of them may be kept.
-    pub(super) shared: Option<&'c Bytes>,
+    pub(in crate::connection) shared: Option<&'c Bytes>,
 }
 
 impl Arrived<'_, '_> {
@@ -53,28 +54,28 @@ impl Arrived<'_, '_> {
     }
 }
 
-pub(super) struct Reading<'c, 'a> {
-    pub(super) in_flight: &'c mut InFlight,
-    pub(super) work: &'c mut Work,
-    pub(super) streams: &'c mut Streams,
-    pub(super) state: &'c mut State,
-    pub(super) peer_hello: &'c mut Option<Arc<Hello>>,
+pub(in crate::connection) struct Reading<'c, 'a> {
+    pub(in crate::connection) in_flight: &'c mut InFlight,
+    pub(in crate::connection) work: &'c mut Work,
+    pub(in crate::connection) streams: &'c mut Streams,
+    pub(in crate::connection) state: &'c mut State,
+    pub(in crate::connection) peer_hello: &'c mut Option<Arc<Hello>>,
     /// Which end this is.
-    pub(super) side: Side,
-    pub(super) await_hello: &'c mut Option<Waker>,
-    pub(super) await_end: &'c mut Option<Waker>,
-    pub(super) wakers: &'c mut Vec<Waker>,
-    pub(super) arrived: Arrived<'c, 'a>,
+    pub(in crate::connection) side: Side,
+    pub(in crate::connection) await_hello: &'c mut Option<Waker>,
+    pub(in crate::connection) await_end: &'c mut Option<Waker>,
+    pub(in crate::connection) wakers: &'c mut Vec<Waker>,
+    pub(in crate::connection) arrived: Arrived<'c, 'a>,
     /// What is to be said to the peer once the batch is through.
-    pub(super) replies: Vec<Frame<'static>>,
+    pub(in crate::connection) replies: Vec<Frame<'static>>,
     /// Why the peer is about to close, if it said so.
-    pub(super) peer_error: &'c mut Option<RpcError>,
+    pub(in crate::connection) peer_error: &'c mut Option<RpcError>,
     /// Why the connection is to be closed, if the peer said something that leaves no other way.
-    pub(super) fatal: Option<RpcError>,
+    pub(in crate::connection) fatal: Option<RpcError>,
 }
 
 impl<'c> ChannelTail<'c, '_> {
-    pub(super) fn aside(inbox: &'c mut Vec<Frame<'static>>) -> Self {
+    pub(in crate::connection) fn aside(inbox: &'c mut Vec<Frame<'static>>) -> Self {
         Self::Aside(inbox)
     }
 }
@@ -196,7 +197,7 @@ impl<'a> Reading<'_, 'a> {
                     *self.peer_hello = Some(Arc::new(hello));
                     if told > 0 {
                         let interval = Duration::from_millis(u64::from(told));
-                        guard::expect_interval(interval.max(SHORTEST_GRANTED));
+                        watchdog::expect_interval(interval.max(SHORTEST_GRANTED));
                     }
                     self.wakers.extend(self.await_hello.take());
                 }
@@ -253,7 +254,7 @@ pub(crate) fn read_error(header: &Header, body: &[u8]) -> RpcError {
 
 impl Core {
     /// Runs the pipeline with a tail that takes in what comes out of it.
-    pub(super) fn reading<'a, R>(
+    pub(in crate::connection) fn reading<'a, R>(
         &mut self,
         now: Instant,
         wakers: &mut Vec<Waker>,
@@ -311,8 +312,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::channel::driver::{self, Batch, RequestHandler};
-    use crate::channel::{Channel, ChannelSettings};
+    use crate::connection::driver::{self, Batch, RequestHandler};
+    use crate::connection::{Channel, ChannelSettings};
     use crate::observe::Observer;
     use crate::protocol::{HelloService, REPLY_METADATA};
     use crate::transport::raw::pair;

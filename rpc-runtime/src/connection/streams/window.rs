@@ -12,7 +12,7 @@ const RELAXED: Ordering = Ordering::Relaxed;
 
 /// The received bytes of all streams.
 #[derive(Debug, Default)]
-pub(in crate::channel) struct Intake {
+pub(in crate::connection) struct Intake {
     window: usize,
     /// Bytes of untaken items.
     queued: AtomicUsize,

@@ -16,24 +16,22 @@
 //! everybody's frames, so the driver looks after it: see [`DUTY_GRACE`].
 
 mod answer;
+mod buffer_pool;
 mod busy;
 mod call;
-mod core;
+mod close;
 pub(crate) mod driver;
 mod flush;
-mod guard;
 mod handle;
-mod input;
-mod last_words;
+pub(crate) mod in_flight;
 mod memory;
 mod pace;
 mod pump;
-mod spares;
+mod read_buffer;
+mod state;
 mod streams;
-mod tail;
 mod timers;
-mod waiters;
-mod work;
+mod watchdog;
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -42,25 +40,25 @@ use std::time::{Duration, Instant};
 
 pub(crate) use busy::count_cores;
 pub(crate) use call::{CallError, Reply, ReplyBody, Request};
+pub(crate) use close::refuse;
 pub use handle::ChannelHandle;
-pub(crate) use last_words::refuse;
 pub(crate) use memory::LargestAnswer;
 pub(crate) use pump::pump;
+pub(crate) use state::tail::read_error;
+pub(crate) use state::work::WorkId;
 pub(crate) use streams::{IncomingStream, OutgoingStream};
-pub(crate) use tail::read_error;
-pub(crate) use work::Ticket;
 
-use self::core::{Core, State};
 use self::flush::{FlushDuty, Rest};
+use self::state::tail::ChannelTail;
+use self::state::waiters::Waiters;
+use self::state::work::Work;
+use self::state::{Core, State};
 use self::streams::Streams;
-use self::tail::ChannelTail;
-use self::waiters::Waiters;
-use self::work::Work;
 use crate::budget::{Account, Budget, MemoryLimits};
 use crate::certificate::PeerCertificate;
+use crate::connection::in_flight::InFlight;
 use crate::error::RpcError;
 use crate::handlers::{Heartbeat, HeartbeatHandler, HeartbeatStats, RefuseUnknown};
-use crate::in_flight::InFlight;
 use crate::observe::{ConnectionMetrics, Observer, Side};
 use crate::pipeline::{Change, Pipeline, Watermarks};
 use crate::protocol::{
@@ -147,11 +145,11 @@ pub(crate) fn clock() -> Instant {
 /// On cache lines of its own. What all callers read, they would otherwise fetch again whenever one
 /// of them has changed what is beside it. 128, since processors fetch lines in pairs.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 /// One connection.
 pub(crate) struct Channel {
-    core: Apart<Mutex<Core>>,
+    core: CachePadded<Mutex<Core>>,
     writer: Box<dyn Writer>,
     peer: Arc<str>,
     certificate: Option<Arc<PeerCertificate>>,
@@ -231,7 +229,7 @@ impl Channel {
         pipeline.channel_active(now, &mut tail);
         let body = hello.encode()?;
         pipeline.write(Frame::new(Header::new(Kind::Hello), &body), now, &mut tail)?;
-        let (core, agreement) = (Apart(Mutex::new(core)), OnceLock::new());
+        let (core, agreement) = (CachePadded(Mutex::new(core)), OnceLock::new());
         let metrics = ConnectionMetrics::opened(settings.observer);
         let peer = peer.into();
         let channel = Arc::new(Self {

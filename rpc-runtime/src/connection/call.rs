@@ -12,8 +12,8 @@ use tokio::task::AbortHandle;
 
 use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, State, clock, pump, wake_all};
 use crate::call::Source;
+use crate::connection::in_flight::{Completion, Removed};
 use crate::error::RpcError;
-use crate::in_flight::{Completion, Removed};
 use crate::metadata::Metadata;
 use crate::protocol::payload::{self, Form};
 use crate::protocol::{Flags, Frame, Header, Kind, Output};

@@ -14,15 +14,15 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::busy::Busy;
-use super::core::State;
+use super::close::linger;
 use super::flush::Rest;
-use super::input::{self, Input, Taken};
-use super::last_words::linger;
 use super::memory::ReadGate;
 use super::pace::{Pace, least};
-use super::tail::Arrived;
+use super::read_buffer::{self, Input, Taken};
+use super::state::State;
+use super::state::tail::Arrived;
 use super::timers::{Timers, earlier};
-use super::{Channel, DUTY_GRACE, FRAME_WINDOW, clock, connection_lost, guard, wake_all};
+use super::{Channel, DUTY_GRACE, FRAME_WINDOW, clock, connection_lost, wake_all, watchdog};
 use crate::error::RpcError;
 use crate::pipeline::Tail;
 use crate::protocol::Frame;
@@ -75,14 +75,14 @@ pub(crate) fn run(
     handler: impl RequestHandler,
 ) -> impl Future<Output = ()> + Send {
     // Made at once: the task of this future may be dropped before it is polled.
-    let guard = CloseOnDrop(Arc::clone(&channel));
+    let close = CloseOnDrop(Arc::clone(&channel));
     let mut driver = Driver {
         timers: Timers::new(channel.settings.handshake_timeout),
+        input: Input::new(channel.account.large_from()),
         channel,
         reader,
         handler,
         now: clock(),
-        input: Input::default(),
         gate: ReadGate::default(),
         pace: Pace::default(),
         unread: false,
@@ -92,7 +92,7 @@ pub(crate) fn run(
     };
     // The driver is moved in whole: what is first captured and then moved takes its room twice.
     async move {
-        guard::watch(&driver.channel);
+        watchdog::watch(&driver.channel);
         driver.channel.flush(clock());
         let cause = poll_fn(|cx| driver.poll(cx)).await;
         let spoke_last = driver.rest.is_empty()
@@ -103,7 +103,7 @@ pub(crate) fn run(
             Box::pin(linger(&mut *driver.reader, &*driver.channel.writer)).await;
         }
         driver.channel.close(cause);
-        drop(guard);
+        drop(close);
     }
 }
 
@@ -392,7 +392,7 @@ impl<H: RequestHandler> Driver<H> {
         true
     }
 
-    fn through_pipeline<'a>(&mut self, input: &'a Taken) -> (Batch<'a>, input::Rest) {
+    fn through_pipeline<'a>(&mut self, input: &'a Taken) -> (Batch<'a>, read_buffer::Rest) {
         let now = self.now;
         let mut requests = Vec::new();
         let mut wakers = Vec::new();
@@ -423,7 +423,7 @@ impl<H: RequestHandler> Driver<H> {
             core.stay(now);
         }
         if !requests.is_empty() {
-            // The next look is due at once. If a method holds this task, the guard sees it by that,
+            // The next look is due at once. If a method holds this task, the watchdog sees it by that,
             // whether or not a timer runs.
             core.armed = Some(now);
         }
@@ -435,7 +435,7 @@ impl<H: RequestHandler> Driver<H> {
             self.channel.flush(now);
         }
         let batch = Batch { requests, now, in_work, overloaded, split };
-        (batch, input::Rest { consumed, needed, has_frames })
+        (batch, read_buffer::Rest { consumed, needed, has_frames })
     }
 
     /// Hands on frames that handlers sent to the tail while nothing was being read.
@@ -489,7 +489,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::channel::ChannelSettings;
+    use crate::connection::ChannelSettings;
     use crate::protocol::{Header, Hello, Kind};
     use crate::transport::raw::pair;
 

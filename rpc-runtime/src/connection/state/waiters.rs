@@ -9,22 +9,22 @@ const WOKEN: usize = 64;
 /// Tasks that wait for room. They are woken in order of arrival, and a few at a time, since the
 /// first may use all the room.
 #[derive(Default)]
-pub(super) struct Waiters {
+pub(in crate::connection) struct Waiters {
     waiting: BTreeMap<u64, Waker>,
     next: u64,
 }
 
 /// A task's place in the queue. The task may have been woken since.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(Option<u64>);
+pub(in crate::connection) struct Waiting(Option<u64>);
 
 impl Waiters {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::connection) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// Queues `waker`. A task that already waits keeps its place.
-    pub(super) fn register(&mut self, place: &mut Waiting, waker: &Waker) {
+    pub(in crate::connection) fn register(&mut self, place: &mut Waiting, waker: &Waker) {
         if let Some(known) = place.0.and_then(|number| self.waiting.get_mut(&number)) {
             known.clone_from(waker);
             return;
@@ -35,20 +35,20 @@ impl Waiters {
     }
 
     /// Removes the task.
-    pub(super) fn remove(&mut self, place: &mut Waiting) {
+    pub(in crate::connection) fn remove(&mut self, place: &mut Waiting) {
         if let Some(number) = place.0.take() {
             self.waiting.remove(&number);
         }
     }
 
     /// Removes and returns the next few.
-    pub(super) fn next_few(&mut self, wakers: &mut Vec<Waker>) {
+    pub(in crate::connection) fn next_few(&mut self, wakers: &mut Vec<Waker>) {
         let few = (0..WOKEN).map_while(|_| self.waiting.pop_first());
         wakers.extend(few.map(|(_, waker)| waker));
     }
 
     /// Removes and returns all.
-    pub(super) fn all(&mut self, wakers: &mut Vec<Waker>) {
+    pub(in crate::connection) fn all(&mut self, wakers: &mut Vec<Waker>) {
         wakers.extend(std::mem::take(&mut self.waiting).into_values());
     }
 }
@@ -63,8 +63,8 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::channel::driver::{self, Batch, RequestHandler};
-    use crate::channel::{Channel, ChannelSettings};
+    use crate::connection::driver::{self, Batch, RequestHandler};
+    use crate::connection::{Channel, ChannelSettings};
     use crate::error::RpcError;
     use crate::protocol::{Frame, Header, Hello, Kind};
     use crate::transport::raw::pair;
