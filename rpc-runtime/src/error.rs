@@ -170,6 +170,11 @@ impl RpcError {
         self
     }
 
+    /// What travels to the other end.
+    pub(crate) fn own_metadata(&self) -> Option<&Metadata> {
+        self.0.metadata.as_deref()
+    }
+
     /// Names the method, unless one is named already: the innermost knows best.
     pub(crate) fn with_method(mut self, method: impl fmt::Display) -> Self {
         self.0.method.get_or_insert_with(|| method.to_string());

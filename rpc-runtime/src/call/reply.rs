@@ -13,7 +13,7 @@ use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::metadata::Metadata;
 use crate::protocol::payload::{self, Form};
-use crate::protocol::{self, DecodeLimits, Output};
+use crate::protocol::{self, DecodeLimits, Flags, Output};
 use crate::status::Status;
 
 /// The reply to a call: the value or the error of the contract, still encoded, and what came with
@@ -83,6 +83,27 @@ impl ReplyBody {
                 output.single(0).map_or_else(|| Cow::Owned(output.to_vec()), Cow::Borrowed)
             }
         }
+    }
+
+    /// Takes the metadata section from the front, if the flags say that there is one.
+    #[cold]
+    pub(crate) fn take_metadata(
+        &mut self,
+        flags: Flags,
+    ) -> Result<Option<Box<Metadata>>, RpcError> {
+        let bytes = self.bytes();
+        let (metadata, value) = payload::split_metadata(flags, &bytes)?;
+        let section = bytes.len().saturating_sub(value.len());
+        drop(bytes);
+        match self {
+            Self::Pooled(bytes) => drop(bytes.drain(..section)),
+            Self::Whole(bytes) => drop(bytes.split_to(section)),
+            Self::Encoded(output) => {
+                let rest = output.to_vec().split_off(section);
+                *self = Self::Pooled(rest);
+            }
+        }
+        Ok(metadata.map(Box::new))
     }
 
     fn len(&self) -> usize {
