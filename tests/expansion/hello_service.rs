@@ -90,6 +90,16 @@ const _: () = {
         pub fn with_wait_for_ready(&self, wait: ::core::primitive::bool) -> Self {
             Self::new(::rpc_runtime::Client::with_wait_for_ready(&self.__client, wait))
         }
+        /// The same stub, whose calls pass through one more interceptor, the innermost.
+        #[must_use]
+        pub fn with_interceptor(
+            &self,
+            interceptor: impl ::rpc_runtime::Interceptor,
+        ) -> Self {
+            Self::new(
+                ::rpc_runtime::Client::with_interceptor(&self.__client, interceptor),
+            )
+        }
         /// The same stub with one more entry of metadata on each call.
         #[must_use]
         pub fn with_metadata(

@@ -89,6 +89,12 @@ fn inherent(service: &Service) -> TokenStream {
                 Self::new(#runtime::Client::with_wait_for_ready(&self.__client, wait))
             }
 
+            /// The same stub, whose calls pass through one more interceptor, the innermost.
+            #[must_use]
+            #vis fn with_interceptor(&self, interceptor: impl #runtime::Interceptor) -> Self {
+                Self::new(#runtime::Client::with_interceptor(&self.__client, interceptor))
+            }
+
             /// The same stub with one more entry of metadata on each call.
             #[must_use]
             #vis fn with_metadata(
