@@ -68,7 +68,10 @@ async fn calls_of_any_size_go_both_ways_and_the_file_is_gone_with_the_server() {
     soon("shutting down", server.shutdown()).await.unwrap();
     assert!(!place.path.exists());
     let error = sum(&place.uri()).await.unwrap_err();
-    assert!(error.is_unavailable() && error.message().contains("no server listens there"), "{error}");
+    assert!(
+        error.is_unavailable() && error.message().contains("no server listens there"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
