@@ -9,14 +9,16 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rpc_runtime::protocol::{Header, Kind};
-use rpc_runtime::{Client, MethodDescriptor, Result, Server, ServerBuilder, rpc_service};
+use rpc_runtime::{
+    Client, Dispatch, MethodDescriptor, Result, Server, ServerBuilder, Streaming, rpc_service,
+};
 use rpc_tests::pace::PacedCalls;
 use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider};
 use rpc_tests::process::{self, SAYS};
 use rpc_tests::victim::{self, Victim};
 use rpc_tests::waiting::{soon, until};
 use rpc_tests::wire::{RawFrame, RawPeer, arguments, frame, request, request_header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 const SECOND: Duration = Duration::from_secs(1);
 const EVENT_LOOP: &str = "event-loop";
@@ -27,10 +29,34 @@ trait Turns {
     async fn count(&self, numbers: Vec<u8>) -> Result<usize>;
     #[rpc(blocking)]
     async fn count_blocking(&self, numbers: Vec<u8>) -> Result<usize>;
+    /// How many there are, and the sum of the numbers.
+    async fn count_wide(
+        &self,
+        groups: Vec<Vec<Wide>>,
+        numbers: Streaming<u32>,
+    ) -> Result<(usize, u32)>;
+    #[rpc(blocking)]
+    async fn count_wide_blocking(&self, groups: Vec<Vec<Wide>>) -> Result<usize>;
     /// Holds the thread for so many microseconds. Returns the task that it ran in.
     async fn hold(&self, microseconds: u64) -> Result<String>;
     /// The same in virtual time.
     async fn take(&self, microseconds: u64) -> Result<String>;
+}
+
+/// 6 KiB of memory, and one byte on the wire.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Wide {
+    #[serde(skip)]
+    _rows: [[u64; 32]; 24],
+}
+
+/// So many times 90 KiB of memory, and 16 bytes on the wire.
+fn wide(groups: usize) -> Vec<Vec<Wide>> {
+    vec![vec![Wide::default(); 15]; groups]
+}
+
+fn total(groups: &[Vec<Wide>]) -> usize {
+    groups.iter().map(Vec::len).sum()
 }
 
 struct Busy;
@@ -41,6 +67,20 @@ impl Turns for Busy {
     }
     async fn count_blocking(&self, numbers: Vec<u8>) -> Result<usize> {
         Ok(numbers.len())
+    }
+    async fn count_wide(
+        &self,
+        groups: Vec<Vec<Wide>>,
+        mut numbers: Streaming<u32>,
+    ) -> Result<(usize, u32)> {
+        let mut sum = 0;
+        while let Some(number) = numbers.next().await {
+            sum += number?;
+        }
+        Ok((total(&groups), sum))
+    }
+    async fn count_wide_blocking(&self, groups: Vec<Vec<Wide>>) -> Result<usize> {
+        Ok(total(&groups))
     }
     async fn hold(&self, microseconds: u64) -> Result<String> {
         let until = Instant::now() + Duration::from_micros(microseconds);
@@ -124,6 +164,63 @@ async fn large_requests_do_not_hold_the_event_loop_that_another_client_is_on() {
         })
         .await;
     }
+}
+
+/// 300 connections with two requests of 5 KB each, whose arguments take 27 MiB of memory.
+async fn wide_requests(uri: String) -> u64 {
+    let body = arguments(&(wide(300),));
+    assert!((4_000..6_000).contains(&body.len()));
+    let requests: Vec<u8> =
+        (1..=2).flat_map(|id| frame(turns_header(id, "count_wide_blocking"), &body)).collect();
+    let mut peers = Vec::new();
+    for _ in 0..300 {
+        peers.push(RawPeer::connect(&uri).await);
+    }
+    let mut sent = 0;
+    for peer in &mut peers {
+        peer.send(&requests).await;
+        sent += requests.len() as u64;
+    }
+    tokio::time::sleep(SECOND).await;
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_requests_with_large_arguments_do_not_hold_the_event_loop_of_another_client() {
+    victim::repeated("large arguments in small requests", async || {
+        Victim::start(EVENT_LOOP, &[]).await.under(Client::builder(), wide_requests).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_requests_with_large_arguments_are_answered_wherever_their_methods_run() {
+    for builder in [builder(), builder().event_loops(1), builder().dispatch(Dispatch::Spawn)] {
+        let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
+        let client = TurnsClient::connect(server.local_uri()).await.unwrap();
+        for groups in [0, 1, 2, 3, 4, 100] {
+            let numbers = Streaming::from_items(1..=100);
+            let counted = soon("a stream", client.count_wide(wide(groups), numbers)).await;
+            assert_eq!(counted, Ok((15 * groups, 5_050)));
+            assert_eq!(client.count_wide_blocking(wide(groups)).await, Ok(15 * groups));
+        }
+        // What takes more than the limit was not run, and its stream has ended.
+        let (sender, numbers) = Streaming::channel(1);
+        let error = client.count_wide(wide(400), numbers).await.unwrap_err();
+        assert!(error.is_decode() && error.message().contains("33554432 bytes"), "{error}");
+        soon("the stream's end", async { while sender.send(1).await.is_ok() {} }).await;
+        assert!(client.count_wide_blocking(wide(400)).await.unwrap_err().is_decode());
+        soon("the end", server.shutdown()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_beyond_a_small_memory_limit_are_refused_at_once() {
+    let server = builder().max_decoded(100 << 10).bind("memory:small").await.unwrap();
+    let client = TurnsClient::connect(server.local_uri()).await.unwrap();
+    assert_eq!(client.count_wide_blocking(wide(1)).await, Ok(15));
+    let error = client.count_wide_blocking(wide(2)).await.unwrap_err();
+    assert!(error.is_decode() && error.message().contains("102400 bytes"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

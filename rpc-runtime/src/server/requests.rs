@@ -17,7 +17,7 @@ use super::answers::{no_memory, no_memory_for_arguments};
 use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
 use super::executor::{Executor, Workers};
-use super::large::{LARGE, LargeRequest};
+use super::large::{LARGE, LargeRequest, limits_in_place, over_memory};
 use super::late::{Running, answer_failed, answer_header, caught};
 use super::slow_methods::SlowMethods;
 use crate::budget::FREE;
@@ -30,7 +30,7 @@ use crate::error::RpcError;
 use crate::observe::{self, OwnedCall, RefusedRequest};
 use crate::protocol::payload::{self, Form};
 use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output};
-use crate::service::{BoxCall, Finished, Request};
+use crate::service::{BoxCall, Finished, OverMemory, Request};
 use crate::status::Status;
 
 /// A method that holds the thread longer than this is not polled in place for the next calls.
@@ -68,6 +68,8 @@ enum Begun {
     Finished(Finished),
     /// It waits, or is not to be polled here.
     Running(BoxCall),
+    /// Its arguments are to be decoded elsewhere.
+    Large(OverMemory),
 }
 
 impl Requests {
@@ -121,7 +123,7 @@ impl Requests {
             _ => None,
         };
         let form = Form::of(header.flags);
-        let limits = channel.settings().decode;
+        let limits = limits_in_place(channel.settings().decode, arguments.len());
         Ok(Accepted {
             route,
             request: Request { method: route.method, arguments, payload, form, limits, stream },
@@ -168,9 +170,10 @@ impl Requests {
         let in_place = mode == Dispatch::Inline && !is_large;
         let span = observe::server_call(route.method, header.id, channel.peer());
         route.metrics.iter().for_each(|metrics| metrics.began());
+        let arguments = request.arguments.len();
         if is_large {
             let observed = OwnedCall::running(route.metrics.clone(), now, span);
-            let large = LargeRequest::new(route, request, frame, context);
+            let large = LargeRequest::new(route, frame, arguments, request.stream, context);
             self.executor.decode_and_run(channel, &header, mode, observed, large);
             return (false, clock());
         }
@@ -179,7 +182,13 @@ impl Requests {
         // The method's code begins with the first poll, its arguments' with the decoding.
         let begun = caught(route.method, channel, || {
             context.enter(|| {
-                let mut call = route.service.dispatch(request)?;
+                let mut call = match route.service.dispatch(request) {
+                    Ok(call) => call,
+                    Err(why) => {
+                        let limits = channel.settings().decode;
+                        return over_memory(why, limits, arguments).map(Begun::Large);
+                    }
+                };
                 if !channel.may_begin(0, call.memory()) {
                     return Err(no_memory_for_arguments(call.memory()));
                 }
@@ -227,6 +236,12 @@ impl Requests {
                 let answers = Arc::clone(answers);
                 let running = Running { method: route.method, answers, context, call };
                 self.executor.run(channel, &header, mode, observed, running);
+            }
+            Ok(Begun::Large(OverMemory { stream })) => {
+                let observed = OwnedCall::running(route.metrics.clone(), now, span);
+                let large = LargeRequest::new(route, frame, arguments, stream, context);
+                self.executor.decode_and_run(channel, &header, mode, observed, large);
+                return (false, after);
             }
             Err(error) => {
                 ended(error.status());
