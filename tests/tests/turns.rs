@@ -19,6 +19,7 @@ use rpc_tests::victim::{self, Victim};
 use rpc_tests::waiting::{soon, until};
 use rpc_tests::wire::{RawFrame, RawPeer, arguments, frame, request, request_header};
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpSocket;
 
 const SECOND: Duration = Duration::from_secs(1);
 const EVENT_LOOP: &str = "event-loop";
@@ -269,6 +270,40 @@ async fn the_blocking_calls_of_one_client_leave_threads_for_those_of_another_and
     })
     .await;
     assert!(seen.started() <= 2 * 256 + 8, "{} have begun", seen.started());
+}
+
+/// From an address of this machine that is not the one of other clients.
+async fn connect_from_elsewhere(uri: &str) -> RawPeer {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let address = uri.strip_prefix("tcp://").unwrap().parse().unwrap();
+    RawPeer::new(soon("connecting", socket.connect(address)).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_blocking_calls_of_many_connections_of_an_address_leave_threads_for_another_address() {
+    const HELD: Duration = Duration::from_secs(20);
+    let mut victim = Victim::server().await;
+    let mut peers = Vec::new();
+    for _ in 0..600 {
+        let mut peer = connect_from_elsewhere(victim.says()).await;
+        peer.send(&request(1, "block", &(HELD.as_millis() as u64,))).await;
+        peers.push(peer);
+    }
+    let probe = ProbeClient::connect(victim.says()).await.unwrap();
+    let held = async {
+        while probe.waiting().await.unwrap() < 480 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("their share of the threads", held).await;
+    let started = Instant::now();
+    assert_eq!(soon("another's call", probe.block(1)).await, Ok(1));
+    let took = started.elapsed();
+    assert_eq!(probe.waiting().await, Ok(480), "they have more than their share, or have ended");
+    eprintln!("it took {took:?}");
+    assert!(took < SECOND, "it took {took:?}");
+    victim.lives();
 }
 
 /// The frame says that a limit was reached before the method ran.

@@ -10,9 +10,9 @@ use tracing::Instrument;
 
 use super::connections::{Connections, Place};
 use super::dispatcher::Dispatcher;
-use super::executor::Workers;
 use super::lifetime::Lifetime;
 use super::requests::Requests;
+use super::workers::Workers;
 use crate::connection::{Channel, ChannelSettings, Initializer, driver, refuse};
 use crate::error::RpcError;
 use crate::observe::{self, RefusedConnection, Side};
@@ -127,8 +127,7 @@ impl Acceptor {
         tracing::debug!(peer = %channel.peer(), "connection accepted");
         place.take(&channel, self.lifetime.limit(&channel, distrust));
         let span = observe::connection(Side::Server, channel.peer());
-        let requests =
-            Requests::new(Arc::clone(&self.dispatcher), place, Arc::clone(&self.workers));
+        let requests = Requests::new(Arc::clone(&self.dispatcher), place, &self.workers);
         let run = driver::run(channel, reader, requests);
         match span {
             None => drop(tokio::spawn(run)),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lifetime::Limited;
+use crate::budget::{Address, Owner};
 use crate::connection::Channel;
 use crate::error::RpcError;
 use crate::observe::RefusedConnection;
@@ -119,7 +120,8 @@ impl Connections {
         let number = state.next;
         state.next += 1;
         let address = address.map(|(_, address)| address);
-        Ok(Place { connections: Arc::clone(self), number, address, limited: None })
+        let owner = Owner { connection: number, address: Address::of(peer) };
+        Ok(Place { connections: Arc::clone(self), owner, counted: address, limited: None })
     }
 
     /// Tells all clients, present and future, to send no more.
@@ -143,23 +145,24 @@ impl Connections {
 #[derive(Debug)]
 pub(super) struct Place {
     connections: Arc<Connections>,
-    number: u64,
-    address: Option<IpAddr>,
+    owner: Owner,
+    /// The address that the place counts for.
+    counted: Option<IpAddr>,
     /// Ends with the connection.
     limited: Option<Limited>,
 }
 
 impl Place {
-    /// Number of the connection, unique in the server.
-    pub(super) fn number(&self) -> u64 {
-        self.number
+    /// The connection's number, unique in the server, and its address.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// The channel is open. It hears what became of the server in the meantime.
     pub(super) fn take(&mut self, channel: &Arc<Channel>, limited: Option<Limited>) {
         self.limited = limited;
         let mut state = self.connections.lock();
-        state.open.insert(self.number, OpenChannel(Arc::clone(channel)));
+        state.open.insert(self.owner.connection, OpenChannel(Arc::clone(channel)));
         let phase = state.phase.clone();
         drop(state);
         match phase {
@@ -173,9 +176,9 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.connections.lock();
-        state.open.remove(&self.number);
+        state.open.remove(&self.owner.connection);
         state.taken = state.taken.saturating_sub(1);
-        if let Some(address) = self.address
+        if let Some(address) = self.counted
             && let Some(taken) = state.by_address.get_mut(&address)
         {
             *taken = taken.saturating_sub(1);

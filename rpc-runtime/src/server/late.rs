@@ -11,7 +11,7 @@ use rpc_registry::{Printable, limited};
 use tracing::{Instrument, Span};
 
 use super::answers::{AnswerSize, no_memory, no_memory_for_arguments};
-use super::executor::InWork;
+use super::workers::InWork;
 use crate::budget::{Claim, FREE};
 use crate::buffer;
 use crate::call::{Context, Source};

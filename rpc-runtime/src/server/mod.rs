@@ -22,6 +22,8 @@ mod slow_methods;
 #[cfg(test)]
 mod tests;
 mod thread_pool;
+mod turns;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,10 +16,11 @@ use tracing::Span;
 use super::answers::{no_memory, no_memory_for_arguments};
 use super::connections::Place;
 use super::dispatcher::{Dispatcher, Route};
-use super::executor::{Executor, Workers};
+use super::executor::Executor;
 use super::large::{LARGE, LargeRequest, limits_in_place, over_memory};
 use super::late::{Running, answer_failed, answer_header, caught};
 use super::slow_methods::SlowMethods;
+use super::workers::Workers;
 use crate::budget::FREE;
 use crate::buffer;
 use crate::call::Context;
@@ -73,10 +74,10 @@ enum Begun {
 }
 
 impl Requests {
-    pub(super) fn new(dispatcher: Arc<Dispatcher>, place: Place, workers: Arc<Workers>) -> Self {
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, place: Place, workers: &Arc<Workers>) -> Self {
         Self {
             dispatcher,
-            executor: Executor::new(workers, place.number()),
+            executor: Executor::new(workers.of(place.owner().address), place.owner().connection),
             _place: place,
             slow: SlowMethods::default(),
             answers: Vec::new(),
