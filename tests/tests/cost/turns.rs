@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,8 @@ trait Turns {
     ) -> Result<(usize, u32)>;
     #[rpc(blocking)]
     async fn count_wide_blocking(&self, groups: Vec<Vec<Wide>>) -> Result<usize>;
+    /// How many turns another task gets while this one takes items that have arrived.
+    async fn turns_between(&self, items: Streaming<Vec<Wide>>) -> Result<usize>;
     /// Holds the thread for so many microseconds. Returns the task that it ran in.
     async fn hold(&self, microseconds: u64) -> Result<String>;
     /// The same in virtual time.
@@ -84,6 +88,22 @@ impl Turns for Busy {
     }
     async fn count_wide_blocking(&self, groups: Vec<Vec<Wide>>) -> Result<usize> {
         Ok(total(&groups))
+    }
+    async fn turns_between(&self, mut items: Streaming<Vec<Wide>>) -> Result<usize> {
+        tokio::time::sleep(SECOND).await;
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turns);
+        // Not by `yield_now`, which waits until no other task is ready.
+        let other = tokio::spawn(poll_fn(move |cx| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        }));
+        while let Some(item) = items.next().await {
+            item?;
+        }
+        other.abort();
+        Ok(turns.load(Ordering::Relaxed))
     }
     async fn hold(&self, microseconds: u64) -> Result<String> {
         let until = Instant::now() + Duration::from_micros(microseconds);
@@ -210,6 +230,20 @@ async fn small_requests_with_large_arguments_are_answered_wherever_their_methods
         assert!(client.count_wide_blocking(wide(400)).await.unwrap_err().is_decode());
         soon("the end", server.shutdown()).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_that_takes_large_items_leaves_turns_for_other_tasks_between_them() {
+    let server = builder().bind("memory:items").await.unwrap();
+    let client = TurnsClient::connect(server.local_uri()).await.unwrap();
+    let turns = async |wide: usize| {
+        let items = Streaming::from_items(vec![vec![Wide::default(); wide]; 100]);
+        client.turns_between(items).await.unwrap()
+    };
+    let between_small = turns(1).await;
+    assert!(between_small < 10, "{between_small}");
+    let between_large = turns(15).await;
+    assert!(between_large >= 99, "{between_large}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
