@@ -1,5 +1,5 @@
-//! Internals for the fuzz targets. Not part of the public interface: it changes without notice and
-//! exists only with the feature `__fuzz`.
+//! Internals for the fuzz targets. Not part of the public interface: they change without notice and
+//! exist only with the feature `__fuzz`.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -28,7 +28,7 @@ pub fn encode<T: Serialize>(value: &T, form: Form) -> Result<(Vec<u8>, Form), Rp
 
 /// Reads an array of arguments.
 pub fn decode_arguments<A: Arguments>(bytes: &[u8]) -> Result<A, RpcError> {
-    A::decode(bytes, &[], DecodeLimits::new()).map(|counted| counted.value)
+    Ok(A::decode(bytes, &[], DecodeLimits::new())?.value)
 }
 
 /// Metadata.
