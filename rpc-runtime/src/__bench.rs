@@ -1,5 +1,5 @@
-//! What the benchmarks reach of the inside. No part of the public interface: it changes without
-//! notice, and is there only with the feature `__bench`.
+//! Internals for the benchmarks. Not part of the public interface: they change without notice and
+//! exist only with the feature `__bench`.
 
 use std::task::Waker;
 use std::time::Instant;
@@ -22,7 +22,7 @@ pub fn encode<T: Serialize>(value: &T, form: Form, out: &mut Vec<u8>) -> Result<
     payload::encode(value, form, out)
 }
 
-/// Makes it empty, with the buffer that it has.
+/// Clears an output and keeps its buffer.
 #[inline]
 pub fn clear(output: &mut Output) {
     output.truncate(0);
@@ -34,12 +34,12 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RpcError> {
     payload::decode(bytes)
 }
 
-/// Traces a type and hashes its shape; 0 if it has none. What is found out is not kept.
+/// Traces a type and hashes its shape; 0 if it has none. The result is not cached.
 pub fn fingerprint<T: Serialize + DeserializeOwned>() -> u64 {
     shape::of::<T>().map_or(0, |shape| shape.fingerprint())
 }
 
-/// The calls of a connection that wait.
+/// The in-flight calls of a connection.
 pub struct Waiting {
     table: InFlight,
     wakers: Vec<Waker>,
@@ -47,7 +47,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// With so many calls under way, all with this deadline.
+    /// A table with `calls` calls in flight, all with this deadline.
     pub fn new(calls: usize, deadline: Instant) -> Self {
         let mut table = InFlight::new(usize::MAX);
         for _ in 0..calls {
@@ -56,12 +56,13 @@ impl Waiting {
         Self { table, wakers: Vec::with_capacity(calls), buffer: Vec::new() }
     }
 
-    /// One more call that waits.
+    /// Adds a call.
     pub fn enter(&mut self, deadline: Instant) {
         self.table.insert(Waker::noop().clone(), deadline);
     }
 
-    /// One more call from its entry to the answer with this body. Says whether it got that.
+    /// Adds a call, answers it with this body and takes the response. Returns whether there was
+    /// one.
     #[inline]
     pub fn round(&mut self, deadline: Instant, body: &[u8]) -> bool {
         let id = self.table.insert(Waker::noop().clone(), deadline);
@@ -69,7 +70,7 @@ impl Waiting {
         self.table.poll(id, Waker::noop(), &mut self.buffer).is_some()
     }
 
-    /// Ends the calls whose deadlines have passed, and says how many those were.
+    /// Ends the calls whose deadlines have passed, and returns their number.
     #[inline]
     pub fn expire(&mut self, now: Instant) -> usize {
         self.table.expire(now, &mut self.wakers);

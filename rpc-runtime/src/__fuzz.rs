@@ -1,5 +1,5 @@
-//! Internals for the fuzz targets. Not part of the public interface: it changes without notice and
-//! exists only with the feature `__fuzz`.
+//! Internals for the fuzz targets. Not part of the public interface: they change without notice and
+//! exist only with the feature `__fuzz`.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;

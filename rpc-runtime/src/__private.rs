@@ -1,4 +1,4 @@
-//! What generated code calls. No part of the public interface: it changes without notice.
+//! Items for generated code. Not part of the public interface: they change without notice.
 
 pub use std::sync::Arc;
 pub use std::time::Duration;

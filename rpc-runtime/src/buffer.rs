@@ -1,4 +1,4 @@
-//! Byte buffers that are used again, so that in steady state a call needs no new one.
+//! A pool of byte buffers per thread, so that a call usually needs no new buffer.
 
 use std::cell::RefCell;
 
@@ -8,22 +8,23 @@ thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Buffers kept per thread.
+/// Maximum buffers per thread.
 const MAX_POOLED: usize = 64;
-/// A buffer that grew beyond this is freed: one large payload must not occupy memory for ever.
+/// Maximum capacity of a pooled buffer. A larger one is freed, so that one large payload does not
+/// occupy memory permanently.
 pub(crate) const MAX_KEPT: usize = 64 << 10;
 
-/// An empty buffer.
+/// Takes an empty buffer.
 pub(crate) fn take() -> Vec<u8> {
     POOL.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
-/// The same for the buffer of an output.
+/// Returns the buffer of an output to the pool.
 pub(crate) fn give_output(mut output: Output) {
     give(std::mem::take(output.small_mut()));
 }
 
-/// Gives a buffer back for the next [`take`] on this thread.
+/// Returns a buffer to the pool, for the next [`take`] on this thread.
 pub(crate) fn give(mut buffer: Vec<u8>) {
     if buffer.capacity() == 0 || buffer.capacity() > MAX_KEPT {
         return;

@@ -1,13 +1,14 @@
-//! [`PeerCertificate`].
+//! [`PeerCertificate`]: the verified certificate of a peer.
 
 use std::fmt;
 
-/// The certificate with which the other end of a connection has proved who it is.
+/// The verified certificate of the other end of a connection.
 ///
-/// It was checked when the connection was made: signed by one of the roots, in force, and of a key
-/// that the peer has. What the names in it may do is the application's to say. There are certificates
-/// on `tls:` connections only: a client's is there if the server asks for it
-/// (`ServerTls::client_roots_pem`), a server's always.
+/// The handshake has verified that it was issued by one of the configured roots, that it was valid,
+/// and that the peer has its key. Permissions of the names in it are up to the application.
+///
+/// Only `tls:` connections have certificates. Servers always have one; clients have one if the
+/// server requires it (`ServerTls::client_roots_pem`).
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerCertificate {
     pub(crate) subject: String,
@@ -17,23 +18,23 @@ pub struct PeerCertificate {
 }
 
 impl PeerCertificate {
-    /// The subject as text, in the order of the certificate: `C=DE,O=Example,CN=orders`. Characters
-    /// that have a meaning there are escaped as in RFC 4514, so a name cannot pass for two.
+    /// The subject as text in the order of the certificate, such as `C=DE,O=Example,CN=orders`.
+    /// Special characters are escaped as in RFC 4514, so one attribute cannot look like two.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// The DNS names that it is for; `*.` in front stands for one more label.
+    /// The DNS names. A leading `*.` stands for one label.
     pub fn dns_names(&self) -> &[String] {
         &self.dns_names
     }
 
-    /// The URIs that it is for, such as SPIFFE ids.
+    /// The URIs, such as SPIFFE IDs.
     pub fn uris(&self) -> &[String] {
         &self.uris
     }
 
-    /// All of it, in DER.
+    /// The whole certificate in DER.
     pub fn der(&self) -> &[u8] {
         &self.der
     }

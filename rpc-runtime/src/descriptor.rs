@@ -1,9 +1,10 @@
-//! What a contract looks like at run time: service, methods, arguments.
+//! Descriptors of a contract at run time: service, methods, arguments.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Name, version and group of a service: what consumer and provider must agree on to talk.
+/// Name, version and group of a service. Consumer and provider must agree on them; see
+/// [`accepts`](Self::accepts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceKey {
     name: &'static str,
@@ -32,8 +33,9 @@ impl ServiceKey {
         self.group
     }
 
-    /// Whether a provider of `version` and `group` can serve this contract: same group, and same
-    /// leading version number (the first two, while the first is 0), as semantic versioning has it.
+    /// Whether a provider of `version` and `group` can serve this contract: the group is the same,
+    /// and the versions are compatible by semantic versioning (same major version; with major
+    /// version 0, same minor version too).
     pub fn accepts(&self, version: &str, group: &str) -> bool {
         self.group == group && release_line(self.version) == release_line(version)
     }
@@ -48,7 +50,7 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// The part of a version within which changes are compatible: `1` of `1.2.3`, `0.4` of `0.4.7`.
+/// The part of a version that compatible versions share: `1` of `1.2.3`, `0.4` of `0.4.7`.
 fn release_line(version: &str) -> &str {
     version.get(..release_line_len(version.as_bytes())).unwrap_or(version)
 }
@@ -69,7 +71,7 @@ const fn release_line_len(version: &[u8]) -> usize {
     at
 }
 
-/// A whole contract. `#[rpc_service]` writes one constant for each trait.
+/// The descriptor of a contract. `#[rpc_service]` generates a constant for each trait.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceDescriptor {
     key: ServiceKey,
@@ -77,7 +79,7 @@ pub struct ServiceDescriptor {
 }
 
 impl ServiceDescriptor {
-    /// Does not compile (in a constant) when two methods have one id.
+    /// Creates a descriptor. In a constant, two methods with the same id are a build error.
     #[allow(clippy::panic, reason = "evaluated at compile time, where a panic is a build error")]
     pub const fn new(key: ServiceKey, methods: &'static [&'static MethodDescriptor]) -> Self {
         let mut a = 0;
@@ -113,14 +115,14 @@ impl ServiceDescriptor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dispatch {
-    /// Polled once where its request was read; handed to a task of its own only if it waits. For
-    /// methods that do little between awaits.
+    /// Polled once in the task of the connection, and moved to a separate task only if it waits.
+    /// For methods that do little work between awaits. The default.
     Inline,
-    /// In a task of its own from the start. For methods that compute for more than a few hundred
+    /// Runs in a separate task from the start. For methods that compute for more than a few hundred
     /// microseconds at a time.
     Spawn,
-    /// On a blocking thread of the server (`ServerBuilder::blocking_threads`). For methods that
-    /// block the thread. If the caller gives up, a running call continues to its next await. A
+    /// Runs on a blocking thread of the server (`ServerBuilder::blocking_threads`). For methods
+    /// that block the thread. If the caller cancels, a running call continues to its next await. A
     /// returned stream holds the thread until the stream ends.
     Blocking,
 }
@@ -160,25 +162,25 @@ impl MethodDescriptor {
         }
     }
 
-    /// Running it twice does no harm.
+    /// Marks the method as idempotent: running it twice has the same effect as running it once.
     pub const fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
     }
 
-    /// The caller waits for no answer.
+    /// Marks the method as oneway: there is no response.
     pub const fn oneway(mut self) -> Self {
         self.oneway = true;
         self
     }
 
-    /// The contract's own timeout for this method, in milliseconds.
+    /// Sets the timeout of the contract for this method, in milliseconds.
     pub const fn timeout_ms(mut self, milliseconds: u64) -> Self {
         self.timeout = Some(Duration::from_millis(milliseconds));
         self
     }
 
-    /// Where the provider runs it, overriding the server's setting.
+    /// Sets where the provider runs the method. Overrides the server's setting.
     pub const fn dispatch(mut self, mode: Dispatch) -> Self {
         self.dispatch = Some(mode);
         self
@@ -195,8 +197,8 @@ impl MethodDescriptor {
     }
 
     /// The id on the wire: a hash of group, service, release line and method name. The signature is
-    /// not part of it, so that a changed type reads as a decode error that names the argument and
-    /// not as "unknown method".
+    /// not part of it, so a changed type leads to a decode error that names the argument, not to
+    /// "unknown method".
     pub const fn id(&self) -> u64 {
         self.id
     }
@@ -211,22 +213,22 @@ impl MethodDescriptor {
         self.returns
     }
 
-    /// Whether running it twice does no harm.
+    /// Whether the method is idempotent.
     pub const fn is_idempotent(&self) -> bool {
         self.idempotent
     }
 
-    /// Whether the caller waits for no answer.
+    /// Whether the method has no response.
     pub const fn is_oneway(&self) -> bool {
         self.oneway
     }
 
-    /// The contract's own timeout, if it has one.
+    /// The timeout of the contract, if it has one.
     pub const fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// Where the contract wants it to run, if it says so.
+    /// The contract's choice of where the method runs, if it has one.
     pub const fn dispatch_mode(&self) -> Option<Dispatch> {
         self.dispatch
     }
@@ -276,7 +278,7 @@ const fn method_id(service: ServiceKey, method: &str) -> u64 {
     fnv1a(hash, method.as_bytes(), method.len())
 }
 
-/// What FNV-1a begins with.
+/// The initial value of FNV-1a.
 pub(crate) const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 
 pub(crate) const fn fnv1a(mut hash: u64, bytes: &[u8], len: usize) -> u64 {

@@ -1,9 +1,9 @@
-//! A fast RPC runtime in which **the trait is the contract**.
+//! An RPC framework in which **the trait is the contract**.
 //!
-//! Annotate a trait with [`rpc_service`], implement it, provide it with a [`Server`]; the macro
-//! writes a client stub that implements the same trait, and a dispatcher. Calls travel over
-//! long-lived multiplexed connections, each with a channel [`pipeline`] in Netty's manner.
-//! Providers are found through `rpc-registry`.
+//! Annotate a trait with [`rpc_service`], implement it, and provide the implementation with a
+//! [`Server`]. The macro generates a client stub that implements the same trait, and a dispatcher.
+//! Calls use long-lived multiplexed connections, each with a channel [`pipeline`] like Netty's.
+//! Clients find providers through `rpc-registry`.
 //!
 //! ```
 //! use rpc_runtime::{Server, rpc_service};
@@ -35,30 +35,30 @@
 //! # }
 //! ```
 //!
-//! # Where things are
+//! # Overview
 //!
 //! | to | see |
 //! | --- | --- |
 //! | write a contract | [`rpc_service`] |
 //! | provide it | [`Server`], [`ServerBuilder`] |
 //! | call it | the generated `…Client`, [`Client`], [`ClientBuilder`] |
-//! | choose how values are written | [`Encoding`] |
-//! | send large bytes without a copy | [`Blob`] |
-//! | see where a client's connections stand | [`Client::connections`], [`Client::state_changes`] |
-//! | wait for providers, or not, and end a client | [`Client::with_wait_for_ready`], [`Client::close`] |
-//! | know who calls and how long is left | [`Context`] |
-//! | know what went wrong and whether to retry | [`RpcError`] |
-//! | know at once that a connection is dead | [`Heartbeat`] |
+//! | choose the encoding of values | [`Encoding`] |
+//! | send large byte strings without copying | [`Blob`] |
+//! | observe the connections of a client | [`Client::connections`], [`Client::state_changes`] |
+//! | wait for providers, close a client | [`Client::with_wait_for_ready`], [`Client::close`] |
+//! | get caller, deadline and metadata in a method | [`Context`] |
+//! | handle errors and decide on retries | [`RpcError`] |
+//! | detect dead connections | [`Heartbeat`] |
 //! | decode untrusted bytes | [`protocol::decode`] |
-//! | see what it does | [`ClientBuilder::metrics`], [`ServerBuilder::metrics`] |
-//! | look into a connection, or extend it | [`pipeline`], [`handlers`], [`protocol`] |
+//! | turn metrics on or off | [`ClientBuilder::metrics`], [`ServerBuilder::metrics`] |
+//! | inspect or extend a connection | [`pipeline`], [`handlers`], [`protocol`] |
 //!
-//! # What holds for every call
+//! # Guarantees for every call
 //!
-//! It ends: with the value, with the contract's own error, or with an [`RpcError`] that says what
-//! happened, where, and whether a retry is safe. There is always a deadline (10 s unless the call,
-//! the contract or the client says otherwise). Dropping a call's future cancels it, at the provider
-//! too. Nothing is sent twice on its own.
+//! Every call ends with its value, with the contract's own error, or with an [`RpcError`] that says
+//! what happened, where, and whether a retry is safe. Every call has a deadline; the default is
+//! 10 s; the call, the contract or the client can set another. Dropping the future of a call
+//! cancels it, also at the provider. The framework never sends a call twice.
 
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
@@ -113,6 +113,35 @@ pub use descriptor::{
 pub use error::{Result, RpcError};
 pub use handlers::{Heartbeat, HeartbeatMode};
 pub use protocol::Blob;
+/// Makes a trait the contract of a remote service:
+///
+/// ```no_run
+/// use rpc_runtime::{Server, rpc_service};
+///
+/// #[rpc_service]
+/// pub trait HelloService {
+///     /// Greets `name`.
+///     async fn hello(&self, name: String) -> rpc_runtime::Result<String>;
+/// }
+///
+/// struct Hello;
+///
+/// impl HelloService for Hello {
+///     async fn hello(&self, name: String) -> rpc_runtime::Result<String> {
+///         Ok(format!("Hello, {name}"))
+///     }
+/// }
+///
+/// # async fn programs() -> rpc_runtime::Result<()> {
+/// // in the provider
+/// let provider = Server::builder().provide(HelloServiceServer::new(Hello));
+/// let server = provider.bind("tcp://127.0.0.1:9000").await?;
+/// // in the consumer
+/// let hello = HelloServiceClient::connect("tcp://127.0.0.1:9000").await?;
+/// println!("{}", hello.hello("world".into()).await?);
+/// # server.shutdown().await
+/// # }
+/// ```
 pub use rpc_macros::rpc_service;
 pub use server::{Server, ServerBuilder};
 pub use service::{BoxCall, Dispatched, Request, Service};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::error::RpcError;
 
-/// `scheme:rest`, checked to have a scheme and no spaces.
+/// A URI of the form `scheme:rest`, with a scheme and without spaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Uri {
     text: String,
@@ -16,7 +16,7 @@ impl Uri {
     pub(crate) fn parse(text: &str) -> Result<Self, RpcError> {
         let invalid = |why: &str| {
             RpcError::invalid(format!(
-                "`{text}` is no address of a provider: {why}, as in tcp://127.0.0.1:9000"
+                "`{text}` is not a valid provider URI: {why}, such as tcp://127.0.0.1:9000"
             ))
         };
         let (scheme, rest) =
@@ -24,7 +24,7 @@ impl Uri {
         let is_port = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         if !scheme.is_empty() && is_port(rest) {
             return Err(RpcError::invalid(format!(
-                "`{text}` is no address of a provider: did you mean tcp://{text}?"
+                "`{text}` is not a valid provider URI: did you mean tcp://{text}?"
             )));
         }
         let of_scheme = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'+';
@@ -32,7 +32,7 @@ impl Uri {
             return Err(invalid("its scheme must be lower-case letters"));
         }
         if rest.is_empty() {
-            return Err(invalid("something must follow the scheme"));
+            return Err(invalid("an address must follow the scheme"));
         }
         if text.contains(|c: char| c.is_whitespace() || !rpc_registry::is_printable(c)) {
             return Err(invalid("it must not contain spaces or invisible characters"));
@@ -44,7 +44,7 @@ impl Uri {
         self.text.get(..self.scheme_len).unwrap_or_default()
     }
 
-    /// What follows the scheme, without the two slashes if it has them.
+    /// The part after the scheme, without leading `//`.
     pub(crate) fn rest(&self) -> &str {
         let rest = self.text.get(self.scheme_len + 1..).unwrap_or_default();
         rest.strip_prefix("//").unwrap_or(rest)
@@ -61,8 +61,8 @@ impl fmt::Display for Uri {
     }
 }
 
-/// The address by which a peer's connections are counted; `None` for peers without an address. An
-/// IPv6 /64 counts as one address.
+/// The address by which the connections of a peer are counted; `None` for peers without an address.
+/// An IPv6 /64 counts as one address.
 pub(crate) fn host(peer: &str) -> Option<IpAddr> {
     let (_, address) = peer.split_once("://")?;
     let address = address.parse::<SocketAddr>().ok()?;

@@ -15,6 +15,7 @@ pub mod probe;
 #[cfg(unix)]
 pub mod process;
 pub mod random;
+pub mod turn;
 #[cfg(target_os = "linux")]
 pub mod victim;
 pub mod waiting;

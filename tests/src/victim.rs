@@ -24,11 +24,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use rpc_runtime::{Client, Server};
-use tokio::sync::Mutex;
 
 use crate::pace::{Delays, PacedCalls};
 use crate::probe::{Probe, ProbeClient, ProbeServer, Provider, serve};
 use crate::process::{Process, SAYS, setting};
+use crate::turn;
 use crate::waiting::within;
 use crate::wire::{RawPeer, RawServer};
 
@@ -54,8 +54,6 @@ pub fn attack_time() -> Duration {
     let seconds = std::env::var("RPC_ATTACK_SECONDS").ok().and_then(|text| text.parse().ok());
     seconds.map_or(Duration::from_millis(500), Duration::from_secs)
 }
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// A process under attack.
 #[derive(Debug)]
@@ -194,7 +192,7 @@ pub async fn client_endures<F>(
 
 /// Repeats the measurement if only the delay is too long, and fails the test in the end.
 pub async fn repeated(what: &str, attack: impl AsyncFn() -> Damage) {
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let _turn = turn::mine().await;
     let mut damage = attack().await;
     for _ in 1..ATTEMPTS {
         if damage.is_bearable() || damage.peak >= MOST_MEMORY {

@@ -36,7 +36,7 @@ pub(crate) struct Owner {
 }
 
 #[derive(Debug, Default)]
-struct Scope {
+struct Usage {
     used: usize,
     /// Claims waiting at this level, the oldest first.
     waiting: BTreeSet<u64>,
@@ -44,7 +44,7 @@ struct Scope {
     granted: u64,
 }
 
-impl Scope {
+impl Usage {
     fn is_unused(&self) -> bool {
         self.used == 0 && self.waiting.is_empty()
     }
@@ -58,7 +58,7 @@ impl Scope {
 #[derive(Debug)]
 struct Connection {
     address: Address,
-    scope: Scope,
+    usage: Usage,
 }
 
 #[derive(Debug)]
@@ -74,9 +74,9 @@ struct Claim {
 #[derive(Debug)]
 pub(super) struct Ledger {
     limits: Limits,
-    total: Scope,
+    total: Usage,
     /// Connections that hold bytes or wait.
-    addresses: HashMap<Address, Scope>,
+    addresses: HashMap<Address, Usage>,
     connections: HashMap<u64, Connection>,
     claims: HashMap<u64, Claim>,
     /// A lower number is an older claim.
@@ -87,7 +87,7 @@ impl Ledger {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            total: Scope::default(),
+            total: Usage::default(),
             addresses: HashMap::new(),
             connections: HashMap::new(),
             claims: HashMap::new(),
@@ -101,11 +101,11 @@ impl Ledger {
     }
 
     /// Whether the connection holds or claims anything.
-    pub(super) fn knows(&self, connection: u64) -> bool {
+    pub(super) fn contains(&self, connection: u64) -> bool {
         self.connections.contains_key(&connection)
     }
 
-    /// Takes `more` bytes, whether or not there is room, and returns `less` bytes.
+    /// Adds `more` bytes, regardless of the limits, and returns `less` bytes.
     pub(super) fn adjust(
         &mut self,
         owner: Owner,
@@ -114,13 +114,13 @@ impl Ledger {
         wakers: &mut Vec<Waker>,
     ) {
         for level in Level::ALL {
-            let scope = self.scope_mut(level, owner);
-            scope.used = scope.used.saturating_add(more).saturating_sub(less);
+            let usage = self.usage_mut(level, owner);
+            usage.used = usage.used.saturating_add(more).saturating_sub(less);
         }
         if less > more {
-            self.serve(owner, wakers);
+            self.grant_waiting(owner, wakers);
         }
-        self.tidy(owner);
+        self.remove_unused(owner);
     }
 
     /// Claims bytes. Returns the claim's number, and whether it is granted.
@@ -128,8 +128,8 @@ impl Ledger {
         let id = self.next_claim;
         self.next_claim += 1;
         self.claims.insert(id, Claim { owner, bytes, waits_at: None, waker: None });
-        // Nothing waits for it yet.
-        self.climb(id, Level::Connection, &mut Vec::new());
+        // It has no waker yet.
+        self.acquire(id, Level::Connection, &mut Vec::new());
         (id, self.is_granted(id))
     }
 
@@ -154,10 +154,10 @@ impl Ledger {
         let Some(claim) = self.claims.get_mut(&id) else { return };
         let (owner, bytes) = (claim.owner, claim.bytes);
         let Some(from) = claim.waits_at.take() else { return };
-        self.scope_mut(from, owner).waiting.remove(&id);
+        self.usage_mut(from, owner).waiting.remove(&id);
         for level in Level::ALL.into_iter().filter(|level| *level >= from) {
-            let scope = self.scope_mut(level, owner);
-            scope.used = scope.used.saturating_add(bytes);
+            let usage = self.usage_mut(level, owner);
+            usage.used = usage.used.saturating_add(bytes);
         }
     }
 
@@ -165,28 +165,28 @@ impl Ledger {
     pub(super) fn release(&mut self, id: u64, wakers: &mut Vec<Waker>) {
         let Some(Claim { owner, bytes, waits_at, .. }) = self.claims.remove(&id) else { return };
         for level in Level::ALL {
-            let scope = self.scope_mut(level, owner);
+            let usage = self.usage_mut(level, owner);
             match waits_at {
-                Some(at) if level == at => drop(scope.waiting.remove(&id)),
+                Some(at) if level == at => drop(usage.waiting.remove(&id)),
                 Some(at) if level > at => {}
-                _ => scope.used = scope.used.saturating_sub(bytes),
+                _ => usage.used = usage.used.saturating_sub(bytes),
             }
         }
-        self.serve(owner, wakers);
-        self.tidy(owner);
+        self.grant_waiting(owner, wakers);
+        self.remove_unused(owner);
     }
 
     /// Whether a new claim would have to wait: a level is at its limit, or others wait there.
     pub(super) fn is_exhausted(&self, owner: Owner) -> bool {
         Level::ALL.into_iter().any(|level| {
-            self.scope(level, owner).is_some_and(|scope| {
-                scope.used >= self.limits.of(level) || !scope.waiting.is_empty()
+            self.usage(level, owner).is_some_and(|usage| {
+                usage.used >= self.limits.of(level) || !usage.waiting.is_empty()
             })
         })
     }
 
-    /// Whether so many bytes may be taken without a claim, in place of `before` that count already:
-    /// up to so many times each limit.
+    /// Whether `bytes` may be held without a claim, in place of `before` that already count. The
+    /// bound is `times` each limit.
     pub(super) fn may_force(
         &self,
         owner: Owner,
@@ -196,8 +196,8 @@ impl Ledger {
     ) -> bool {
         Level::ALL.into_iter().all(|level| {
             let most = self.limits.of(level).saturating_mul(times);
-            self.scope(level, owner).is_none_or(|scope| {
-                let others = scope.used.saturating_sub(before);
+            self.usage(level, owner).is_none_or(|usage| {
+                let others = usage.used.saturating_sub(before);
                 others == 0 || others.saturating_add(bytes) <= most
             })
         })
@@ -208,17 +208,18 @@ impl Ledger {
     pub(super) fn progress(&self, id: u64) -> Option<(Level, u64)> {
         let claim = self.claims.get(&id)?;
         let level = claim.waits_at?;
-        Some((level, self.scope(level, claim.owner)?.granted))
+        Some((level, self.usage(level, claim.owner)?.granted))
     }
 
-    /// The connection that holds the most, of those that share the level with `owner`. For the total,
-    /// it is a connection of the address whose connections hold the most together; otherwise many
-    /// connections with little each would get one large request of another client ended. The caller
-    /// ends it. That counts as progress, so waiting connections first see whether it was enough.
-    pub(super) fn greediest(&mut self, level: Level, owner: Owner) -> Option<u64> {
+    /// The connection that holds the most bytes, among those that share the level with `owner`. For
+    /// the total, it is a connection of the address whose connections hold the most together;
+    /// otherwise many connections with few bytes each could end another client's connection with
+    /// one large request. The caller ends the connection. That counts as progress, so waiting
+    /// connections first see whether it was enough.
+    pub(super) fn largest_owner(&mut self, level: Level, owner: Owner) -> Option<u64> {
         let mut waiting: HashMap<u64, usize> = HashMap::new();
         for claim in self.claims.values().filter(|claim| claim.waits_at > Some(Level::Connection)) {
-            // Taken at the lower levels, but not yet usable.
+            // Acquired at the lower levels, but not yet usable.
             *waiting.entry(claim.owner.connection).or_default() += claim.bytes;
         }
         let shares = |connection: &Connection, number: u64| match level {
@@ -228,59 +229,59 @@ impl Ledger {
         };
         let held = |number: &u64, connection: &Connection| {
             let waiting = waiting.get(number).copied().unwrap_or(0);
-            connection.scope.used.saturating_sub(waiting)
+            connection.usage.used.saturating_sub(waiting)
         };
-        let mut together: HashMap<Address, usize> = HashMap::new();
+        let mut by_address: HashMap<Address, usize> = HashMap::new();
         if level == Level::Total {
             for (number, connection) in &self.connections {
-                *together.entry(connection.address).or_default() += held(number, connection);
+                *by_address.entry(connection.address).or_default() += held(number, connection);
             }
         }
         let rank = |(number, connection): (&u64, &Connection)| {
-            let together = together.get(&connection.address).copied().unwrap_or(0);
-            (together, held(number, connection), *number)
+            let by_address = by_address.get(&connection.address).copied().unwrap_or(0);
+            (by_address, held(number, connection), *number)
         };
         let sharing = self.connections.iter().filter(|(number, other)| shares(other, **number));
-        let (_, _, greediest) = sharing.map(rank).max().filter(|(_, held, _)| *held > 0)?;
-        self.scope_mut(level, owner).granted += 1;
-        Some(greediest)
+        let (_, _, largest_owner) = sharing.map(rank).max().filter(|(_, held, _)| *held > 0)?;
+        self.usage_mut(level, owner).granted += 1;
+        Some(largest_owner)
     }
 
-    fn scope(&self, level: Level, owner: Owner) -> Option<&Scope> {
+    fn usage(&self, level: Level, owner: Owner) -> Option<&Usage> {
         match level {
-            Level::Connection => self.connections.get(&owner.connection).map(|known| &known.scope),
+            Level::Connection => self.connections.get(&owner.connection).map(|known| &known.usage),
             Level::Address => self.addresses.get(&owner.address),
             Level::Total => Some(&self.total),
         }
     }
 
-    fn scope_mut(&mut self, level: Level, owner: Owner) -> &mut Scope {
+    fn usage_mut(&mut self, level: Level, owner: Owner) -> &mut Usage {
         let Owner { connection, address } = owner;
         match level {
             Level::Connection => {
-                let unused = || Connection { address, scope: Scope::default() };
-                &mut self.connections.entry(connection).or_insert_with(unused).scope
+                let unused = || Connection { address, usage: Usage::default() };
+                &mut self.connections.entry(connection).or_insert_with(unused).usage
             }
             Level::Address => self.addresses.entry(address).or_default(),
             Level::Total => &mut self.total,
         }
     }
 
-    /// Takes a claim's bytes at this level and those above, as long as there is room and no older
-    /// claim waits.
-    fn climb(&mut self, id: u64, from: Level, wakers: &mut Vec<Waker>) {
+    /// Acquires the bytes of a claim at this level and those above, while there is room and no
+    /// older claim waits.
+    fn acquire(&mut self, id: u64, from: Level, wakers: &mut Vec<Waker>) {
         let Some(&Claim { owner, bytes, .. }) = self.claims.get(&id) else { return };
         let mut next = Some(from);
         while let Some(level) = next {
             let limit = self.limits.of(level);
-            let scope = self.scope_mut(level, owner);
-            let first = scope.waiting.first().is_none_or(|first| *first > id);
-            if !first || !scope.fits(bytes, limit) {
-                scope.waiting.insert(id);
+            let usage = self.usage_mut(level, owner);
+            let first = usage.waiting.first().is_none_or(|first| *first > id);
+            if !first || !usage.fits(bytes, limit) {
+                usage.waiting.insert(id);
                 break;
             }
-            scope.used = scope.used.saturating_add(bytes);
-            scope.granted += 1;
+            usage.used = usage.used.saturating_add(bytes);
+            usage.granted += 1;
             next = level.above();
         }
         if let Some(claim) = self.claims.get_mut(&id) {
@@ -291,35 +292,35 @@ impl Ledger {
         }
     }
 
-    /// Grants waiting claims what has become free.
-    fn serve(&mut self, owner: Owner, wakers: &mut Vec<Waker>) {
-        // From the top, where the oldest claims are.
+    /// Grants the free bytes to waiting claims.
+    fn grant_waiting(&mut self, owner: Owner, wakers: &mut Vec<Waker>) {
+        // Start at the top, where the oldest claims are.
         for level in Level::ALL.into_iter().rev() {
             let limit = self.limits.of(level);
             loop {
-                let scope = self.scope_mut(level, owner);
-                let Some(&first) = scope.waiting.first() else { break };
+                let usage = self.usage_mut(level, owner);
+                let Some(&first) = usage.waiting.first() else { break };
                 let bytes = self.claims.get(&first).map_or(0, |claim| claim.bytes);
-                let scope = self.scope_mut(level, owner);
-                if !scope.fits(bytes, limit) {
+                let usage = self.usage_mut(level, owner);
+                if !usage.fits(bytes, limit) {
                     break;
                 }
-                scope.waiting.remove(&first);
-                self.climb(first, level, wakers);
+                usage.waiting.remove(&first);
+                self.acquire(first, level, wakers);
             }
         }
     }
 
     /// Removes owners that hold nothing and wait for nothing.
-    fn tidy(&mut self, owner: Owner) {
-        if self.connections.get(&owner.connection).is_some_and(|known| known.scope.is_unused()) {
+    fn remove_unused(&mut self, owner: Owner) {
+        if self.connections.get(&owner.connection).is_some_and(|known| known.usage.is_unused()) {
             self.connections.remove(&owner.connection);
         }
-        if self.addresses.get(&owner.address).is_some_and(Scope::is_unused) {
+        if self.addresses.get(&owner.address).is_some_and(Usage::is_unused) {
             self.addresses.remove(&owner.address);
         }
         if self.connections.is_empty() {
-            // A client of one connection is at rest: it keeps no memory for what may come.
+            // An idle client keeps no memory.
             self.connections = HashMap::new();
             self.addresses = HashMap::new();
             self.claims = HashMap::new();
@@ -363,8 +364,8 @@ mod tests {
         ledger.claim(owner(10), 10);
         let (waits, granted) = ledger.claim(owner(20), 5);
         assert!(!granted && ledger.progress(waits).map(|at| at.0) == Some(Level::Total));
-        assert_eq!(ledger.greediest(Level::Total, owner(20)), Some(4));
-        assert_eq!(ledger.greediest(Level::Address, owner(10)), Some(10));
+        assert_eq!(ledger.largest_owner(Level::Total, owner(20)), Some(4));
+        assert_eq!(ledger.largest_owner(Level::Address, owner(10)), Some(10));
     }
 
     #[test]
@@ -427,10 +428,10 @@ mod tests {
         let (waits, granted) = ledger.claim(owner(3), 10);
         assert!(!granted);
         let before = ledger.progress(waits);
-        assert_eq!(ledger.greediest(Level::Address, owner(3)), Some(2));
+        assert_eq!(ledger.largest_owner(Level::Address, owner(3)), Some(2));
         assert_ne!(ledger.progress(waits), before, "others see that something was done");
-        assert_eq!(ledger.greediest(Level::Connection, owner(1)), Some(1));
-        assert_eq!(ledger.greediest(Level::Address, owner(50)), None);
+        assert_eq!(ledger.largest_owner(Level::Connection, owner(1)), Some(1));
+        assert_eq!(ledger.largest_owner(Level::Address, owner(50)), None);
     }
 
     #[test]
@@ -540,8 +541,8 @@ mod tests {
                 if let Some((id, ..)) = oldest {
                     let claim = &ledger.claims[id];
                     let level = claim.waits_at.unwrap();
-                    let scope = ledger.scope(level, claim.owner).unwrap();
-                    prop_assert!(!scope.fits(claim.bytes, LIMITS.of(level)));
+                    let usage = ledger.usage(level, claim.owner).unwrap();
+                    prop_assert!(!usage.fits(claim.bytes, LIMITS.of(level)));
                 }
                 prop_assert!(waits || ledger.total.waiting.is_empty());
             }

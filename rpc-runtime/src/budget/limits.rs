@@ -10,10 +10,10 @@ use crate::status::Status;
 const MIB: usize = 1 << 20;
 const CONNECTION: usize = 32 * MIB;
 const ADDRESS: usize = 128 * MIB;
-/// Assumed memory if the machine does not tell its size.
-const UNKNOWN: usize = 4 << 30;
+/// Assumed memory of a machine whose size is not known.
+const ASSUMED_MEMORY: usize = 4 << 30;
 /// Minimum of each limit: the free part of a connection.
-const LEAST: usize = 64 << 10;
+const MIN_LIMIT: usize = 64 << 10;
 
 /// Limits of the memory that a server or a client holds for its peers, in bytes: frames being read,
 /// arguments of running requests, untaken stream items, and output that waits to be written.
@@ -68,9 +68,9 @@ impl MemoryLimits {
     }
 
     pub(super) fn resolved(self) -> Limits {
-        let total = self.total.unwrap_or(*MACHINE / 4).max(LEAST);
-        let address = self.address.max(LEAST).min(total);
-        Limits { connection: self.connection.max(LEAST).min(address), address, total }
+        let total = self.total.unwrap_or(*MACHINE / 4).max(MIN_LIMIT);
+        let address = self.address.max(MIN_LIMIT).min(total);
+        Limits { connection: self.connection.max(MIN_LIMIT).min(address), address, total }
     }
 }
 
@@ -135,7 +135,7 @@ static MACHINE: LazyLock<usize> = LazyLock::new(|| {
     let mut groups = vec![read("/sys/fs/cgroup/memory/memory.limit_in_bytes")];
     let own = read("/proc/self/cgroup");
     let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    // A group has no more memory than its parents.
+    // A group cannot use more memory than its parents.
     for group in Path::new(own).ancestors() {
         let limit = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
         groups.push(fs::read_to_string(limit).unwrap_or_default());
@@ -143,15 +143,15 @@ static MACHINE: LazyLock<usize> = LazyLock::new(|| {
     memory(&read("/proc/meminfo"), &groups)
 });
 
-/// The minimum of the known values. Without a limit, a control group has `max`, or a number larger
-/// than any machine.
+/// The minimum of the known values. A control group without a limit has `max`, or a number that
+/// exceeds any machine.
 fn memory(meminfo: &str, groups: &[String]) -> usize {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let total = total.and_then(|total| total.trim().strip_suffix("kB"));
     let total = total.and_then(|total| total.trim().parse::<usize>().ok());
     let total = total.map(|kib| kib.saturating_mul(1024));
     let groups = groups.iter().filter_map(|group| group.trim().parse::<usize>().ok());
-    groups.chain(total).filter(|bytes| *bytes > 0).min().unwrap_or(UNKNOWN)
+    groups.chain(total).filter(|bytes| *bytes > 0).min().unwrap_or(ASSUMED_MEMORY)
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(memory(meminfo, &["1000\n".to_owned()]), 1_000);
         assert_eq!(memory(meminfo, &["9223372036854771712\n".to_owned()]), 2 * MIB);
         for damaged in ["", "MemTotal:", "MemTotal: x kB", "MemTotal: 0 kB", "MemTotal: 5"] {
-            assert_eq!(memory(damaged, &none()), UNKNOWN, "{damaged}");
+            assert_eq!(memory(damaged, &none()), ASSUMED_MEMORY, "{damaged}");
         }
     }
 
@@ -175,7 +175,7 @@ mod tests {
         let limits = MemoryLimits::default().connection(9 * MIB).address(5 * MIB).total(MIB);
         assert_eq!(limits.resolved(), Limits { connection: MIB, address: MIB, total: MIB });
         let least = MemoryLimits::default().connection(0).address(0).total(0).resolved();
-        assert_eq!(least, Limits { connection: LEAST, address: LEAST, total: LEAST });
+        assert_eq!(least, Limits { connection: MIN_LIMIT, address: MIN_LIMIT, total: MIN_LIMIT });
         let limits = MemoryLimits::default().resolved();
         assert!(limits.connection <= limits.address && limits.address <= limits.total);
     }

@@ -1,8 +1,8 @@
 //! Memory budgets of the connections of a server or a client.
 //!
 //! [`ledger`] has the rules, without I/O and without a clock. A [`Budget`] is a ledger that
-//! connections share, an [`Account`] the part of one connection, a [`Claim`] bytes that a
-//! connection gets once there is room.
+//! connections share. An [`Account`] is the part of one connection. A [`Claim`] is a number of
+//! bytes that a connection gets once there is room.
 
 mod ledger;
 mod limits;
@@ -22,19 +22,18 @@ pub use self::limits::MemoryLimits;
 use crate::error::RpcError;
 use crate::observe::{MemoryMetrics, Observer};
 
-/// Bytes of each connection that do not count: enough for small calls when everything else is used
-/// up.
+/// Bytes of each connection that do not count, so small calls work when a limit is reached.
 pub(crate) const FREE: usize = 64 << 10;
 /// The same for the connections of an address beyond [`CROWDED`].
 const FREE_IN_A_CROWD: usize = 8 << 10;
 /// Connections of one address with the whole free part.
 const CROWDED: usize = 1_024;
 /// Step in which the held bytes of a connection are counted.
-const STEP: usize = 16 << 10;
+const SETTLE_STEP: usize = 16 << 10;
 
-/// A connection that can be ended because it holds too much.
+/// A connection that can be closed because it holds too many bytes.
 pub(crate) trait Holder: Send + Sync {
-    /// Ends the connection for this reason.
+    /// Closes the connection for this reason.
     fn end(&self, why: RpcError);
 }
 
@@ -49,7 +48,7 @@ pub(crate) struct Budget {
 
 struct State {
     ledger: Ledger,
-    /// The connections that the ledger knows.
+    /// The connections in the ledger.
     holders: HashMap<u64, Weak<dyn Holder>>,
     /// Number of open connections by address.
     open: HashMap<Address, usize>,
@@ -110,7 +109,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Sets what is ended when this connection holds too much. Only the first call counts.
+    /// Sets the connection that is closed when it holds too many bytes. Only the first call has an
+    /// effect.
     pub(crate) fn belongs_to(&self, holder: Weak<dyn Holder>) {
         let _ = self.holder.set(holder);
     }
@@ -132,7 +132,7 @@ impl Account {
     }
 
     fn settle_large(&self, held: usize, wakers: &mut Vec<Waker>) -> bool {
-        let due = held.saturating_sub(self.free).div_ceil(STEP).saturating_mul(STEP);
+        let due = held.saturating_sub(self.free).div_ceil(SETTLE_STEP).saturating_mul(SETTLE_STEP);
         let before = self.settled.swap(due, Ordering::Relaxed);
         if due != before {
             self.with(|ledger, owner| ledger.adjust(owner, due, before, wakers));
@@ -156,12 +156,12 @@ impl Account {
         self.may_grow(0, bytes)
     }
 
-    /// Whether there is room for so many bytes more.
+    /// Whether there is room for this many more bytes.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.budget.lock().ledger.may_force(self.owner, 0, bytes, 1)
     }
 
-    /// Whether so many bytes may be held without a claim, in place of `before` that count already.
+    /// Whether `bytes` may be held without a claim, in place of `before` that already count.
     pub(crate) fn may_grow(&self, before: usize, bytes: usize) -> bool {
         self.budget.lock().ledger.may_force(self.owner, before, bytes, 2)
     }
@@ -172,7 +172,7 @@ impl Account {
         if !granted {
             self.budget.observer.waited_for_memory();
         }
-        Claim { account: Arc::clone(self), id, bytes, granted, given_back: false }
+        Claim { account: Arc::clone(self), id, bytes, granted, released: false }
     }
 
     /// Changes the ledger, then updates the gauge and the connections that may be ended.
@@ -183,7 +183,7 @@ impl Account {
         let result = change(ledger, self.owner);
         let after = ledger.used();
         let number = self.owner.connection;
-        if !ledger.knows(number) {
+        if !ledger.contains(number) {
             holders.remove(&number);
             if holders.is_empty() {
                 *holders = HashMap::new();
@@ -222,7 +222,7 @@ pub(crate) struct Claim {
     id: u64,
     bytes: usize,
     granted: bool,
-    given_back: bool,
+    released: bool,
 }
 
 impl Claim {
@@ -250,25 +250,25 @@ impl Claim {
         self.account.budget.lock().ledger.progress(self.id)
     }
 
-    /// Ends the connection that holds the most at the level where this claim waits.
+    /// Closes the connection that holds the most at the level where this claim waits.
     pub(crate) fn end_greediest(&self, level: Level) {
-        let greediest = {
+        let largest_owner = {
             let mut state = self.account.budget.lock();
-            let number = state.ledger.greediest(level, self.account.owner);
+            let number = state.ledger.largest_owner(level, self.account.owner);
             number.and_then(|number| state.holders.get(&number)?.upgrade())
         };
-        if let Some(holder) = greediest {
+        if let Some(holder) = largest_owner {
             holder.end(self.account.budget.limits.exceeded(level));
         }
     }
 
     /// The same as dropping it; the caller must wake `wakers`.
     pub(crate) fn release(mut self, wakers: &mut Vec<Waker>) {
-        self.give_back(wakers);
+        self.release_once(wakers);
     }
 
-    fn give_back(&mut self, wakers: &mut Vec<Waker>) {
-        if !std::mem::replace(&mut self.given_back, true) {
+    fn release_once(&mut self, wakers: &mut Vec<Waker>) {
+        if !std::mem::replace(&mut self.released, true) {
             let id = self.id;
             self.account.with(|ledger, _| ledger.release(id, wakers));
         }
@@ -278,7 +278,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut wakers = Vec::new();
-        self.give_back(&mut wakers);
+        self.release_once(&mut wakers);
         wakers.into_iter().for_each(Waker::wake);
     }
 }

@@ -60,8 +60,8 @@ pub(crate) enum ReplyBody {
     Pooled(Vec<u8>),
     /// Where it was read.
     Whole(Bytes),
-    /// As a server is to write it.
-    Encoded(Output),
+    /// With parts that are kept as they are. Boxed, since replies are moved often and such are rare.
+    Encoded(Box<Output>),
 }
 
 /// A connection, as far as replies tell of it.
@@ -73,15 +73,19 @@ pub(crate) trait Origin: Send + Sync {
     fn peer_certificate(&self) -> Option<&PeerCertificate>;
 }
 
+impl From<Output> for ReplyBody {
+    fn from(output: Output) -> Self {
+        output.into_small().map_or_else(|output| Self::Encoded(Box::new(output)), Self::Pooled)
+    }
+}
+
 impl ReplyBody {
     /// All bytes, in one piece.
     pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Pooled(bytes) => Cow::Borrowed(bytes),
             Self::Whole(bytes) => Cow::Borrowed(bytes),
-            Self::Encoded(output) => {
-                output.single(0).map_or_else(|| Cow::Owned(output.to_vec()), Cow::Borrowed)
-            }
+            Self::Encoded(output) => Cow::Owned(output.to_vec()),
         }
     }
 
@@ -136,7 +140,7 @@ impl Reply {
     fn encoded<T: Serialize + ?Sized>(status: Status, value: &T) -> Result<Self, RpcError> {
         let mut body = Output::default();
         let form = payload::encode(value, Form::Named, &mut body)?;
-        Ok(Self::new(status, form, ReplyBody::Encoded(body)))
+        Ok(Self::new(status, form, body.into()))
     }
 
     pub(crate) fn new(status: Status, form: Form, body: ReplyBody) -> Self {

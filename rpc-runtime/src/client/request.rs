@@ -67,26 +67,28 @@ pub(super) struct EncodedRequest {
 }
 
 impl EncodedRequest {
-    /// A request without its arguments.
-    ///
-    /// # Errors
-    /// The metadata is over its limit.
+    /// A request without metadata and arguments.
     #[inline]
-    pub(super) fn new(target: &Target, metadata: Option<&Metadata>) -> Result<Self, RpcError> {
-        let mut request = Self {
+    pub(super) fn new(target: &Target) -> Self {
+        Self {
             header: Header { method: target.method.id(), ..Header::new(target.kind) },
             metadata_flags: Flags::default(),
             body: Output::from(buffer::take()),
             metadata_len: 0,
             written: None,
             upload: Collected::default(),
-        };
-        if let Some(metadata) = metadata {
-            payload::encode_metadata(metadata, request.body.small_mut())?;
-            request.metadata_flags = request.metadata_flags.with(Flags::METADATA);
-            request.metadata_len = request.body.len();
         }
-        Ok(request)
+    }
+
+    /// Encodes the metadata, before the arguments.
+    ///
+    /// # Errors
+    /// It is over its limit.
+    pub(super) fn set_metadata(&mut self, metadata: &Metadata) -> Result<(), RpcError> {
+        payload::encode_metadata(metadata, self.body.small_mut())?;
+        self.metadata_flags = self.metadata_flags.with(Flags::METADATA);
+        self.metadata_len = self.body.len();
+        Ok(())
     }
 
     /// Encodes the arguments in this form. What was encoded for another connection does here too,

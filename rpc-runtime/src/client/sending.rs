@@ -47,7 +47,10 @@ impl Sending<'_> {
         let Self { client, target, span } = self;
         let in_any_case = || deadline_after(now, client.default_timeout);
         let deadline = call.deadline().unwrap_or_else(in_any_case);
-        let mut request = EncodedRequest::new(target, call.entries())?;
+        let mut request = EncodedRequest::new(target);
+        if let Some(metadata) = call.entries() {
+            request.set_metadata(metadata)?;
+        }
         let mut channels_left = MAX_CHANNELS;
         loop {
             let pick = match client.picker.pick(call) {

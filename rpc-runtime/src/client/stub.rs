@@ -60,18 +60,21 @@ fn decode<O: Outcome>(reply: Reply, limits: DecodeLimits) -> Result<O, RpcError>
         Some(ReplyStream::Incoming(items)) => Some(items),
         Some(ReplyStream::Outgoing(_)) | None => None,
     };
-    let whole = match &body {
-        ReplyBody::Whole(bytes) => Some(bytes),
-        ReplyBody::Pooled(_) | ReplyBody::Encoded(_) => None,
+    let copied;
+    let (bytes, whole) = match &body {
+        ReplyBody::Pooled(bytes) => (bytes.as_slice(), None),
+        ReplyBody::Whole(bytes) => (bytes.as_ref(), Some(bytes)),
+        ReplyBody::Encoded(output) => {
+            copied = output.to_vec();
+            (copied.as_slice(), None)
+        }
     };
-    let bytes = body.bytes();
     let result = streaming::offer(stream, || {
         blob::decoding(whole, || match status {
-            Status::Ok => protocol::decode(&bytes, limits).map(Ok),
-            _ => protocol::decode(&bytes, limits).map(Err),
+            Status::Ok => protocol::decode(bytes, limits).map(Ok),
+            _ => protocol::decode(bytes, limits).map(Err),
         })
     });
-    drop(bytes);
     if let ReplyBody::Pooled(body) = body {
         buffer::give(body);
     }

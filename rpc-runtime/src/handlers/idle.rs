@@ -1,4 +1,4 @@
-//! [`IdleHandler`].
+//! [`IdleHandler`]: events for connections without reads or writes.
 
 use std::time::{Duration, Instant};
 
@@ -6,44 +6,45 @@ use crate::error::RpcError;
 use crate::pipeline::{ChannelContext, ChannelHandler, Flow, Handled};
 use crate::protocol::Frame;
 
-/// What has not happened for a while.
+/// The kind of inactivity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IdleKind {
     /// Nothing was read.
     Reader,
     /// Nothing was written.
     Writer,
-    /// Neither was anything read nor written.
+    /// Nothing was read or written.
     All,
 }
 
-/// The event of an [`IdleHandler`], for the handlers behind it: see
+/// The event of an [`IdleHandler`] for the handlers behind it, which receive it in
 /// [`ChannelHandler::user_event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IdleEvent {
-    /// What has not happened.
+    /// The kind of inactivity.
     pub kind: IdleKind,
-    /// The first event of its kind since it last happened; `false` for those that repeat it.
+    /// Whether this is the first event since the last activity of that kind. `false` for repeated
+    /// events.
     pub first: bool,
-    /// For how long it has not happened: the timeout at least.
+    /// The duration of the inactivity; at least the timeout.
     pub idle: Duration,
 }
 
-/// Says when nothing was read or written for a while, Netty's `IdleStateHandler`.
+/// Fires events while nothing is read or written, like Netty's `IdleStateHandler`.
 ///
-/// It only says so, with an [`IdleEvent`] for the handlers behind it, again and again in the same
-/// distance while nothing happens. What follows from it is their business.
+/// It sends an [`IdleEvent`] to the handlers behind it after each timeout without activity. It does
+/// nothing else; in particular, it does not close the connection.
 ///
-/// - The read clock moves when a batch of bytes has been read, also one without a whole frame in
-///   it. While a batch is being read, neither reader nor all is idle.
-/// - The write clock moves when what waited to be written has left. That a part of it has left
-///   counts with [`observe_output`](Self::observe_output) only.
-/// - A timer that finds activity is set to the timeout after that; one that fires, to the full
-///   timeout.
+/// - A batch of bytes counts as a read, even without a complete frame in it. While a batch is being
+///   read, neither `Reader` nor `All` is idle.
+/// - A write counts when all of its bytes have been sent. A part of them counts only with
+///   [`observe_output`](Self::observe_output).
+/// - A timer that finds activity is set to the timeout after that activity. A timer that fires is
+///   set to the full timeout.
 ///
-/// The rules are those of Netty 4.2, but for one: what the writer timer has seen of the output's
-/// progress is not hidden from the all timer.
+/// The rules are those of Netty 4.2, with one exception: progress of the output that the writer
+/// timer has seen still counts for the all timer.
 #[derive(Debug)]
 #[must_use]
 pub struct IdleHandler {
@@ -57,31 +58,32 @@ pub struct IdleHandler {
     output: Output,
 }
 
-/// When something last happened.
+/// The times of the last activity.
 #[derive(Clone, Copy, Debug)]
 struct Clocks {
     read: Instant,
     written: Instant,
 }
 
-/// What is known of the bytes that leave.
+/// Progress of the output.
 #[derive(Debug, Default)]
 struct Output {
-    /// Bytes that were taken, wrapping: only whether it changes is of interest.
+    /// Wrapping count of bytes that the operating system accepted. Only compared for equality.
     taken: u32,
-    /// Bytes to be taken until the write is complete that was seen to be under way.
+    /// Bytes still to be accepted until the current write is complete.
     left: usize,
 }
 
 impl Output {
-    /// `bytes` were taken and `pending` are waiting. Says whether that completes a write.
+    /// Records that `bytes` were accepted and `pending` wait. Returns whether that completes a
+    /// write.
     fn taken(&mut self, bytes: usize, pending: usize) -> bool {
         self.taken = self.taken.wrapping_add(bytes as u32);
         if let Some(left @ 1..) = self.left.checked_sub(bytes) {
             self.left = left;
             return false;
         }
-        // All that waits now ends with a frame; where others end within it is not known here.
+        // The waiting bytes end with a frame. The ends of the frames before it are not known here.
         let complete = self.left > 0 || pending == 0;
         self.left = pending;
         complete
@@ -92,9 +94,9 @@ impl Output {
 struct Timer {
     timeout: Option<Duration>,
     due: Option<Instant>,
-    /// It has not fired since the last activity.
+    /// Whether it has not fired since the last activity.
     first: bool,
-    /// What it last saw of [`Output::taken`].
+    /// The last value of [`Output::taken`] that it has seen.
     taken: u32,
 }
 
@@ -104,13 +106,13 @@ impl Timer {
     }
 
     fn start(&mut self, now: Instant) {
-        // One that is too far away to be told is never due.
+        // A time out of range is never due.
         self.due = self.timeout.and_then(|timeout| now.checked_add(timeout));
         self.first = true;
     }
 
-    /// Sets the timer anew if it is due. For how long nothing has happened since `last`, if it
-    /// fires, and whether for the first time.
+    /// Sets the timer again if it is due. If it fires, returns the duration since `last`, and
+    /// whether it is the first time.
     fn fire(&mut self, now: Instant, last: Instant) -> Option<(Duration, bool)> {
         let timeout = self.timeout?;
         self.due.filter(|due| *due <= now)?;
@@ -123,7 +125,7 @@ impl Timer {
         Some((idle, std::mem::take(&mut self.first)))
     }
 
-    /// Whether bytes were taken since this was last asked.
+    /// Whether bytes were accepted since the previous call.
     fn saw_progress(&mut self, taken: u32) -> bool {
         std::mem::replace(&mut self.taken, taken) != taken
     }
@@ -136,7 +138,7 @@ impl Default for IdleHandler {
 }
 
 impl IdleHandler {
-    /// A handler whose three timers are off.
+    /// A handler with all three timers off.
     pub fn new() -> Self {
         Self {
             reader: Timer::default(),
@@ -149,26 +151,27 @@ impl IdleHandler {
         }
     }
 
-    /// [`IdleKind::Reader`] after so long without a read. Zero or `None`, the default: never.
+    /// Sets the time without a read until [`IdleKind::Reader`]. Zero or `None`, the default: off.
     pub fn reader(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.reader.set(timeout);
         self
     }
 
-    /// [`IdleKind::Writer`] after so long without a write. Zero or `None`, the default: never.
+    /// Sets the time without a write until [`IdleKind::Writer`]. Zero or `None`, the default: off.
     pub fn writer(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.writer.set(timeout);
         self
     }
 
-    /// [`IdleKind::All`] after so long without either. Zero or `None`, the default: never.
+    /// Sets the time without a read or write until [`IdleKind::All`]. Zero or `None`, the default:
+    /// off.
     pub fn all(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.all.set(timeout);
         self
     }
 
-    /// Whether writer and all are told apart from an output that makes progress, if slowly: events
-    /// that only repeat the first are then left out. Default `false`.
+    /// Sets whether slow progress of the output counts as activity for repeated `Writer` and `All`
+    /// events: these are then not sent. Default `false`.
     pub fn observe_output(mut self, observe: bool) -> Self {
         self.observe_output = observe;
         self
@@ -220,7 +223,7 @@ impl ChannelHandler for IdleHandler {
     }
 
     fn write_complete(&mut self, ctx: &mut ChannelContext<'_>, bytes: usize) -> Handled {
-        // The operating system may have taken nothing.
+        // The operating system may have accepted nothing.
         if bytes > 0 && self.output.taken(bytes, ctx.pending_bytes()) {
             if let Some(clocks) = &mut self.clocks {
                 clocks.written = clocks.written.max(ctx.now());

@@ -1,12 +1,12 @@
-//! [`RefuseUnknown`].
+//! [`RefuseUnknown`]: error frames for input that cannot be understood.
 
 use crate::error::RpcError;
 use crate::pipeline::{ChannelContext, ChannelHandler, Flow, Handled};
 use crate::protocol::{Frame, Kind, error_frame};
 
-/// Answers what this version can't understand with an error, and never guesses: a frame of an
-/// unknown kind with an error frame, after which the connection goes on; a broken stream or another
-/// version of the protocol with an error frame before the connection closes.
+/// Answers input that this version does not understand with an error frame. After a frame of an
+/// unknown kind, the connection stays open. After invalid bytes or another version of the protocol,
+/// it closes.
 #[derive(Debug, Default)]
 pub struct RefuseUnknown;
 
@@ -17,7 +17,7 @@ impl ChannelHandler for RefuseUnknown {
             Kind::Unknown(number) => number,
             _ => return Ok(Flow::Next),
         };
-        // A peer that does not read what it is told is told no more.
+        // A peer that does not read gets no further errors.
         if ctx.is_writable() {
             let error =
                 RpcError::protocol(format!("frames of kind {number} are not understood here"));

@@ -1,4 +1,4 @@
-//! What is counted for each call.
+//! Metrics of each call.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -11,16 +11,16 @@ use super::{Observer, names, spans};
 use crate::descriptor::MethodDescriptor;
 use crate::status::Status;
 
-/// How many statuses there are.
+/// Number of statuses.
 const STATUSES: usize = 14;
 
-/// The handles of one method at one side.
+/// The metric handles of one method at one side.
 pub(crate) struct CallMetrics {
     observer: Observer,
     method: &'static MethodDescriptor,
     in_flight: Gauge,
     duration: Histogram,
-    /// Each is made when a call first ends so: few methods see more than three.
+    /// Created when a call first ends with the status: few methods have more than three.
     ended: [OnceLock<Counter>; STATUSES],
 }
 
@@ -69,17 +69,17 @@ fn labels(method: &'static MethodDescriptor) -> Vec<Label> {
     ]
 }
 
-/// The handles of the methods that a client has called, found without a lock.
+/// The metric handles of the methods that a client has called, found without a lock.
 pub(crate) struct Methods {
     observer: Observer,
     slots: [OnceLock<Box<CallMetrics>>; SLOTS],
-    /// For methods that found no slot here.
+    /// Methods for which no slot was free.
     more: OnceLock<Box<Methods>>,
 }
 
-/// Most contracts have fewer methods.
+/// Slots for methods. Most contracts have fewer.
 const SLOTS: usize = 16;
-/// Slots that are looked at.
+/// Slots that are probed for a method.
 const PROBES: usize = 4;
 
 impl Methods {
@@ -92,13 +92,13 @@ impl Methods {
         Self { observer, slots: [const { OnceLock::new() }; SLOTS], more: OnceLock::new() }
     }
 
-    /// The handles of this method, made when it is first called.
+    /// The handles of a method, created by its first call.
     #[inline]
     pub(crate) fn of(&self, method: &'static MethodDescriptor) -> &CallMetrics {
         let mut table = self;
         loop {
             for step in 0..PROBES {
-                // An id is a hash already.
+                // The id is already a hash.
                 let at = (method.id() as usize).wrapping_add(step) % SLOTS;
                 let Some(slot) = table.slots.get(at) else { continue };
                 let known = slot.get_or_init(|| Box::new(CallMetrics::made(self.observer, method)));
@@ -111,22 +111,22 @@ impl Methods {
     }
 }
 
-/// A call from its begin to its end. One that is dropped in between was cancelled.
+/// A call that is observed from begin to end. Dropping it before its end counts as cancelled.
 pub(crate) struct ObservedCall<M: Deref<Target = CallMetrics>> {
-    /// If metrics are on.
+    /// `None` if metrics are off.
     metrics: Option<M>,
-    /// While it is in flight.
+    /// The time of its begin, while it is in flight.
     begun: Option<Instant>,
     span: Span,
 }
 
-/// A call of a client, which keeps the handles.
+/// A call of a client, which borrows the handles.
 pub(crate) type ClientCall<'c> = ObservedCall<&'c CallMetrics>;
-/// A call that goes on in a task of its own.
+/// A call that can move to another task.
 pub(crate) type OwnedCall = ObservedCall<Arc<CallMetrics>>;
 
 impl<'c> ClientCall<'c> {
-    /// A call that has not begun.
+    /// A call that has not begun yet.
     #[inline]
     pub(crate) fn new(methods: Option<&'c Methods>, method: &'static MethodDescriptor) -> Self {
         let metrics = methods.map(|methods| methods.of(method));
@@ -143,19 +143,19 @@ impl<'c> ClientCall<'c> {
 }
 
 impl OwnedCall {
-    /// A call that was counted as begun.
+    /// A call that was already counted as begun.
     pub(crate) fn running(metrics: Option<Arc<CallMetrics>>, begun: Instant, span: Span) -> Self {
         Self { metrics, begun: Some(begun), span }
     }
 
-    /// A call that was counted as ended, and whose stream goes on.
+    /// A call that was already counted as ended, and whose stream continues.
     pub(crate) fn over(span: Span) -> Self {
         Self { metrics: None, begun: None, span }
     }
 }
 
 impl<M: Deref<Target = CallMetrics>> ObservedCall<M> {
-    /// What runs for this call runs inside of it.
+    /// The span in which the work for this call runs.
     #[inline]
     pub(crate) fn span(&self) -> &Span {
         &self.span
@@ -167,7 +167,7 @@ impl<M: Deref<Target = CallMetrics>> ObservedCall<M> {
         spans::ended(&self.span, status);
     }
 
-    /// The clock is read only if it has to be.
+    /// Reads the clock only if metrics are on.
     #[inline]
     fn count(&mut self, status: Status) {
         if let (Some(metrics), Some(begun)) = (&self.metrics, self.begun.take()) {
@@ -183,7 +183,7 @@ impl<M: Deref<Target = CallMetrics>> Drop for ObservedCall<M> {
     }
 }
 
-/// The time as the channel has it, which this module is below.
+/// The channel's clock, which this module cannot import.
 fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,10 +1,10 @@
-//! What is counted for each connection.
+//! Metrics of each connection.
 
 use metrics::Counter;
 
 use super::{Observer, names};
 
-/// An open connection; [`closed`](Self::closed) ends it.
+/// The metrics of an open connection, until [`closed`](Self::closed).
 pub(crate) struct ConnectionMetrics {
     received: Counter,
     sent: Counter,
@@ -30,7 +30,7 @@ impl ConnectionMetrics {
         self.sent.increment(bytes as u64);
     }
 
-    /// To be called once, with the observer that it was opened with.
+    /// Must be called once, with the observer of [`opened`](Self::opened).
     pub(crate) fn closed(&self, observer: Observer) {
         observer.counter(&names::CONNECTIONS_CLOSED, Vec::new()).increment(1);
         observer.gauge(&names::CONNECTIONS_OPEN, Vec::new()).decrement(1);

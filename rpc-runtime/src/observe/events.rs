@@ -1,4 +1,4 @@
-//! What happens seldom enough that its handle is looked up each time.
+//! Metrics of rare events, whose handles are looked up each time.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) enum RefusedRequest {
     NotFound,
     /// Its payload is over the limit.
     TooLarge,
-    /// What came breaks the protocol's rules.
+    /// The request breaks the rules of the protocol.
     Malformed,
     /// Its connection has too many running requests.
     ConnectionFull,
@@ -23,7 +23,7 @@ pub(crate) enum RefusedRequest {
 }
 
 impl RefusedRequest {
-    /// What a status says of a request that was answered before it reached a method.
+    /// The reason for a request that was answered with this status before it reached a method.
     pub(crate) fn from_status(status: Status) -> Self {
         match status {
             Status::NotFound => Self::NotFound,
@@ -47,13 +47,13 @@ impl RefusedRequest {
 /// Why a connection was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusedConnection {
-    /// The server has as many as it may.
+    /// The server has its maximum number of connections.
     ServerFull,
-    /// That address has as many as it may.
+    /// The address has its maximum number of connections.
     AddressFull,
-    /// It was not set up in time, or not as it has to be.
+    /// The handshake failed or took too long.
     Handshake,
-    /// The server is ending.
+    /// The server is shutting down.
     Draining,
 }
 
@@ -107,14 +107,14 @@ impl EndedConnection {
     }
 }
 
-/// What was dropped because there was no memory for it.
+/// What was dropped for want of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusedMemory {
     /// The response of a method; the caller gets an error.
     Answer,
-    /// A request that was not begun; the caller gets an error.
+    /// A request that was not started; the caller gets an error.
     Request,
-    /// Untaken items; their stream ends.
+    /// Buffered stream items; their stream ends.
     Stream,
 }
 
@@ -128,12 +128,12 @@ impl RefusedMemory {
     }
 }
 
-/// How an ending came out.
+/// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DrainOutcome {
-    /// All that was in work is done.
+    /// All calls have finished.
     Complete,
-    /// Its time was over, or somebody was impatient.
+    /// The drain timeout has passed, or the drain was interrupted.
     CutOff,
 }
 
@@ -148,22 +148,22 @@ impl Observer {
         self.count(&names::CONNECTIONS_REFUSED, Some((names::REASON, reason.label())));
     }
 
-    /// A connection is being drained.
+    /// An open connection is drained.
     pub(crate) fn connection_retired(self, reason: RetiredConnection) {
         self.count(&names::CONNECTIONS_RETIRED, Some((names::REASON, reason.label())));
     }
 
-    /// An open connection is ended by this end.
+    /// An open connection is closed by this end.
     pub(crate) fn connection_ended(self, reason: EndedConnection) {
         self.count(&names::CONNECTIONS_ENDED, Some((names::REASON, reason.label())));
     }
 
-    /// A connection has to wait for memory.
+    /// A connection must wait for memory.
     pub(crate) fn waited_for_memory(self) {
         self.count(&names::MEMORY_WAITS, None);
     }
 
-    /// Something was dropped because there was no memory for it.
+    /// Something was dropped for want of memory.
     pub(crate) fn memory_refused(self, what: RefusedMemory) {
         self.count(&names::MEMORY_REFUSED, Some((names::WHAT, what.label())));
     }
@@ -178,18 +178,18 @@ impl Observer {
         self.count(&names::HEARTBEATS_MISSED, None);
     }
 
-    /// A pong came so long after its ping.
+    /// A pong was received this long after its ping.
     pub(crate) fn heartbeat_answered(self, after: Duration) {
         self.histogram(&names::HEARTBEAT_RTT, Vec::new()).record(after);
     }
 
-    /// An attempt to make a lost connection again has ended.
+    /// An attempt to reconnect has ended.
     pub(crate) fn reconnected(self, connected: bool) {
         let outcome = if connected { "connected" } else { "failed" };
         self.count(&names::RECONNECTS, Some((names::OUTCOME, outcome)));
     }
 
-    /// A client or a server has ended after it let its calls finish.
+    /// A client or server was drained.
     pub(crate) fn drained(self, outcome: DrainOutcome) {
         let outcome = match outcome {
             DrainOutcome::Complete => "complete",

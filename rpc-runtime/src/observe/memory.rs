@@ -4,7 +4,7 @@ use metrics::Gauge;
 
 use super::{Observer, names};
 
-/// The gauge of one budget; those of one process add up.
+/// The gauge of a budget. All budgets of a process with the same side share one gauge.
 pub(crate) struct MemoryMetrics(Gauge);
 
 impl MemoryMetrics {

@@ -1,11 +1,11 @@
-//! What can be seen from outside: metrics and spans, and the one home of their names.
+//! Metrics and spans, with their names.
 //!
-//! The rest of the crate says what happened (`observer.heartbeat_missed()`) and knows no name.
-//! What there is, with labels and units, is in `docs/observability.md`; a test compares.
+//! The rest of the crate reports events (`observer.heartbeat_missed()`) and contains no names.
+//! `docs/observability.md` lists all of them with labels and units; a test compares it with the
+//! code.
 //!
-//! What happens with each call goes through handles that are made once ([`CallMetrics`]). Without
-//! a recorder such a handle is empty, and counting is a look at that. What happens seldom looks its
-//! handle up.
+//! Events of each call use cached handles ([`CallMetrics`]). Without a recorder, a handle is empty
+//! and counting costs one check. Rare events look up their handles.
 
 mod calls;
 mod connection;
@@ -31,14 +31,14 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recor
 
 use self::names::Metric;
 
-/// Which end of a connection counts.
+/// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Client,
     Server,
 }
 
-/// Counts what one end does, or does not if metrics are off.
+/// Records the metrics of one end, unless metrics are off.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observer {
     side: Side,
@@ -53,13 +53,13 @@ impl Observer {
         Self { side, metrics }
     }
 
-    /// The end whose metrics these are.
+    /// The end whose metrics it records.
     pub(crate) const fn side(self) -> Side {
         self.side
     }
 
-    /// Tells the recorder units and descriptions. Once for each client and server, so that a
-    /// recorder that is installed between two of them learns them too.
+    /// Registers units and descriptions with the recorder. Called for each client and server, since
+    /// a recorder may be installed between two of them.
     pub(crate) fn describe(self) {
         if !self.metrics {
             return;

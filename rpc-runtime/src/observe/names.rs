@@ -1,8 +1,9 @@
 //! The names of metrics and labels.
 //!
-//! Prometheus' conventions for names and units, OpenTelemetry's words for RPC (semantic conventions
-//! 1.45): its `rpc.client.call.duration` reads as `rpc_client_call_duration_seconds` there. The side
-//! is in the name, since the sum of both would count each call twice where a process has both ends.
+//! Names and units follow the conventions of Prometheus, the words those of OpenTelemetry for RPC
+//! (semantic conventions 1.45): its `rpc.client.call.duration` becomes
+//! `rpc_client_call_duration_seconds`. The side is part of the name: in a process with both ends, a
+//! sum over one metric must count each call once.
 
 use metrics::{Recorder, Unit};
 
@@ -10,7 +11,7 @@ use super::Side;
 use crate::status::Status;
 
 pub(super) const SERVICE: &str = "rpc_service";
-/// With its service, as OpenTelemetry has it: names of methods alone repeat.
+/// `Service/method`, as in OpenTelemetry, since method names alone are not unique.
 pub(super) const METHOD: &str = "rpc_method";
 pub(super) const STATUS: &str = "rpc_response_status_code";
 pub(super) const REASON: &str = "reason";
@@ -44,7 +45,7 @@ enum Kind {
     Histogram,
 }
 
-/// A metric, under its name at each side that has it.
+/// A metric, with its name at each side.
 pub(super) struct Metric {
     client: Option<&'static str>,
     server: Option<&'static str>,
@@ -72,28 +73,28 @@ macro_rules! metrics {
 
 metrics! {
     CALLS: Counter(Count) both "calls_total", "Calls that have ended";
-    CALL_DURATION: Histogram(Seconds) both "call_duration_seconds", "From a call's begin to its end";
-    CALLS_IN_FLIGHT: Gauge(Count) both "calls_in_flight", "Calls that have begun and not ended";
-    CONNECTIONS_OPEN: Gauge(Count) both "connections_open", "Connections that are open";
+    CALL_DURATION: Histogram(Seconds) both "call_duration_seconds", "Duration of calls";
+    CALLS_IN_FLIGHT: Gauge(Count) both "calls_in_flight", "Calls in progress";
+    CONNECTIONS_OPEN: Gauge(Count) both "connections_open", "Open connections";
     CONNECTIONS_OPENED: Counter(Count) both "connections_opened_total", "Connections that were opened";
     CONNECTIONS_CLOSED: Counter(Count) both "connections_closed_total", "Connections that have ended";
     CONNECTIONS_REFUSED: Counter(Count) server "connections_refused_total", "Connections that were not served";
-    CONNECTIONS_RETIRED: Counter(Count) both "connections_retired_total", "Connections that were drained because of their age or their peer's certificate";
+    CONNECTIONS_RETIRED: Counter(Count) both "connections_retired_total", "Connections that were drained because of their age or the certificate of the peer";
     RECEIVED: Counter(Bytes) both "received_bytes_total", "Bytes read from connections";
     SENT: Counter(Bytes) both "sent_bytes_total", "Bytes written to connections";
     REQUESTS_REFUSED: Counter(Count) server "requests_refused_total", "Requests that reached no method";
-    REQUESTS_IN_WORK: Gauge(Count) server "requests_in_work", "Requests that run outside of their connection's task";
+    REQUESTS_IN_WORK: Gauge(Count) server "requests_in_work", "Requests that run in separate tasks";
     POOL_JOBS_QUEUED: Gauge(Count) server "pool_jobs_queued", "Jobs that wait for a thread";
     POOL_THREADS_BUSY: Gauge(Count) server "pool_threads_busy", "Threads that run a job";
-    CONNECTIONS_ENDED: Counter(Count) both "connections_ended_total", "Connections that this end has closed because of the peer's behaviour";
-    MEMORY_USED: Gauge(Bytes) both "memory_used_bytes", "Memory that connections hold, without the free part of each";
+    CONNECTIONS_ENDED: Counter(Count) both "connections_ended_total", "Connections that this end closed because of the behaviour of the peer";
+    MEMORY_USED: Gauge(Bytes) both "memory_used_bytes", "Memory held by connections, without the free part of each";
     MEMORY_WAITS: Counter(Count) both "memory_waits_total", "Waits of connections for memory";
-    MEMORY_REFUSED: Counter(Count) both "memory_refused_total", "What was dropped because there was no memory for it";
+    MEMORY_REFUSED: Counter(Count) both "memory_refused_total", "Responses, requests and streams that were dropped for want of memory";
     HEARTBEATS_SENT: Counter(Count) both "heartbeats_sent_total", "Pings that were sent";
     HEARTBEATS_MISSED: Counter(Count) both "heartbeats_missed_total", "Pings that were not answered in time";
-    HEARTBEAT_RTT: Histogram(Seconds) both "heartbeat_rtt_seconds", "From a ping to its pong";
-    RECONNECTS: Counter(Count) client "reconnects_total", "Attempts to make a lost connection again";
-    DRAINS: Counter(Count) both "drains_total", "Endings that let calls in work finish";
+    HEARTBEAT_RTT: Histogram(Seconds) both "heartbeat_rtt_seconds", "Round-trip time of pings";
+    RECONNECTS: Counter(Count) client "reconnects_total", "Attempts to reconnect";
+    DRAINS: Counter(Count) both "drains_total", "Drains of clients and servers";
 }
 
 impl Metric {
@@ -114,7 +115,7 @@ impl Metric {
     }
 }
 
-/// The metrics that this side has.
+/// The metrics of a side, with their names.
 pub(super) fn of(side: Side) -> impl Iterator<Item = (&'static Metric, &'static str)> {
     ALL.iter().filter_map(move |metric| Some((metric, metric.name(side)?)))
 }

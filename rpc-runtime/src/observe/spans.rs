@@ -1,7 +1,7 @@
 //! The names of spans and of their fields.
 //!
-//! Fields have OpenTelemetry's names where it has one (semantic conventions 1.45). No field holds a
-//! payload, an argument or an error's message.
+//! Fields have the names of OpenTelemetry where there is one (semantic conventions 1.45). No field
+//! contains a payload, an argument or an error message.
 
 use tracing::Span;
 use tracing::field::Empty;
@@ -14,8 +14,8 @@ use crate::status::Status;
 /// `rpc.system.name`.
 const SYSTEM: &str = "rpc-runtime";
 
-/// A call at its caller, a child of whatever span it is made in. What is not known yet is recorded
-/// by [`sent`].
+/// The span of a call at the client, a child of the current span. [`sent`] records the empty
+/// fields.
 #[inline]
 pub(crate) fn client_call(method: &MethodDescriptor) -> Span {
     tracing::debug_span!(
@@ -31,7 +31,7 @@ pub(crate) fn client_call(method: &MethodDescriptor) -> Span {
     )
 }
 
-/// A call has been given to a connection.
+/// Records that a request was given to a connection.
 #[inline]
 pub(crate) fn sent(span: &Span, id: u64, peer: &str) {
     if !span.is_disabled() {
@@ -39,7 +39,7 @@ pub(crate) fn sent(span: &Span, id: u64, peer: &str) {
     }
 }
 
-/// A call has ended.
+/// Records the status of a call that has ended.
 #[inline]
 pub(crate) fn ended(span: &Span, status: Status) {
     if !span.is_disabled() {
@@ -47,8 +47,8 @@ pub(crate) fn ended(span: &Span, status: Status) {
     }
 }
 
-/// A call at its provider; the method runs inside. It has no parent: a connection's span lives as
-/// long as the connection, and a trace of all its calls would be of no use.
+/// The span of a call at the server, in which the method runs. It has no parent: as a child of the
+/// connection's span, it would be part of a trace as long as the connection.
 #[inline]
 pub(crate) fn server_call(method: &MethodDescriptor, id: u64, peer: &str) -> Span {
     tracing::debug_span!(
@@ -65,9 +65,9 @@ pub(crate) fn server_call(method: &MethodDescriptor, id: u64, peer: &str) -> Spa
     )
 }
 
-/// A connection, from when it is open to its end. What its driver and its handlers do is inside.
+/// The span of an open connection, for events of its driver and handlers.
 ///
-/// `None` if nobody wants it. Boxed, since the task of each connection has room for it.
+/// `None` if no subscriber is interested. Boxed to keep the tasks of connections small.
 pub(crate) fn connection(side: Side, peer: &str) -> Option<Box<Span>> {
     let side = match side {
         Side::Client => "client",

@@ -1,10 +1,10 @@
-//! Metrics of a server's running requests and of its thread pools.
+//! Metrics of the running requests and thread pools of a server.
 
 use metrics::{Gauge, Label};
 
 use super::{Observer, names};
 
-/// Running requests of a server.
+/// Requests that run in separate tasks.
 pub(crate) struct WorkMetrics {
     in_work: Gauge,
 }
@@ -30,7 +30,7 @@ pub(crate) struct PoolMetrics {
 }
 
 impl PoolMetrics {
-    /// `pool` is a label's value.
+    /// `pool` is the value of the label.
     pub(crate) fn new(observer: Observer, pool: &'static str) -> Self {
         let labels = || vec![Label::from_static_parts(names::POOL, pool)];
         Self {
@@ -48,7 +48,7 @@ impl PoolMetrics {
         self.queued.decrement(1);
     }
 
-    /// A job left the queue and runs.
+    /// A job left the queue and started.
     pub(crate) fn began(&self) {
         self.queued.decrement(1);
         self.busy.increment(1);

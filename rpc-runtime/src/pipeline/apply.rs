@@ -2,19 +2,19 @@
 
 use std::time::Instant;
 
-use super::change::{Kind, New, Place};
+use super::change::{Kind, NewHandler, Position};
 use super::cursor::Cursor;
 use super::handler::{Change, ChannelContext, ChannelHandler, Flow};
-use super::traverse::guarded;
-use super::{Entry, Pipeline, Tail};
+use super::traverse::catch_panic;
+use super::{NamedHandler, Pipeline, Tail};
 use crate::error::RpcError;
 
 impl Pipeline {
     /// Adds, removes or replaces a handler.
     ///
     /// # Errors
-    /// The name is taken, or there is no handler of the name that the change refers to. Nothing was
-    /// changed.
+    /// The name is already in use, or the change refers to a handler that does not exist. Nothing
+    /// was changed.
     pub fn change<'a>(
         &mut self,
         change: Change,
@@ -22,34 +22,34 @@ impl Pipeline {
         tail: &mut dyn Tail<'a>,
     ) -> Result<(), RpcError> {
         match change.0 {
-            Kind::Add { place, new } => {
-                let at = match place {
-                    Place::First => 0,
-                    Place::Last => self.entries.len(),
-                    Place::Before(base) => self.position(&base)?,
-                    Place::After(base) => self.position(&base)? + 1,
+            Kind::Add { position, new } => {
+                let at = match position {
+                    Position::First => 0,
+                    Position::Last => self.entries.len(),
+                    Position::Before(base) => self.position(&base)?,
+                    Position::After(base) => self.position(&base)? + 1,
                 };
                 let entry = self.entry(new, None)?;
                 self.insert(at, entry);
-                self.welcome(at, now, tail);
+                self.call_handler_added(at, now, tail);
             }
             Kind::Remove { name } => {
                 let at = self.position(&name)?;
                 let removed = self.take(at);
-                self.farewell(removed, Cursor { inbound: at, outbound: at }, now, tail);
+                self.call_handler_removed(removed, Cursor { inbound: at, outbound: at }, now, tail);
             }
             Kind::Replace { old, new } => {
                 let at = self.position(&old)?;
                 let mut entry = self.entry(new, Some(&old))?;
-                if let Some(place) = self.entries.get_mut(at) {
-                    std::mem::swap(place, &mut entry);
+                if let Some(position) = self.entries.get_mut(at) {
+                    std::mem::swap(position, &mut entry);
                 }
                 let removed = entry;
                 self.cursors.iter_mut().for_each(|cursor| cursor.replaced(at));
-                let cursor = self.while_at(Cursor::replaced_at(at), |pipeline| {
-                    pipeline.welcome(at, now, tail);
+                let cursor = self.with_cursor(Cursor::replaced_at(at), |pipeline| {
+                    pipeline.call_handler_added(at, now, tail);
                 });
-                self.farewell(removed, cursor, now, tail);
+                self.call_handler_removed(removed, cursor, now, tail);
             }
         }
         Ok(())
@@ -58,23 +58,23 @@ impl Pipeline {
     fn position(&self, name: &str) -> Result<usize, RpcError> {
         self.entries.iter().position(|entry| entry.name == name).ok_or_else(|| {
             RpcError::invalid(format!(
-                "there is no handler called `{name}` in the pipeline [{}]",
+                "the pipeline has no handler `{name}`; it has [{}]",
                 self.names().collect::<Vec<_>>().join(", ")
             ))
         })
     }
 
-    /// An entry under a free name; the name of the one being `replaced` counts as free.
+    /// Names the handler. The name of the handler being `replaced` counts as free.
     fn entry(
         &mut self,
-        new: New<Box<dyn ChannelHandler>>,
+        new: NewHandler<Box<dyn ChannelHandler>>,
         replaced: Option<&str>,
-    ) -> Result<Entry, RpcError> {
+    ) -> Result<NamedHandler, RpcError> {
         let taken = |name: &str| Some(name) != replaced && self.names().any(|other| other == name);
         let name = match new.name {
             Some(name) if taken(&name) => {
                 return Err(RpcError::invalid(format!(
-                    "there is a handler called `{name}` in the pipeline already"
+                    "the pipeline already has a handler `{name}`"
                 )));
             }
             Some(name) => name,
@@ -85,31 +85,31 @@ impl Pipeline {
         };
         let serial = self.next_serial;
         self.next_serial += 1;
-        Ok(Entry { name, serial, handler: new.handler })
+        Ok(NamedHandler { name, serial, handler: new.handler })
     }
 
-    fn insert(&mut self, at: usize, entry: Entry) {
+    fn insert(&mut self, at: usize, entry: NamedHandler) {
         self.entries.insert(at, entry);
         self.cursors.iter_mut().for_each(|cursor| cursor.inserted(at));
     }
 
-    fn take(&mut self, at: usize) -> Entry {
+    fn take(&mut self, at: usize) -> NamedHandler {
         self.cursors.iter_mut().for_each(|cursor| cursor.removed(at));
         self.entries.remove(at)
     }
 
-    /// Tells the handler at `at` that it was added.
-    fn welcome<'a>(&mut self, at: usize, now: Instant, tail: &mut dyn Tail<'a>) {
+    /// Calls `handler_added` of the handler at `at`.
+    fn call_handler_added<'a>(&mut self, at: usize, now: Instant, tail: &mut dyn Tail<'a>) {
         let _ = self.call(at, now, tail, |handler, ctx| {
             handler.handler_added(ctx);
             Ok(Flow::Next)
         });
     }
 
-    /// Tells a handler that it was removed; what it passes on starts at `cursor`.
-    fn farewell<'a>(
+    /// Calls `handler_removed` of a handler. Operations that it requests start at `cursor`.
+    fn call_handler_removed<'a>(
         &mut self,
-        mut entry: Entry,
+        mut entry: NamedHandler,
         cursor: Cursor,
         now: Instant,
         tail: &mut dyn Tail<'a>,
@@ -122,7 +122,7 @@ impl Pipeline {
             heartbeat_bytes: self.out.heartbeat_bytes(),
             ops: &mut self.ops,
         };
-        let _ = guarded(&mut self.closing, &mut *entry.handler, &mut ctx, |handler, ctx| {
+        let _ = catch_panic(&mut self.closing, &mut *entry.handler, &mut ctx, |handler, ctx| {
             handler.handler_removed(ctx);
             Ok(Flow::Next)
         });

@@ -1,14 +1,14 @@
-//! The parts of a change, for any type of handler.
+//! The parts of a [`Change`](super::Change), generic over the type of the handler.
 
 /// The kind of a change.
 pub(super) enum Kind<H> {
-    Add { place: Place, new: New<H> },
+    Add { position: Position, new: NewHandler<H> },
     Remove { name: String },
-    Replace { old: String, new: New<H> },
+    Replace { old: String, new: NewHandler<H> },
 }
 
-/// The place of a handler that is added.
-pub(super) enum Place {
+/// The position of a handler that is added.
+pub(super) enum Position {
     First,
     Last,
     Before(String),
@@ -16,14 +16,14 @@ pub(super) enum Place {
 }
 
 /// A handler that is not yet in a pipeline.
-pub(super) struct New<H> {
-    /// If it is not to be named after its type.
+pub(super) struct NewHandler<H> {
+    /// `None` for a name after its type.
     pub(super) name: Option<String>,
     pub(super) type_name: &'static str,
     pub(super) handler: H,
 }
 
-impl<H> New<H> {
+impl<H> NewHandler<H> {
     /// A handler of type `T`, as `H`.
     pub(super) fn of<'n, T>(name: impl Into<Option<&'n str>>, handler: H) -> Self {
         Self {

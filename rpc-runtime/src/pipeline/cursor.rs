@@ -1,7 +1,7 @@
-//! [`Cursor`]: the place of a traversal.
+//! [`Cursor`]: the position of a traversal.
 
-/// Where a traversal stands while handlers around it come and go: the next inbound handler is at
-/// `inbound`, the next outbound one right before `outbound`.
+/// The position of a traversal, kept up to date while handlers are added and removed. The next
+/// inbound handler is at `inbound`, the next outbound handler directly before `outbound`.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Cursor {
     pub(super) inbound: usize,
@@ -13,7 +13,8 @@ impl Cursor {
         Self { inbound: index + 1, outbound: index }
     }
 
-    /// Both directions lead from a handler at `index` that was replaced to its replacement.
+    /// The position of a replaced handler: the next handler in both directions is its replacement
+    /// at `index`.
     pub(super) fn replaced_at(index: usize) -> Self {
         Self { inbound: index, outbound: index + 1 }
     }

@@ -10,7 +10,7 @@ use crate::protocol::{Codec, DEFAULT_MAX_PAYLOAD, Decoded, Frame, FrameCodec, He
 
 /// A pipeline with a frozen clock and no socket, Netty's `EmbeddedChannel`.
 ///
-/// Feed bytes or frames in, look at what comes out at either end, and let time pass in one step.
+/// Write bytes or frames, read the output of either end, and advance the time in one step.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -35,20 +35,20 @@ use crate::protocol::{Codec, DEFAULT_MAX_PAYLOAD, Decoded, Frame, FrameCodec, He
 pub struct EmbeddedChannel {
     pipeline: Pipeline,
     now: Instant,
-    tail: Collected,
+    tail: RecordingTail,
     input: Vec<u8>,
     output: Vec<u8>,
     decoder: FrameCodec,
 }
 
 #[derive(Default)]
-struct Collected {
+struct RecordingTail {
     frames: VecDeque<Frame<'static>>,
     events: VecDeque<Box<dyn Any + Send>>,
     failed_writes: VecDeque<(Header, RpcError)>,
 }
 
-impl<'a> Tail<'a> for Collected {
+impl<'a> Tail<'a> for RecordingTail {
     fn read(&mut self, frame: Frame<'a>) {
         self.frames.push_back(frame.into_owned());
     }
@@ -68,29 +68,29 @@ impl EmbeddedChannel {
         Self::with_codec(now, FrameCodec::new(DEFAULT_MAX_PAYLOAD), Watermarks::default())
     }
 
-    /// The same with another head and other watermarks.
+    /// An open channel with this codec and these watermarks.
     pub fn with_codec(now: Instant, codec: impl Codec, watermarks: Watermarks) -> Self {
         Self {
             pipeline: Pipeline::new(codec, watermarks),
             now,
-            tail: Collected::default(),
+            tail: RecordingTail::default(),
             input: Vec::new(),
             output: Vec::new(),
             decoder: FrameCodec::new(u32::MAX as usize),
         }
     }
 
-    /// The pipeline, to look at.
+    /// The pipeline.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
     }
 
-    /// The channel's time.
+    /// The current time of the channel.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// See [`Pipeline::change`].
+    /// Adds, removes or replaces a handler; see [`Pipeline::change`].
     ///
     /// # Errors
     /// Those of [`Pipeline::change`].
@@ -98,17 +98,17 @@ impl EmbeddedChannel {
         self.pipeline.change(change, self.now, &mut self.tail)
     }
 
-    /// The connection is open.
+    /// Reports that the connection is open.
     pub fn active(&mut self) {
         self.pipeline.channel_active(self.now, &mut self.tail);
     }
 
-    /// The connection is closed, because of `cause`.
+    /// Reports that the connection is closed for the reason `cause`.
     pub fn inactive(&mut self, cause: &RpcError) {
         self.pipeline.channel_inactive(cause, self.now, &mut self.tail);
     }
 
-    /// Bytes arrive, all in one batch.
+    /// Reads bytes, all in one batch.
     pub fn write_inbound_bytes(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
         let input = std::mem::take(&mut self.input);
@@ -117,13 +117,13 @@ impl EmbeddedChannel {
         self.input.extend_from_slice(input.get(consumed..).unwrap_or_default());
     }
 
-    /// A frame arrives, in a batch of its own. It does not pass the codec.
+    /// Reads a frame, in a separate batch. It bypasses the codec.
     pub fn write_inbound(&mut self, frame: Frame<'_>) {
         self.pipeline.fire_read(0, frame.into_owned(), self.now, &mut self.tail);
         self.pipeline.read_complete(self.now, &mut self.tail);
     }
 
-    /// An event enters at the head.
+    /// Passes an event to the handlers, starting at the head.
     pub fn write_user_event(&mut self, event: impl Any + Send) {
         self.pipeline.user_event(Box::new(event), self.now, &mut self.tail);
     }
@@ -151,7 +151,7 @@ impl EmbeddedChannel {
         self.tail.events.pop_front()
     }
 
-    /// The next write that failed and that a handler had asked for.
+    /// The next failed write of those that handlers requested.
     pub fn read_failed_write(&mut self) -> Option<(Header, RpcError)> {
         self.tail.failed_writes.pop_front()
     }
@@ -166,7 +166,8 @@ impl EmbeddedChannel {
             _ => (None, 0),
         };
         self.output.extend_from_slice(output.get(consumed..).unwrap_or_default());
-        // Lengths are the codec's business; leaving them out lets tests compare what they wrote.
+        // The codec sets the length. Without it, tests can compare the frame with the one they
+        // wrote.
         frame.map(|frame| Frame { header: Header { length: 0, ..frame.header }, ..frame })
     }
 
@@ -182,14 +183,14 @@ impl EmbeddedChannel {
         bytes
     }
 
-    /// Lets time pass. Timers run in the order they are due, each at its own time.
+    /// Advances the time. Timers run in the order in which they are due, each at its own time.
     pub fn advance_time_by(&mut self, by: Duration) {
         let end = self.now + by;
         while let Some(due) = self.pipeline.poll_timeout().filter(|due| *due <= end) {
             self.now = self.now.max(due);
             self.pipeline.handle_timeout(self.now, &mut self.tail);
             if self.pipeline.poll_timeout() == Some(due) {
-                // A handler that does not re-arm its timer would stop time for all.
+                // The handler did not set its timer again; the loop would not end.
                 break;
             }
         }

@@ -1,43 +1,43 @@
-//! The interface between a pipeline and its handlers: [`ChannelHandler`], its [`ChannelContext`], and
-//! the [`Change`]s that it may ask for. The three types refer to one another.
+//! The interface between a pipeline and its handlers: [`ChannelHandler`], its [`ChannelContext`],
+//! and the [`Change`]s that it can request. The three types refer to one another.
 
 use std::any::Any;
 use std::time::Instant;
 
-use super::change::{Kind, New, Place};
+use super::change::{Kind, NewHandler, Position};
 use crate::error::RpcError;
 use crate::protocol::Frame;
 
-/// What becomes of an event after a handler has seen it.
+/// Whether an event continues after a handler has seen it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// It goes on to the next handler.
+    /// It continues to the next handler.
     Next,
-    /// It ends here: the handler took it, or will pass it on later.
+    /// It ends here. The handler has consumed it, or passes it on later.
     Stop,
 }
 
-/// What a handler says of an event: where it goes, or that handling it failed.
+/// The result of handling an event.
 pub type Handled = Result<Flow, RpcError>;
 
-/// A station of the pipeline, Netty's `ChannelHandler`.
+/// A handler of a [`Pipeline`](super::Pipeline), like Netty's `ChannelHandler`.
 ///
 /// Inbound events travel from the head (the socket) to the tail (the calls), outbound events from
-/// the tail to the head. An event that a handler does not implement passes by it. Inbound and
-/// outbound are one trait, as in Netty 5: a handler implements what it needs.
+/// the tail to the head. One trait has the methods for both directions, as in Netty 5. Each method
+/// has a default that passes the event on.
 ///
-/// Handlers are synchronous state machines. They run under the channel's lock, so they do no I/O
-/// and wait for nothing; the time is [`ChannelContext::now`], read once for each batch. What a
-/// handler asks of its context is done as soon as the handler returns, before the event it was
-/// called for goes on, in the order it was asked for.
+/// Handlers are synchronous state machines. They run under the channel's lock, so they must not do
+/// I/O or block. The time is [`ChannelContext::now`], read once per batch. Operations that a
+/// handler requests from its context run when the handler returns, in the order of the requests,
+/// before the current event continues.
 #[allow(unused_variables)]
 pub trait ChannelHandler: Send + 'static {
-    /// The handler is part of a pipeline from now on.
+    /// The handler was added to a pipeline.
     fn handler_added(&mut self, ctx: &mut ChannelContext<'_>) {}
 
-    /// The handler is no longer part of the pipeline. What it has held back it passes on now, with
-    /// [`ChannelContext::fire_read`] and [`ChannelContext::write`]: that goes to its neighbours,
-    /// or, when it was replaced, to its replacement.
+    /// The handler was removed from the pipeline. Frames that it has held back must be passed on
+    /// now, with [`ChannelContext::fire_read`] and [`ChannelContext::write`]. They go to its
+    /// neighbours, or to its replacement if it was replaced.
     fn handler_removed(&mut self, ctx: &mut ChannelContext<'_>) {}
 
     /// Inbound: the connection is open.
@@ -55,29 +55,29 @@ pub trait ChannelHandler: Send + 'static {
         Ok(Flow::Next)
     }
 
-    /// Inbound: the frames that arrived together have all been seen.
+    /// Inbound: all frames of a batch have been read.
     fn channel_read_complete(&mut self, ctx: &mut ChannelContext<'_>) -> Handled {
         Ok(Flow::Next)
     }
 
-    /// Inbound: an event that another handler made, such as "idle".
+    /// Inbound: an event of another handler, such as [`IdleEvent`](crate::handlers::IdleEvent).
     fn user_event(&mut self, ctx: &mut ChannelContext<'_>, event: &(dyn Any + Send)) -> Handled {
         Ok(Flow::Next)
     }
 
-    /// Inbound: the bytes that wait to be written went over the high watermark (`false`) or back
-    /// under the low one (`true`).
+    /// Inbound: the bytes that wait to be written exceeded the high watermark (`false`) or fell
+    /// below the low one (`true`).
     fn writability_changed(&mut self, ctx: &mut ChannelContext<'_>, writable: bool) -> Handled {
         Ok(Flow::Next)
     }
 
-    /// Inbound: the operating system took `bytes` bytes.
+    /// Inbound: the operating system accepted `bytes` bytes.
     fn write_complete(&mut self, ctx: &mut ChannelContext<'_>, bytes: usize) -> Handled {
         Ok(Flow::Next)
     }
 
     /// Inbound: this handler or one before it failed. An error that no handler stops closes the
-    /// channel, with the error as the cause on every pending call. (Netty only logs it.)
+    /// channel and fails every pending call with this cause. (Netty only logs it.)
     fn exception_caught(&mut self, ctx: &mut ChannelContext<'_>, error: &RpcError) -> Flow {
         Flow::Next
     }
@@ -93,18 +93,18 @@ pub trait ChannelHandler: Send + 'static {
         Ok(Flow::Next)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called, if nothing happens before.
+    /// The time at which [`handle_timeout`](Self::handle_timeout) must be called; `None` for never.
     fn poll_timeout(&self) -> Option<Instant> {
         None
     }
 
-    /// The time that [`poll_timeout`](Self::poll_timeout) named has come.
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come.
     fn handle_timeout(&mut self, ctx: &mut ChannelContext<'_>) -> Handled {
         Ok(Flow::Next)
     }
 }
 
-/// What a handler asks its pipeline to do once it has returned.
+/// An operation that a handler requested. The pipeline runs it after the handler has returned.
 pub(super) enum Op {
     Write(Frame<'static>),
     ChannelWrite(Frame<'static>),
@@ -127,7 +127,7 @@ pub struct ChannelContext<'a> {
 }
 
 impl ChannelContext<'_> {
-    /// The time, read once for the batch that is being handled.
+    /// The current time, read once per batch.
     pub fn now(&self) -> Instant {
         self.now
     }
@@ -137,7 +137,7 @@ impl ChannelContext<'_> {
         self.name
     }
 
-    /// Whether the bytes that wait to be written are under the high watermark.
+    /// Whether the connection is not congested; see [`Watermarks`](super::Watermarks).
     pub fn is_writable(&self) -> bool {
         self.writable
     }
@@ -147,7 +147,8 @@ impl ChannelContext<'_> {
         self.pending_bytes
     }
 
-    /// Those of them that are pings and pongs, which leave ahead of all others.
+    /// Bytes of pings and pongs that wait to be written. They are part of
+    /// [`pending_bytes`](Self::pending_bytes) and leave before all others.
     pub fn heartbeat_bytes(&self) -> usize {
         self.heartbeat_bytes
     }
@@ -157,12 +158,12 @@ impl ChannelContext<'_> {
         self.ops.push(Op::Write(frame));
     }
 
-    /// Writes `frame`, starting at the tail: through all handlers.
+    /// Writes `frame`, starting at the tail, so through all handlers.
     pub fn channel_write(&mut self, frame: Frame<'static>) {
         self.ops.push(Op::ChannelWrite(frame));
     }
 
-    /// Passes `frame` to the handler behind this one, as if it had just arrived.
+    /// Passes `frame` to the handlers behind this one, like a received frame.
     pub fn fire_read(&mut self, frame: Frame<'static>) {
         self.ops.push(Op::FireRead(frame));
     }
@@ -177,18 +178,18 @@ impl ChannelContext<'_> {
         self.ops.push(Op::FireException(error));
     }
 
-    /// Closes the channel, starting at the tail. What is written already still leaves.
+    /// Closes the channel, starting at the tail. Frames that are already written are still sent.
     pub fn close(&mut self, cause: RpcError) {
         self.ops.push(Op::Close(cause));
     }
 
-    /// With `false` no more bytes are taken from the socket, until `true`.
+    /// Stops (`false`) or resumes (`true`) reading from the socket. Default `true`.
     pub fn set_auto_read(&mut self, auto_read: bool) {
         self.ops.push(Op::AutoRead(auto_read));
     }
 
-    /// Adds, removes or replaces a handler; this one, too. A change that can't be made reaches this
-    /// handler's [`exception_caught`](ChannelHandler::exception_caught).
+    /// Adds, removes or replaces a handler, which may be this one. If the change fails, the error
+    /// goes to this handler's [`exception_caught`](ChannelHandler::exception_caught).
     pub fn change(&mut self, change: Change) {
         self.ops.push(Op::Change(change));
     }
@@ -203,46 +204,46 @@ impl ChannelContext<'_> {
 /// A change of the pipeline, made with [`Pipeline::change`](super::Pipeline::change), from within a
 /// handler with [`ChannelContext::change`](ChannelContext::change).
 ///
-/// Names are unique within a pipeline. A handler added without a name (`None`) is named after its
-/// type: `Idle#0`, `Idle#1`, …
+/// Names are unique within a pipeline. A handler that is added without a name (`None`) is named
+/// after its type: `Idle#0`, `Idle#1`, …
 pub struct Change(pub(super) Kind<Box<dyn ChannelHandler>>);
 
 impl Change {
-    /// Adds a handler next to the head, where bytes come in.
+    /// Adds a handler directly behind the head, the side of the socket.
     pub fn add_first<'n>(name: impl Into<Option<&'n str>>, handler: impl ChannelHandler) -> Self {
-        Self(Kind::Add { place: Place::First, new: boxed(name, handler) })
+        Self(Kind::Add { position: Position::First, new: boxed(name, handler) })
     }
 
-    /// Adds a handler next to the tail, where calls are.
+    /// Adds a handler directly before the tail, the side of the calls.
     pub fn add_last<'n>(name: impl Into<Option<&'n str>>, handler: impl ChannelHandler) -> Self {
-        Self(Kind::Add { place: Place::Last, new: boxed(name, handler) })
+        Self(Kind::Add { position: Position::Last, new: boxed(name, handler) })
     }
 
-    /// Adds a handler in front of the one called `base`.
+    /// Adds a handler before the handler `base`.
     pub fn add_before<'n>(
         base: &str,
         name: impl Into<Option<&'n str>>,
         handler: impl ChannelHandler,
     ) -> Self {
-        Self(Kind::Add { place: Place::Before(base.to_owned()), new: boxed(name, handler) })
+        Self(Kind::Add { position: Position::Before(base.to_owned()), new: boxed(name, handler) })
     }
 
-    /// Adds a handler behind the one called `base`.
+    /// Adds a handler after the handler `base`.
     pub fn add_after<'n>(
         base: &str,
         name: impl Into<Option<&'n str>>,
         handler: impl ChannelHandler,
     ) -> Self {
-        Self(Kind::Add { place: Place::After(base.to_owned()), new: boxed(name, handler) })
+        Self(Kind::Add { position: Position::After(base.to_owned()), new: boxed(name, handler) })
     }
 
-    /// Removes the handler called `name`.
+    /// Removes the handler `name`.
     pub fn remove(name: &str) -> Self {
         Self(Kind::Remove { name: name.to_owned() })
     }
 
-    /// Puts a handler in the place of the one called `old`. The new one is added before the old one
-    /// hears of its removal, so what the old one then passes on reaches the new one first.
+    /// Replaces the handler `old`. The new handler is added before `handler_removed` of the old one
+    /// is called, so frames that the old one then passes on reach the new one first.
     pub fn replace<'n>(
         old: &str,
         name: impl Into<Option<&'n str>>,
@@ -255,6 +256,6 @@ impl Change {
 fn boxed<'n, H: ChannelHandler>(
     name: impl Into<Option<&'n str>>,
     handler: H,
-) -> New<Box<dyn ChannelHandler>> {
-    New::of::<H>(name, Box::new(handler))
+) -> NewHandler<Box<dyn ChannelHandler>> {
+    NewHandler::of::<H>(name, Box::new(handler))
 }

@@ -1,8 +1,8 @@
 //! The channel pipeline: a state machine without I/O and without a clock.
 //!
-//! Bytes in, events out; messages in, bytes out; time is an argument. Whoever holds the channel's
-//! lock runs it. The rules are Netty's (`DefaultChannelPipeline`); where they differ, the method
-//! says so.
+//! Inbound, it takes bytes and produces events. Outbound, it takes frames and produces bytes. The
+//! time is an argument. The caller holds the channel's lock. The rules are those of Netty's
+//! `DefaultChannelPipeline`; a method documents where it differs.
 //!
 //! ```text
 //!            head                                              tail
@@ -10,8 +10,8 @@
 //! bytes ◀── codec ◀── handler ◀── handler ◀── handler ◀── write
 //! ```
 //!
-//! Traversal is a flat loop, one step per handler. What a handler asks for while it is called is
-//! queued and done when it has returned, so that no handler is borrowed twice.
+//! A traversal is a loop with one step per handler. Operations that a handler requests during a
+//! call are queued and run after it has returned, so no handler is borrowed twice.
 
 mod apply;
 mod change;
@@ -29,38 +29,40 @@ pub use handler::{Change, ChannelContext, ChannelHandler, Flow, Handled};
 
 use self::cursor::Cursor;
 use self::handler::Op;
-use self::outbound::Outbound;
+use self::outbound::OutboundBuffer;
 use crate::error::RpcError;
 use crate::protocol::{Codec, Decoded, Frame, Header, Output};
 
-/// Where inbound events end up that no handler stopped.
+/// The receiver of inbound events that no handler stopped.
 pub trait Tail<'a> {
     /// A frame.
     fn read(&mut self, frame: Frame<'a>);
 
-    /// Whether more frames are welcome now. While not, the pipeline leaves its input alone.
+    /// Whether it accepts another frame now. If not, the pipeline leaves the rest of its input
+    /// unread.
     fn accepts(&self) -> bool {
         true
     }
 
-    /// An event that a handler made.
+    /// An event that a handler created.
     fn user_event(&mut self, event: Box<dyn Any + Send>) {
         drop(event);
     }
 
-    /// A write failed that a handler had asked for, so that nobody waits for its outcome.
+    /// A write that a handler requested has failed. No caller waits for its outcome.
     fn write_failed(&mut self, header: &Header, error: RpcError) {
         let _ = (header, error);
     }
 }
 
-/// When a connection counts as congested: above `high` bytes that wait to be written, until they
-/// are below `low`. Default 64 KiB and 32 KiB, Netty's.
+/// Watermarks of the outbound bytes of a connection. The connection is congested from the time that
+/// more than `high` bytes wait to be written until fewer than `low` do. Default 64 KiB and 32 KiB,
+/// as in Netty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
-    /// Not writable above this many bytes.
+    /// Above this many bytes, the connection is not writable.
     pub high: usize,
-    /// Writable again below this many bytes.
+    /// Below this many bytes, it is writable again.
     pub low: usize,
 }
 
@@ -70,28 +72,27 @@ impl Default for Watermarks {
     }
 }
 
-struct Entry {
+struct NamedHandler {
     name: String,
-    /// Tells a handler from another one that was later given the same name.
+    /// Distinguishes a handler from a later one of the same name.
     serial: u64,
     handler: Box<dyn ChannelHandler>,
 }
 
-/// The handlers of one connection, and the bytes they want written.
+/// The handlers of one connection, and the encoded bytes that wait to be written.
 pub struct Pipeline {
     codec: Box<dyn Codec>,
-    entries: Vec<Entry>,
+    entries: Vec<NamedHandler>,
     next_serial: u64,
     ops: Vec<Op>,
-    /// Traversals that wait for the ops of the handler they stand at.
+    /// Positions of the traversals that wait while the operations of a handler run.
     cursors: Vec<Cursor>,
-    /// Handlers answered one another without end: nothing more is done for them until all have
-    /// returned.
-    runaway: bool,
-    /// Bytes that the codec needs to go on, if it has seen all that there is.
+    /// Set when operations are nested too deeply. No more run until all traversals have returned.
+    ops_suspended: bool,
+    /// The number of input bytes that the codec needs to continue; 0 if not known.
     needed: usize,
-    out: Outbound,
-    /// Bytes encoded and not yet taken by the operating system.
+    out: OutboundBuffer,
+    /// Encoded bytes that the operating system has not yet accepted.
     pending_bytes: usize,
     watermarks: Watermarks,
     writable: bool,
@@ -108,9 +109,9 @@ impl Pipeline {
             next_serial: 0,
             ops: Vec::new(),
             cursors: Vec::new(),
-            runaway: false,
+            ops_suspended: false,
             needed: 0,
-            out: Outbound::default(),
+            out: OutboundBuffer::default(),
             pending_bytes: 0,
             watermarks,
             writable: true,
@@ -124,39 +125,40 @@ impl Pipeline {
         self.entries.iter().map(|entry| entry.name.as_str())
     }
 
-    /// Whether the bytes that wait to be written are under the high watermark.
+    /// Whether the connection is not congested; see [`Watermarks`].
     pub fn is_writable(&self) -> bool {
         self.writable
     }
 
-    /// When it counts as congested.
+    /// The watermarks.
     pub fn watermarks(&self) -> Watermarks {
         self.watermarks
     }
 
-    /// Bytes that are encoded and not yet taken by the operating system.
+    /// Encoded bytes that the operating system has not yet accepted.
     pub fn pending_bytes(&self) -> usize {
         self.pending_bytes
     }
 
-    /// Whether bytes are to be taken from the socket.
+    /// Whether the socket is to be read.
     pub fn auto_read(&self) -> bool {
         self.auto_read
     }
 
-    /// Why the channel is to be closed, if it is. What is in the output still leaves first.
+    /// The reason for closing the channel, if it is to be closed. The output is still written
+    /// first.
     pub fn closing(&self) -> Option<&RpcError> {
         self.closing.as_ref()
     }
 
     // ---- inbound ---------------------------------------------------------------------------
 
-    /// The connection is open.
+    /// Reports that the connection is open.
     pub fn channel_active<'a>(&mut self, now: Instant, tail: &mut dyn Tail<'a>) {
         self.inbound(0, now, tail, |handler, ctx| handler.channel_active(ctx));
     }
 
-    /// The connection is closed, because of `cause`.
+    /// The connection is closed for the reason `cause`.
     pub fn channel_inactive<'a>(
         &mut self,
         cause: &RpcError,
@@ -166,8 +168,9 @@ impl Pipeline {
         self.inbound(0, now, tail, |handler, ctx| handler.channel_inactive(ctx, cause));
     }
 
-    /// Takes the whole frames from the front of `input` and says how many bytes they took up. The
-    /// rest is to be shown again with more behind it; [`needed`](Self::needed) says how much.
+    /// Processes the complete frames at the front of `input` and returns the number of bytes
+    /// consumed. Pass the rest again once more bytes have arrived; [`needed`](Self::needed) returns
+    /// how many.
     ///
     /// Stops early when the tail accepts no more, or when the channel is to be closed.
     pub fn read<'a>(&mut self, input: &'a [u8], now: Instant, tail: &mut dyn Tail<'a>) -> usize {
@@ -192,7 +195,7 @@ impl Pipeline {
                 Ok(Decoded::Switch(codec)) => self.codec = codec,
                 Err(error) => {
                     self.exception(0, &error, now, tail);
-                    // Whatever the handlers think of it: there is no next frame to be found.
+                    // Closes even if a handler stopped the error: the next frame cannot be found.
                     self.closing.get_or_insert(error);
                 }
             }
@@ -200,14 +203,14 @@ impl Pipeline {
         at.min(input.len())
     }
 
-    /// How many bytes from the front of `input`, which the last [`read`](Self::read) left over,
-    /// there must be before another one is of use.
+    /// The length that `input`, the rest of the last [`read`](Self::read), must reach before
+    /// another read can make progress.
     pub fn needed(&self, input: &[u8]) -> usize {
-        // The codec must not be asked: to decode is to move on.
+        // The codec cannot be called here, since decoding changes its state.
         self.needed.max(input.len())
     }
 
-    /// The bytes that arrived together have all been shown.
+    /// All bytes of a batch have been processed.
     pub fn read_complete<'a>(&mut self, now: Instant, tail: &mut dyn Tail<'a>) {
         self.inbound(0, now, tail, |handler, ctx| handler.channel_read_complete(ctx));
     }
@@ -222,7 +225,7 @@ impl Pipeline {
         self.fire_user_event(0, event, now, tail);
     }
 
-    /// The operating system took `bytes` bytes of the output.
+    /// The operating system accepted `bytes` bytes of the output.
     pub fn written<'a>(&mut self, bytes: usize, now: Instant, tail: &mut dyn Tail<'a>) {
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
         self.inbound(0, now, tail, |handler, ctx| handler.write_complete(ctx, bytes));
@@ -232,12 +235,12 @@ impl Pipeline {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    /// The time at which [`handle_timeout`](Self::handle_timeout) must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.entries.iter().filter_map(|entry| entry.handler.poll_timeout()).min()
     }
 
-    /// Runs the timers that are due at `now`; that one fails does not keep the others from it.
+    /// Runs the timers that are due at `now`. An error of one does not affect the others.
     pub fn handle_timeout<'a>(&mut self, now: Instant, tail: &mut dyn Tail<'a>) {
         let mut at = 0;
         while let Some(entry) = self.entries.get(at) {
@@ -247,8 +250,8 @@ impl Pipeline {
                 if due { handler.handle_timeout(ctx) } else { Ok(Flow::Next) }
             });
             if let Err(error) = handled {
-                cursor = self.while_at(cursor, |pipeline| {
-                    pipeline.failed(serial, cursor, &error, now, tail);
+                cursor = self.with_cursor(cursor, |pipeline| {
+                    pipeline.handler_failed(serial, cursor, &error, now, tail);
                 });
             }
             at = cursor.inbound;
@@ -260,8 +263,8 @@ impl Pipeline {
     /// Writes `frame`, starting at the tail.
     ///
     /// # Errors
-    /// A handler refused it or it is over the payload limit. Nothing was written; the channel goes
-    /// on.
+    /// A handler refused the frame, or it exceeds the payload limit. Nothing was written; the
+    /// channel stays open.
     #[inline]
     pub fn write<'a>(
         &mut self,
@@ -286,13 +289,14 @@ impl Pipeline {
         self.closing.get_or_insert(cause);
     }
 
-    /// The bytes to be written next, if any, in exchange for an empty buffer. Heartbeats come first;
-    /// of much that is queued a part of 256 KiB or one frame, so that a heartbeat may come next.
+    /// Takes the bytes to be written next, and keeps `empty` as the next buffer. Heartbeats come
+    /// first. Other frames come in portions of 256 KiB or one frame, so a heartbeat waits for one
+    /// portion at most.
     pub fn take_output(&mut self, empty: Output) -> Output {
         self.out.take(empty)
     }
 
-    /// Gives back memory that is only kept for what may come.
+    /// Frees buffers that are kept for later use.
     pub(crate) fn shrink(&mut self) {
         self.out.shrink();
         if self.cursors.is_empty() {
@@ -301,8 +305,8 @@ impl Pipeline {
         }
     }
 
-    /// Nothing that was encoded will be written.
-    pub(crate) fn forget_pending(&mut self) {
+    /// Sets the pending bytes to 0: encoded bytes will not be written any more.
+    pub(crate) fn discard_pending(&mut self) {
         self.pending_bytes = 0;
     }
 

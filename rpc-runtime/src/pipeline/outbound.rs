@@ -1,27 +1,26 @@
-//! [`Outbound`]: encoded frames that wait to be sent.
+//! [`OutboundBuffer`]: encoded frames that wait to be sent.
 
 use std::collections::VecDeque;
 
 use crate::error::RpcError;
 use crate::protocol::{Codec, Frame, Kind, Output};
 
-/// A portion is handed out once it has so many bytes: what a heartbeat may have to wait for, beside
-/// the end of one frame.
-const PORTION: usize = 256 << 10;
+/// Size from which a portion is complete. A heartbeat waits for at most this, and the end of one
+/// frame.
+const PORTION_BYTES: usize = 256 << 10;
 
-/// Encoded frames that wait to be sent: heartbeats first, then the others in order, handed out in
-/// portions of whole frames. So a heartbeat never waits for more than one portion, however much is
-/// queued.
+/// Encoded frames that wait to be sent. Heartbeats come first, then the others in order, in
+/// portions of whole frames. So a heartbeat never waits for more than one portion.
 #[derive(Default)]
-pub(super) struct Outbound {
+pub(super) struct OutboundBuffer {
     heartbeats: Output,
     /// Older than `queued`.
     full: VecDeque<Output>,
     queued: Output,
 }
 
-impl Outbound {
-    /// Appends a frame, and says how many bytes it has.
+impl OutboundBuffer {
+    /// Appends a frame and returns its length in bytes.
     #[inline]
     pub(super) fn append(
         &mut self,
@@ -36,7 +35,7 @@ impl Outbound {
         let start = self.queued.len();
         codec.encode(frame, &mut self.queued)?;
         let bytes = self.queued.len() - start;
-        if self.queued.len() >= PORTION {
+        if self.queued.len() >= PORTION_BYTES {
             self.full.push_back(std::mem::take(&mut self.queued));
         }
         Ok(bytes)
@@ -46,19 +45,19 @@ impl Outbound {
         self.queued.is_empty() && self.full.is_empty() && self.heartbeats.is_empty()
     }
 
-    /// Gives back the memory of what has been sent, if that is all.
+    /// Frees the buffers if they are empty.
     pub(super) fn shrink(&mut self) {
         if self.is_empty() {
             *self = Self::default();
         }
     }
 
-    /// Bytes of heartbeats.
+    /// Waiting bytes of heartbeats.
     pub(super) fn heartbeat_bytes(&self) -> usize {
         self.heartbeats.len()
     }
 
-    /// What is to be sent next, in exchange for an empty buffer.
+    /// Takes the bytes to be sent next, and keeps `empty` as the next buffer.
     #[inline]
     pub(super) fn take(&mut self, empty: Output) -> Output {
         if !self.heartbeats.is_empty() {
@@ -94,15 +93,16 @@ mod tests {
     #[test]
     fn a_heartbeat_waits_for_one_portion_and_the_other_frames_keep_their_order() {
         let mut codec = FrameCodec::new(usize::MAX);
-        let mut out = Outbound::default();
-        let mut append = |out: &mut Outbound, kind, id, bytes| {
+        let mut out = OutboundBuffer::default();
+        let mut append = |out: &mut OutboundBuffer, kind, id, bytes| {
             let body = vec![0; bytes];
             let frame = Frame::new(Header { id, ..Header::new(kind) }, &body);
             out.append(&mut codec, &frame).unwrap()
         };
-        let bytes: usize = (0..20).map(|id| append(&mut out, Kind::Request, id, PORTION / 4)).sum();
+        let bytes: usize =
+            (0..20).map(|id| append(&mut out, Kind::Request, id, PORTION_BYTES / 4)).sum();
         let first = out.take(Output::default());
-        assert!(first.len() < PORTION + PORTION / 3, "{} bytes at once", first.len());
+        assert!(first.len() < PORTION_BYTES + PORTION_BYTES / 3, "{} bytes at once", first.len());
         append(&mut out, Kind::Pong, 7, 0);
         append(&mut out, Kind::Request, 20, 0);
         assert_eq!(kinds(&out.take(Output::default()).to_vec()), [(Kind::Pong, 7)]);
@@ -113,6 +113,6 @@ mod tests {
         let mut all = kinds(&first.to_vec());
         all.extend(kinds(&rest));
         assert_eq!(all, (0..=20).map(|id| (Kind::Request, id)).collect::<Vec<_>>());
-        assert!(bytes > 4 * PORTION && out.heartbeat_bytes() == 0);
+        assert!(bytes > 4 * PORTION_BYTES && out.heartbeat_bytes() == 0);
     }
 }

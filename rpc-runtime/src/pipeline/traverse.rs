@@ -1,4 +1,4 @@
-//! How events travel: one flat loop in each direction, and what handlers ask for on the way.
+//! Traversal of the handlers: a loop in each direction, and the operations that handlers request.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,12 +10,12 @@ use super::{Pipeline, Tail};
 use crate::error::RpcError;
 use crate::protocol::Frame;
 
-/// Handlers may ask for writes from within writes, and so on, this deep.
+/// Maximum nesting of operations, such as writes that are requested within writes.
 const MAX_NESTING: usize = 64;
 
 impl Pipeline {
-    /// Calls one handler, then does what it asked for. The cursor says where the traversal that
-    /// called it goes on.
+    /// Calls one handler, then runs the operations that it requested. Returns the position from
+    /// which the traversal continues.
     #[inline]
     pub(super) fn call<'a>(
         &mut self,
@@ -33,14 +33,14 @@ impl Pipeline {
             heartbeat_bytes: self.out.heartbeat_bytes(),
             ops: &mut self.ops,
         };
-        let handled = guarded(&mut self.closing, &mut *entry.handler, &mut ctx, call);
+        let handled = catch_panic(&mut self.closing, &mut *entry.handler, &mut ctx, call);
         if self.ops.is_empty() {
             return (handled, Cursor::at(at));
         }
         (handled, self.run_ops(Cursor::at(at), now, tail))
     }
 
-    /// Shows an inbound event to the handlers from index `from` on.
+    /// Passes an inbound event to the handlers from index `from` on.
     #[inline]
     pub(super) fn inbound<'a>(
         &mut self,
@@ -56,7 +56,7 @@ impl Pipeline {
                 (Ok(Flow::Next), cursor) => at = cursor.inbound,
                 (Ok(Flow::Stop), _) => return Flow::Stop,
                 (Err(error), cursor) => {
-                    self.failed(serial, cursor, &error, now, tail);
+                    self.handler_failed(serial, cursor, &error, now, tail);
                     return Flow::Stop;
                 }
             }
@@ -64,10 +64,10 @@ impl Pipeline {
         Flow::Next
     }
 
-    /// The handler `serial` failed, and stood at `cursor` then. It is the first to hear of it, if it
-    /// is still there.
+    /// Handles an error of the handler `serial`, which was at `cursor`. The error goes to that
+    /// handler first, if it is still in the pipeline.
     #[cold]
-    pub(super) fn failed<'a>(
+    pub(super) fn handler_failed<'a>(
         &mut self,
         serial: u64,
         cursor: Cursor,
@@ -116,7 +116,8 @@ impl Pipeline {
     ) {
         self.writable = writable;
         self.inbound(0, now, tail, |handler, ctx| {
-            // A handler may write so much on hearing `true` that all have heard `false` since.
+            // A handler may have written so much on `true` that all handlers have received `false`
+            // since.
             let stale = ctx.writable != writable;
             if stale { Ok(Flow::Stop) } else { handler.writability_changed(ctx, writable) }
         });
@@ -136,7 +137,7 @@ impl Pipeline {
         }
     }
 
-    /// Shows `frame` to the handlers before index `before`, last to first, and encodes it.
+    /// Passes `frame` to the handlers before index `before`, last to first, and encodes it.
     #[inline]
     pub(super) fn write_before<'a>(
         &mut self,
@@ -160,8 +161,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Does what a handler asked for, in order. `cursor` is where that handler stands; returned is
-    /// where it stood in the end.
+    /// Runs the operations that the handler at `cursor` requested, in order. Returns its position
+    /// afterwards.
     #[cold]
     pub(super) fn run_ops<'a>(
         &mut self,
@@ -171,36 +172,38 @@ impl Pipeline {
     ) -> Cursor {
         let mut ops = std::mem::take(&mut self.ops);
         if self.cursors.len() >= MAX_NESTING {
-            self.runaway = true;
+            self.ops_suspended = true;
             self.closing.get_or_insert_with(|| {
-                RpcError::internal("pipeline handlers answer one another without end")
+                RpcError::internal("pipeline handlers trigger each other without end")
             });
             return cursor;
         }
         let depth = self.cursors.len();
-        self.while_at(cursor, |pipeline| {
+        self.with_cursor(cursor, |pipeline| {
             for op in ops.drain(..) {
-                // Or two answers to each answer would be 2^64 of them, however deep the limit.
-                if pipeline.runaway {
+                // Without this, two operations per operation would make 2^64 of them within the
+                // nesting limit.
+                if pipeline.ops_suspended {
                     break;
                 }
                 let here = pipeline.cursors.get(depth).copied().unwrap_or(cursor);
                 pipeline.run_op(op, here, now, tail);
             }
-            // Keeps the allocation for the next time.
+            // Keep the allocation.
             if pipeline.ops.capacity() == 0 {
                 pipeline.ops = ops;
             }
         })
     }
 
-    /// Does something while a traversal waits at `cursor`; returned is where that stands then.
-    pub(super) fn while_at(&mut self, cursor: Cursor, act: impl FnOnce(&mut Self)) -> Cursor {
+    /// Runs `act` while a traversal waits at `cursor`. Returns the position of the traversal
+    /// afterwards.
+    pub(super) fn with_cursor(&mut self, cursor: Cursor, act: impl FnOnce(&mut Self)) -> Cursor {
         self.cursors.push(cursor);
         act(self);
         let cursor = self.cursors.pop().unwrap_or(cursor);
         if self.cursors.is_empty() {
-            self.runaway = false;
+            self.ops_suspended = false;
         }
         cursor
     }
@@ -216,7 +219,7 @@ impl Pipeline {
             Op::AutoRead(auto_read) => self.auto_read = auto_read,
             Op::Change(change) => {
                 if let Err(error) = self.change(change, now, tail) {
-                    // The handler itself, or what now stands in its place.
+                    // To the handler itself, or to its replacement.
                     self.exception(here.inbound.min(here.outbound), &error, now, tail);
                 }
             }
@@ -236,10 +239,10 @@ impl Pipeline {
     }
 }
 
-/// Calls a handler. It runs under the channel's lock, in whatever task has that, so its panic must
-/// not go further: it becomes an error, and the channel is closed.
+/// Calls a handler and turns a panic into an error, which closes the channel. A panic must not go
+/// further: the handler runs under the channel's lock, in a task of any caller.
 #[inline]
-pub(super) fn guarded(
+pub(super) fn catch_panic(
     closing: &mut Option<RpcError>,
     handler: &mut dyn ChannelHandler,
     ctx: &mut ChannelContext<'_>,
@@ -247,7 +250,7 @@ pub(super) fn guarded(
 ) -> Handled {
     let result = catch_unwind(AssertUnwindSafe(|| call(handler, ctx)));
     result.unwrap_or_else(|_| {
-        let error = RpcError::internal(format!("the pipeline's handler `{}` panicked", ctx.name()));
+        let error = RpcError::internal(format!("the pipeline handler `{}` panicked", ctx.name()));
         closing.get_or_insert_with(|| error.clone());
         Err(error)
     })

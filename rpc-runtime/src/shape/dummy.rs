@@ -2,19 +2,19 @@
 
 use crate::descriptor::fnv1a;
 
-/// Dummies of a type. They differ from place to place, so that values which change places are
-/// noticed.
+/// Dummies of a type. They differ from place to place, so that exchanged values are noticed.
 pub(super) trait Sample: Sized {
-    /// For the `place`th value of a pass: the first one, and what is tried when it is refused.
+    /// The dummies for the value number `place` of a pass: the first one, and those that are tried
+    /// if it is refused.
     fn samples(place: usize) -> Vec<Self>;
 
     fn empty() -> Self;
 
-    /// To compare by.
+    /// A value for comparisons.
     fn digest(&self) -> u64;
 }
 
-/// Small, since many types have a range.
+/// A small number for a place. Many types have a limited range.
 fn small(place: usize) -> u8 {
     (place % 50) as u8 + 3
 }
@@ -95,7 +95,7 @@ impl Sample for String {
 }
 
 impl Sample for Vec<u8> {
-    /// Ids and hashes have fixed lengths.
+    /// Also the usual fixed lengths of ids and hashes.
     fn samples(place: usize) -> Vec<Self> {
         [1, 0, 16, 4, 32, 8, 12, 20, 24, 64].map(|len| vec![small(place); len]).into()
     }
@@ -109,7 +109,7 @@ impl Sample for Vec<u8> {
     }
 }
 
-/// For what is written.
+/// [`Sample::digest`] for written values.
 pub(super) trait Digest {
     fn digest(&self) -> u64;
 }

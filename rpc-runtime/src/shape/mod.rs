@@ -1,13 +1,13 @@
-//! What a type looks like on the wire: [`Shape`], found out by tracing its serde implementations.
+//! [`Shape`]: the form of a type on the wire, determined by tracing its serde implementations.
 //!
-//! Named maps are read by old and new versions of a type, compact arrays only by the very same
-//! one. Two ends whose shapes of a method's arguments and result are equal may use compact; a
-//! [fingerprint](Shape::fingerprint) of the shapes tells. Whatever cannot be traced whole has no
-//! shape, and is written as named maps.
+//! Named maps can be read by other versions of a type, compact arrays only by the same version. Two
+//! ends can use compact arrays for a method if the shapes of its arguments and result are equal,
+//! which they compare by a [fingerprint](Shape::fingerprint). A type that cannot be traced
+//! completely has no shape and is written as named maps.
 //!
-//! [`trace`] has the passes: a type is deserialized from dummy values, again and again, until all
-//! of it was seen, and each of its hints is noted. [`record`] looks at what serializing the result
-//! writes, since compact goes by the positions of what is written.
+//! [`trace`] deserializes a type from dummy values in several passes until all parts were seen, and
+//! notes the requested types. [`record`] notes what serializing the result writes, since compact
+//! arrays depend on the positions of the written values.
 
 mod dummy;
 mod record;
@@ -20,80 +20,80 @@ use serde::de::DeserializeOwned;
 
 use crate::descriptor::{FNV_OFFSET, fnv1a};
 
-/// A stream among the values of a call; see [`Streaming`](crate::Streaming). A traced one stands
-/// for its items.
+/// The serde name of a stream among the values of a call; see [`Streaming`](crate::Streaming). Its
+/// shape is that of its items.
 pub(crate) const STREAM: &str = "rpc_runtime::Streaming";
 
-/// Longest text of a shape, in bytes.
+/// Maximum length of the text of a shape, in bytes.
 const MAX_TEXT: usize = 64 << 10;
 
-/// What a type looks like on the wire: field names, their order and types, variants. Names of types
-/// are not part of it, nor are newtypes, since they leave no trace there.
+/// The form of a type on the wire: field names, their order and types, variants. Type names and
+/// newtypes are not part of it, since the wire does not contain them.
 ///
-/// Its text is canonical: equal texts mean equal shapes, on every machine.
+/// The text is canonical: two shapes are equal if and only if their texts are, on every machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Not seen yet. No part of a whole shape.
-    Hole,
-    /// A value without parts; with the dummy that was given or written.
-    Leaf(&'static str, u64),
+    /// Not seen yet. A complete shape contains none.
+    Unseen,
+    /// A value without parts, with the dummy that was read or written.
+    Scalar(&'static str, u64),
     Option(Box<Self>),
     Seq(Box<Self>),
     Map(Box<(Self, Self)>),
     Tuple(Vec<Self>),
     Struct(Vec<(&'static str, Self)>),
-    /// All variants, and what each contains: the leaf [`UNIT_VARIANT`], a `Newtype`, a `Tuple`, or
-    /// a `Struct`.
+    /// All variants with their contents: the scalar [`UNIT_VARIANT`], a `Newtype`, a `Tuple` or a
+    /// `Struct`.
     Enum(Vec<(&'static str, Self)>),
     /// The content of a newtype variant.
     Newtype(Box<Self>),
-    /// The shape that many levels up, again. With what was seen here, which is no part of the text.
+    /// A reference to the shape this many levels up. The inner shape is not part of the text.
     Recursion(usize, Box<Self>),
     /// The items of a stream.
     Stream(Box<Self>),
 }
 
-/// The content of a variant without content.
+/// The kind of a variant without content.
 const UNIT_VARIANT: &str = "variant";
 
-/// The shape of `T`; none if it cannot be traced whole.
+/// The shape of `T`; `None` if it cannot be traced completely.
 pub(crate) fn of<T: Serialize + DeserializeOwned>() -> Option<Shape> {
     let shape = trace::trace::<T>()?;
     (shape.to_string().len() <= MAX_TEXT).then_some(shape)
 }
 
 impl Shape {
-    /// FNV-1a of the text, never 0. Equal on both ends: they may use compact.
+    /// FNV-1a of the text, never 0. Ends with equal fingerprints can use compact arrays.
     pub(crate) fn fingerprint(&self) -> u64 {
         let text = self.to_string();
         fnv1a(FNV_OFFSET, text.as_bytes(), text.len()).max(1)
     }
 
-    /// Nothing of it is missing.
-    fn is_whole(&self) -> bool {
+    /// Whether all parts were seen.
+    fn is_complete(&self) -> bool {
         match self {
-            Self::Hole => false,
-            Self::Leaf(..) | Self::Recursion(..) => true,
+            Self::Unseen => false,
+            Self::Scalar(..) | Self::Recursion(..) => true,
             Self::Option(inner) | Self::Seq(inner) | Self::Newtype(inner) | Self::Stream(inner) => {
-                inner.is_whole()
+                inner.is_complete()
             }
-            Self::Map(entry) => entry.0.is_whole() && entry.1.is_whole(),
-            Self::Tuple(parts) => parts.iter().all(Self::is_whole),
+            Self::Map(entry) => entry.0.is_complete() && entry.1.is_complete(),
+            Self::Tuple(parts) => parts.iter().all(Self::is_complete),
             Self::Struct(parts) | Self::Enum(parts) => {
-                parts.iter().all(|(_, part)| part.is_whole())
+                parts.iter().all(|(_, part)| part.is_complete())
             }
         }
     }
 
-    /// Adds what another pass has seen. An error if the two cannot be of one type.
+    /// Adds the result of another pass. Fails if the two contradict each other.
     fn merge(&mut self, seen: Self) -> Result<(), Contradiction> {
         match (self, seen) {
-            (_, Self::Hole) => Ok(()),
-            (hole @ Self::Hole, seen) => {
-                *hole = seen;
+            (_, Self::Unseen) => Ok(()),
+            (unseen @ Self::Unseen, seen) => {
+                *unseen = seen;
                 Ok(())
             }
-            (Self::Leaf(one, _), Self::Leaf(other, _)) if *one == other => Ok(()),
+            (Self::Scalar(one, _), Self::Scalar(other, _)) if *one == other => Ok(()),
             (Self::Recursion(one, _), Self::Recursion(other, _)) if *one == other => Ok(()),
             (Self::Option(one), Self::Option(other))
             | (Self::Seq(one), Self::Seq(other))
@@ -118,8 +118,8 @@ impl Shape {
         }
     }
 
-    /// Whether `self`, which a pass has read, is what was `written` of it. `dummies` are the values
-    /// that were read.
+    /// Whether `self`, the shape of a read value, has the same form as `written`, the shape of the
+    /// same value when written. `dummies` are the values that were read.
     fn matches(&self, written: &Self, dummies: &[(&'static str, u64)]) -> bool {
         let all = |read: &[(&'static str, Self)], written: &[(&'static str, Self)]| {
             read.len() == written.len()
@@ -128,12 +128,12 @@ impl Shape {
                 })
         };
         match (self, written) {
-            // Left out this time; see `skip_field`, and `None`.
-            (_, Self::Hole) => true,
+            // Not written this time; see `skip_field`, and `None`.
+            (_, Self::Unseen) => true,
             (Self::Recursion(_, read), written) => read.matches(written, dummies),
-            (Self::Leaf(read, dummy), Self::Leaf(written, value)) => {
-                // A type may make another value of the dummy. But if it is the dummy of another
-                // place, values are read in another order than they are written.
+            (Self::Scalar(read, dummy), Self::Scalar(written, value)) => {
+                // A type may convert its dummy to another value. But if that is the dummy of
+                // another place, values are read and written in different orders.
                 read == written && (dummy == value || !dummies.contains(&(*written, *value)))
             }
             (Self::Option(read), Self::Option(written))
@@ -148,7 +148,7 @@ impl Shape {
                     && read.iter().zip(written).all(|(read, part)| read.matches(part, dummies))
             }
             (Self::Struct(read), Self::Struct(written)) => all(read, written),
-            // Of all the variants, the one that is written.
+            // `written` has only the variant that was written.
             (Self::Enum(read), Self::Enum(written)) => written.iter().all(|(name, written)| {
                 read.iter().any(|(known, read)| known == name && read.matches(written, dummies))
             }),
@@ -157,15 +157,15 @@ impl Shape {
     }
 }
 
-/// Two passes saw different shapes in one place.
+/// Two passes saw different shapes in the same place.
 #[derive(Debug)]
 struct Contradiction;
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hole => f.write_str("?"),
-            Self::Leaf(kind, _) => f.write_str(kind),
+            Self::Unseen => f.write_str("?"),
+            Self::Scalar(kind, _) => f.write_str(kind),
             Self::Option(inner) => write!(f, "option<{inner}>"),
             Self::Seq(inner) => write!(f, "seq<{inner}>"),
             Self::Map(entry) => write!(f, "map<{}, {}>", entry.0, entry.1),
@@ -186,7 +186,7 @@ impl fmt::Display for Shape {
                 for (at, (name, content)) in variants.iter().enumerate() {
                     separate(at, f)?;
                     match content {
-                        Self::Leaf(UNIT_VARIANT, _) => write!(f, "{}", Name(name))?,
+                        Self::Scalar(UNIT_VARIANT, _) => write!(f, "{}", Name(name))?,
                         Self::Newtype(inner) => write!(f, "{} = {inner}", Name(name))?,
                         content => write!(f, "{}{content}", Name(name))?,
                     }
@@ -197,7 +197,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// `(str, u8*4)`: an array of many values need not be long.
+/// Writes a tuple such as `(str, u8*4)`, with repeated parts as a count.
 fn tuple(parts: &[Shape], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let texts: Vec<String> = parts.iter().map(Shape::to_string).collect();
     f.write_str("(")?;
@@ -215,7 +215,7 @@ fn separate(at: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if at > 0 { f.write_str(", ") } else { Ok(()) }
 }
 
-/// A field's or variant's name. serde lets it be any text; what is no word is quoted.
+/// The name of a field or variant. Serde allows any text; a text that is not a word is quoted.
 struct Name<'n>(&'n str);
 
 impl fmt::Display for Name<'_> {

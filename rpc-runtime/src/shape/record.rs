@@ -1,4 +1,5 @@
-//! What serializing a value writes, as a [`Shape`] with one variant in each enum.
+//! Recording what the serialization of a value writes, as a [`Shape`] with one variant in each
+//! enum.
 
 use std::fmt;
 
@@ -11,23 +12,24 @@ use serde::ser::{
 use super::dummy::{Digest, Sample};
 use super::{STREAM, Shape, UNIT_VARIANT};
 
-/// What is written of `value`. None if it cannot be written, or not be compared with what was read.
+/// The shape of `value` as written. `None` if it cannot be written, or not be compared with a read
+/// shape.
 pub(super) fn record<T: Serialize>(value: &T) -> Option<Shape> {
     value.serialize(Recorder).ok()
 }
 
 #[derive(Debug)]
-struct Stop;
+struct Aborted;
 
-impl fmt::Display for Stop {
+impl fmt::Display for Aborted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the value cannot be written")
     }
 }
 
-impl std::error::Error for Stop {}
+impl std::error::Error for Aborted {}
 
-impl Error for Stop {
+impl Error for Aborted {
     fn custom<M: fmt::Display>(_: M) -> Self {
         Self
     }
@@ -35,7 +37,7 @@ impl Error for Stop {
 
 struct Recorder;
 
-/// Parts that are written in turn. `wrap` makes the whole of them.
+/// Parts that are written one after the other. `wrap` makes a shape of them.
 struct Parts<W> {
     names: Vec<&'static str>,
     parts: Vec<Shape>,
@@ -49,7 +51,7 @@ impl<W> Parts<W> {
         Self { names: Vec::new(), parts: Vec::new(), wrap }
     }
 
-    fn add<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
+    fn add<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Aborted> {
         self.parts.push(value.serialize(Recorder)?);
         Ok(())
     }
@@ -65,15 +67,15 @@ fn variant(name: &'static str, content: Shape) -> Shape {
 
 macro_rules! leaves {
     ($($method:ident $kind:literal $type:ty;)*) => {
-        $(fn $method(self, value: $type) -> Result<Shape, Stop> {
-            Ok(Shape::Leaf($kind, value.digest()))
+        $(fn $method(self, value: $type) -> Result<Shape, Aborted> {
+            Ok(Shape::Scalar($kind, value.digest()))
         })*
     };
 }
 
 impl Serializer for Recorder {
     type Ok = Shape;
-    type Error = Stop;
+    type Error = Aborted;
     type SerializeSeq = Parts<()>;
     type SerializeTuple = Parts<Wrap>;
     type SerializeTupleStruct = Parts<Wrap>;
@@ -101,20 +103,20 @@ impl Serializer for Recorder {
         serialize_bytes "bytes" &[u8];
     }
 
-    fn serialize_none(self) -> Result<Shape, Stop> {
-        Ok(Shape::Option(Box::new(Shape::Hole)))
+    fn serialize_none(self) -> Result<Shape, Aborted> {
+        Ok(Shape::Option(Box::new(Shape::Unseen)))
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Shape, Stop> {
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Shape, Aborted> {
         Ok(Shape::Option(Box::new(value.serialize(self)?)))
     }
 
-    fn serialize_unit(self) -> Result<Shape, Stop> {
-        Ok(Shape::Leaf("unit", 0))
+    fn serialize_unit(self) -> Result<Shape, Aborted> {
+        Ok(Shape::Scalar("unit", 0))
     }
 
-    fn serialize_unit_struct(self, _: &'static str) -> Result<Shape, Stop> {
-        Ok(Shape::Leaf("unit struct", 0))
+    fn serialize_unit_struct(self, _: &'static str) -> Result<Shape, Aborted> {
+        Ok(Shape::Scalar("unit struct", 0))
     }
 
     fn serialize_unit_variant(
@@ -122,15 +124,15 @@ impl Serializer for Recorder {
         _: &'static str,
         _: u32,
         name: &'static str,
-    ) -> Result<Shape, Stop> {
-        Ok(variant(name, Shape::Leaf(UNIT_VARIANT, 0)))
+    ) -> Result<Shape, Aborted> {
+        Ok(variant(name, Shape::Scalar(UNIT_VARIANT, 0)))
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
         name: &'static str,
         value: &T,
-    ) -> Result<Shape, Stop> {
+    ) -> Result<Shape, Aborted> {
         let inner = value.serialize(self)?;
         Ok(if name == STREAM { Shape::Stream(Box::new(inner)) } else { inner })
     }
@@ -141,19 +143,19 @@ impl Serializer for Recorder {
         _: u32,
         name: &'static str,
         value: &T,
-    ) -> Result<Shape, Stop> {
+    ) -> Result<Shape, Aborted> {
         Ok(variant(name, Shape::Newtype(Box::new(value.serialize(self)?))))
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Parts<()>, Stop> {
+    fn serialize_seq(self, _: Option<usize>) -> Result<Parts<()>, Aborted> {
         Ok(Parts::new(()))
     }
 
-    fn serialize_tuple(self, _: usize) -> Result<Parts<Wrap>, Stop> {
+    fn serialize_tuple(self, _: usize) -> Result<Parts<Wrap>, Aborted> {
         Ok(Parts::new(Shape::Tuple))
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Parts<Wrap>, Stop> {
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Parts<Wrap>, Aborted> {
         Ok(Parts::new(Shape::Tuple))
     }
 
@@ -163,15 +165,15 @@ impl Serializer for Recorder {
         _: u32,
         name: &'static str,
         _: usize,
-    ) -> Result<Parts<&'static str>, Stop> {
+    ) -> Result<Parts<&'static str>, Aborted> {
         Ok(Parts::new(name))
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<Parts<()>, Stop> {
+    fn serialize_map(self, _: Option<usize>) -> Result<Parts<()>, Aborted> {
         Ok(Parts::new(()))
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Parts<()>, Stop> {
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Parts<()>, Aborted> {
         Ok(Parts::new(()))
     }
 
@@ -181,7 +183,7 @@ impl Serializer for Recorder {
         _: u32,
         name: &'static str,
         _: usize,
-    ) -> Result<Parts<&'static str>, Stop> {
+    ) -> Result<Parts<&'static str>, Aborted> {
         Ok(Parts::new(name))
     }
 
@@ -192,78 +194,78 @@ impl Serializer for Recorder {
 
 impl SerializeSeq for Parts<()> {
     type Ok = Shape;
-    type Error = Stop;
+    type Error = Aborted;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Aborted> {
         self.add(value)
     }
 
-    fn end(mut self) -> Result<Shape, Stop> {
-        // One element was read at most.
+    fn end(mut self) -> Result<Shape, Aborted> {
+        // At most one element was read.
         match (self.parts.pop(), self.parts.is_empty()) {
-            (element, true) => Ok(Shape::Seq(Box::new(element.unwrap_or(Shape::Hole)))),
-            _ => Err(Stop),
+            (element, true) => Ok(Shape::Seq(Box::new(element.unwrap_or(Shape::Unseen)))),
+            _ => Err(Aborted),
         }
     }
 }
 
 impl SerializeMap for Parts<()> {
     type Ok = Shape;
-    type Error = Stop;
+    type Error = Aborted;
 
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Stop> {
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Aborted> {
         self.add(key)
     }
 
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Aborted> {
         self.add(value)
     }
 
-    fn end(mut self) -> Result<Shape, Stop> {
+    fn end(mut self) -> Result<Shape, Aborted> {
         let entry = (self.parts.pop(), self.parts.pop(), self.parts.is_empty());
         match entry {
             (Some(value), Some(key), true) => Ok(Shape::Map(Box::new((key, value)))),
-            (None, None, true) => Ok(Shape::Map(Box::new((Shape::Hole, Shape::Hole)))),
-            _ => Err(Stop),
+            (None, None, true) => Ok(Shape::Map(Box::new((Shape::Unseen, Shape::Unseen)))),
+            _ => Err(Aborted),
         }
     }
 }
 
 impl SerializeTuple for Parts<Wrap> {
     type Ok = Shape;
-    type Error = Stop;
+    type Error = Aborted;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Aborted> {
         self.add(value)
     }
 
-    fn end(self) -> Result<Shape, Stop> {
+    fn end(self) -> Result<Shape, Aborted> {
         Ok((self.wrap)(self.parts))
     }
 }
 
 impl SerializeTupleStruct for Parts<Wrap> {
     type Ok = Shape;
-    type Error = Stop;
+    type Error = Aborted;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Aborted> {
         self.add(value)
     }
 
-    fn end(self) -> Result<Shape, Stop> {
+    fn end(self) -> Result<Shape, Aborted> {
         Ok((self.wrap)(self.parts))
     }
 }
 
 impl SerializeTupleVariant for Parts<&'static str> {
     type Ok = Shape;
-    type Error = Stop;
+    type Error = Aborted;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Stop> {
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Aborted> {
         self.add(value)
     }
 
-    fn end(self) -> Result<Shape, Stop> {
+    fn end(self) -> Result<Shape, Aborted> {
         Ok(variant(self.wrap, Shape::Tuple(self.parts)))
     }
 }
@@ -272,25 +274,25 @@ macro_rules! fields {
     ($($trait:ident $wrap:ty, $end:expr;)*) => {
         $(impl $trait for Parts<$wrap> {
             type Ok = Shape;
-            type Error = Stop;
+            type Error = Aborted;
 
             fn serialize_field<T: Serialize + ?Sized>(
                 &mut self,
                 name: &'static str,
                 value: &T,
-            ) -> Result<(), Stop> {
+            ) -> Result<(), Aborted> {
                 self.names.push(name);
                 self.add(value)
             }
 
-            /// Compact does not write values that leave fields out, so the place is kept.
-            fn skip_field(&mut self, name: &'static str) -> Result<(), Stop> {
+            /// Compact arrays are not used for values that leave out fields, so the place is kept.
+            fn skip_field(&mut self, name: &'static str) -> Result<(), Aborted> {
                 self.names.push(name);
-                self.parts.push(Shape::Hole);
+                self.parts.push(Shape::Unseen);
                 Ok(())
             }
 
-            fn end(self) -> Result<Shape, Stop> {
+            fn end(self) -> Result<Shape, Aborted> {
                 let (wrap, fields) = self.fields();
                 Ok($end(wrap, fields))
             }

@@ -1,11 +1,11 @@
-//! The passes: a type is deserialized from dummy values until all of it was seen.
+//! Tracing: a type is deserialized from dummy values, in several passes, until all parts were seen.
 //!
-//! A pass sees one variant of each enum, so what the passes before have seen says which variant is
-//! next. Where a type contains itself, the inner one is ended as fast as possible: options are
-//! `None`, sequences empty, and enums take a variant that ends. A visitor that refuses its dummy is
-//! gone, so the next pass has another dummy for that place.
+//! A pass sees one variant of each enum, so the results of earlier passes determine the next
+//! variant. Recursion of a type is ended as early as possible: options are `None`, sequences are
+//! empty, and enums take a variant that ends the recursion. A visitor that refuses its dummy is
+//! consumed, so the next pass uses another dummy in that place.
 //!
-//! Whatever goes wrong, the worst outcome is that the type has no shape.
+//! In the worst case, a type has no shape.
 
 use std::any::type_name;
 use std::cell::RefCell;
@@ -24,25 +24,25 @@ use super::dummy::Sample;
 use super::record::record;
 use super::{STREAM, Shape, UNIT_VARIANT};
 
-/// Values of all passes together. Bounds the time, mostly to some milliseconds.
+/// Maximum values of all passes together. Limits the time, usually to some milliseconds.
 const MAX_VALUES: usize = 1 << 18;
-/// Values of one pass: what a large type has.
+/// Maximum values of one pass: enough for a large type.
 const MAX_VALUES_OF_A_PASS: usize = 1 << 12;
-/// How deep a type may be nested, its recursion not counted.
+/// Maximum nesting of a type, without recursion.
 const MAX_DEPTH: usize = 48;
-/// How often other dummies are tried in all places, when the first ones were refused together.
+/// Maximum sets of dummies that are tried, when a type refuses all of its dummies together.
 const MAX_ROUNDS: usize = 4;
 
-/// The shape of `T`, if it can be traced whole.
+/// The shape of `T`, if it can be traced completely.
 pub(super) fn trace<T: Serialize + DeserializeOwned>() -> Option<Shape> {
-    // A user's code may panic, on a dummy, say.
-    catch_unwind(AssertUnwindSafe(trace_whole::<T>)).ok().flatten()
+    // The user's code may panic, for example because of a dummy.
+    catch_unwind(AssertUnwindSafe(trace_complete::<T>)).ok().flatten()
 }
 
-fn trace_whole<T: Serialize + DeserializeOwned>() -> Option<Shape> {
+fn trace_complete<T: Serialize + DeserializeOwned>() -> Option<Shape> {
     let mut choices = Choices::default();
-    let mut shape = Shape::Hole;
-    while !shape.is_whole() {
+    let mut shape = Shape::Unseen;
+    while !shape.is_complete() {
         let before = shape.to_string();
         match pass::<T>(&mut choices, &shape, false) {
             Outcome::Seen(seen) => shape.merge(seen).ok()?,
@@ -60,7 +60,8 @@ fn trace_whole<T: Serialize + DeserializeOwned>() -> Option<Shape> {
             return None;
         }
     }
-    // What is empty or zero may be written in another way. A type that refuses it has no such value.
+    // Empty or zero values may be written in another way. A type that refuses them has no such
+    // values.
     match pass::<T>(&mut choices, &shape, true) {
         Outcome::Seen(seen) => shape.merge(seen).ok()?,
         Outcome::Again | Outcome::Refused => {}
@@ -71,9 +72,9 @@ fn trace_whole<T: Serialize + DeserializeOwned>() -> Option<Shape> {
 
 enum Outcome {
     Seen(Shape),
-    /// With what this pass has learned.
+    /// Repeat with the choices of this pass.
     Again,
-    /// The type took the dummies one by one, and refused what was made of them.
+    /// The type accepted each dummy, but refused the value made of them.
     Refused,
     /// The type cannot be traced.
     Unknown,
@@ -94,15 +95,15 @@ fn pass<T: Serialize + DeserializeOwned>(
         exits: Vec::new(),
         dummies: Vec::new(),
         values: 0,
-        end: None,
+        abort: None,
     });
-    let mut seen = Shape::Hole;
+    let mut seen = Shape::Unseen;
     let value = T::deserialize(Tracer { pass: &pass, known: Some(known), seen: &mut seen });
     let pass = pass.into_inner();
-    match (pass.end, value) {
-        (Some(End::Unknown), _) => Outcome::Unknown,
-        (Some(End::Again), _) => Outcome::Again,
-        (None, Err(Stop)) => Outcome::Refused,
+    match (pass.abort, value) {
+        (Some(Abort::Unknown), _) => Outcome::Unknown,
+        (Some(Abort::Again), _) => Outcome::Again,
+        (None, Err(Aborted)) => Outcome::Refused,
         (None, Ok(value)) => match record(&value) {
             Some(written) if seen.matches(&written, &pass.dummies) => Outcome::Seen(seen),
             _ => Outcome::Unknown,
@@ -110,20 +111,20 @@ fn pass<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// What one pass leaves for the next ones.
+/// State that is kept from one pass to the next.
 #[derive(Default)]
 struct Choices {
-    /// How many dummies were refused in a place.
+    /// The number of refused dummies by place.
     refused: HashMap<Vec<usize>, usize>,
-    /// How often all dummies together were refused.
+    /// The number of times that all dummies were refused together.
     round: usize,
     /// The variants with which recursions end.
     exits: Vec<(Container, usize)>,
-    /// In all passes.
+    /// The number of values in all passes.
     values: usize,
 }
 
-/// A type that may contain itself, as far as it can be told.
+/// A type that may contain itself, identified as far as possible.
 #[derive(Clone, PartialEq)]
 struct Container {
     visitor: &'static str,
@@ -138,7 +139,7 @@ impl Container {
 }
 
 /// Why a pass ends early.
-enum End {
+enum Abort {
     Again,
     Unknown,
 }
@@ -147,20 +148,21 @@ struct Pass<'p> {
     choices: &'p mut Choices,
     /// Values are empty or zero.
     empty: bool,
-    /// The place in the type.
+    /// The current place in the type.
     path: Vec<usize>,
-    /// Around the place, with their levels.
+    /// The containers around the place, with their levels.
     containers: Vec<(Container, usize)>,
-    /// Of shapes around the place.
+    /// The number of shapes around the place.
     levels: usize,
-    /// How many containers are around the first that contains itself.
+    /// The number of containers around the first one that contains itself.
     recursion: Option<usize>,
-    /// The enums around the place since then, the numbers of their variants, and how many there are.
+    /// The enums around the place within that container: the chosen variant, and the number of
+    /// variants.
     exits: Vec<(Container, usize, usize)>,
-    /// All dummies that were taken.
+    /// All accepted dummies.
     dummies: Vec<(&'static str, u64)>,
     values: usize,
-    end: Option<End>,
+    abort: Option<Abort>,
 }
 
 impl Pass<'_> {
@@ -168,24 +170,24 @@ impl Pass<'_> {
         self.empty || self.recursion.is_some()
     }
 
-    fn unknown(&mut self) -> Stop {
-        self.end = Some(End::Unknown);
-        Stop
+    fn unknown(&mut self) -> Aborted {
+        self.abort = Some(Abort::Unknown);
+        Aborted
     }
 
-    fn again(&mut self) -> Stop {
-        self.end.get_or_insert(End::Again);
-        Stop
+    fn again(&mut self) -> Aborted {
+        self.abort.get_or_insert(Abort::Again);
+        Aborted
     }
 
-    fn count(&mut self) -> Result<(), Stop> {
+    fn count(&mut self) -> Result<(), Aborted> {
         self.values += 1;
         self.choices.values += 1;
         let too_many = self.values > MAX_VALUES_OF_A_PASS || self.choices.values > MAX_VALUES;
         if too_many || self.path.len() > MAX_DEPTH { Err(self.unknown()) } else { Ok(()) }
     }
 
-    /// The next dummy for this place, if there is one.
+    /// The next dummy for this place; `None` if there is none left.
     fn sample<S: Sample>(&self) -> Option<S> {
         let mut samples = S::samples(self.dummies.len());
         let refused = self.choices.refused.get(&self.path).copied().unwrap_or(0);
@@ -196,8 +198,8 @@ impl Pass<'_> {
         Some(samples.swap_remove(at))
     }
 
-    /// Enters a container. If it is in itself, how many levels up it is found again.
-    fn enter(&mut self, container: &Container) -> Result<Option<usize>, Stop> {
+    /// Enters a container. If it is contained in itself, returns how many levels up.
+    fn enter(&mut self, container: &Container) -> Result<Option<usize>, Aborted> {
         let from = self.recursion.unwrap_or(0);
         let known = self.containers.iter().skip(from).rev().find(|(known, _)| known == container);
         let up = known.map(|(_, level)| self.levels.saturating_sub(*level));
@@ -211,8 +213,9 @@ impl Pass<'_> {
         Ok(up)
     }
 
-    /// What was chosen does not end the recursion: the innermost enum takes its next variant.
-    fn find_exit(&mut self) -> Stop {
+    /// Called when the chosen variants do not end the recursion: the innermost enum takes its next
+    /// variant.
+    fn find_exit(&mut self) -> Aborted {
         let next = self.exits.iter().rev().find(|(_, variant, variants)| variant + 1 < *variants);
         let Some((container, variant, _)) = next.cloned() else { return self.unknown() };
         let exits = &mut self.choices.exits;
@@ -221,7 +224,7 @@ impl Pass<'_> {
         self.again()
     }
 
-    /// Which variant an enum takes.
+    /// The number of the variant that an enum takes.
     fn variant(&self, container: &Container, known: Option<&Shape>) -> usize {
         if self.recursion.is_some() {
             let exits = &self.choices.exits;
@@ -229,53 +232,53 @@ impl Pass<'_> {
         }
         match known {
             Some(Shape::Enum(variants)) if !self.empty => {
-                variants.iter().position(|(_, content)| !content.is_whole()).unwrap_or(0)
+                variants.iter().position(|(_, content)| !content.is_complete()).unwrap_or(0)
             }
             _ => 0,
         }
     }
 }
 
-/// serde's error. Why is in the [`Pass`].
+/// The error for serde. The reason is in the [`Pass`].
 #[derive(Debug)]
-struct Stop;
+struct Aborted;
 
-impl fmt::Display for Stop {
+impl fmt::Display for Aborted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a dummy value was refused")
     }
 }
 
-impl std::error::Error for Stop {}
+impl std::error::Error for Aborted {}
 
-impl Error for Stop {
+impl Error for Aborted {
     fn custom<M: fmt::Display>(_: M) -> Self {
         Self
     }
 }
 
-/// Gives a dummy for one place, and notes what was asked for.
+/// A deserializer that gives a dummy for one place, and notes the requested type.
 struct Tracer<'t, 'p> {
     pass: &'t RefCell<Pass<'p>>,
-    /// What earlier passes saw here.
+    /// The result of earlier passes for this place.
     known: Option<&'t Shape>,
     seen: &'t mut Shape,
 }
 
 impl<'t, 'p> Tracer<'t, 'p> {
     /// A value without parts.
-    fn leaf<S: Sample, R>(
+    fn scalar<S: Sample, R>(
         self,
         kind: &'static str,
-        visit: impl FnOnce(S) -> Result<R, Stop>,
-    ) -> Result<R, Stop> {
+        visit: impl FnOnce(S) -> Result<R, Aborted>,
+    ) -> Result<R, Aborted> {
         let mut pass = self.pass.borrow_mut();
         pass.count()?;
         let sample = if pass.empty { Some(S::empty()) } else { pass.sample() };
         let Some(sample) = sample else { return Err(pass.unknown()) };
         let dummy = sample.digest();
         pass.dummies.push((kind, dummy));
-        *self.seen = Shape::Leaf(kind, dummy);
+        *self.seen = Shape::Scalar(kind, dummy);
         drop(pass);
         visit(sample).inspect_err(|_| {
             let mut pass = self.pass.borrow_mut();
@@ -289,8 +292,8 @@ impl<'t, 'p> Tracer<'t, 'p> {
     fn part<R>(
         pass: &RefCell<Pass<'p>>,
         at: usize,
-        run: impl FnOnce() -> Result<R, Stop>,
-    ) -> Result<R, Stop> {
+        run: impl FnOnce() -> Result<R, Aborted>,
+    ) -> Result<R, Aborted> {
         {
             let mut pass = pass.borrow_mut();
             pass.count()?;
@@ -308,11 +311,11 @@ impl<'t, 'p> Tracer<'t, 'p> {
     fn container<R>(
         self,
         container: Container,
-        run: impl FnOnce(Tracer<'_, 'p>) -> Result<R, Stop>,
-    ) -> Result<R, Stop> {
+        run: impl FnOnce(Tracer<'_, 'p>) -> Result<R, Aborted>,
+    ) -> Result<R, Aborted> {
         let Self { pass, known, seen } = self;
         let up = pass.borrow_mut().enter(&container)?;
-        let mut inner = Shape::Hole;
+        let mut inner = Shape::Unseen;
         let known = if up.is_some() { None } else { known };
         let result = run(Tracer { pass, known, seen: &mut inner });
         let mut pass = pass.borrow_mut();
@@ -333,7 +336,7 @@ impl<'t, 'p> Tracer<'t, 'p> {
         count: usize,
         visitor: V,
         shape: impl FnOnce(Vec<Shape>) -> Shape,
-    ) -> Result<V::Value, Stop> {
+    ) -> Result<V::Value, Aborted> {
         let Self { pass, known, seen } = self;
         pass.borrow_mut().count()?;
         let mut elements = Elements { pass, known, count, seen: Vec::new() };
@@ -349,27 +352,27 @@ impl<'t, 'p> Tracer<'t, 'p> {
         self,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Stop> {
+    ) -> Result<V::Value, Aborted> {
         self.parts(fields.len(), visitor, |seen| {
             Shape::Struct(fields.iter().copied().zip(seen).collect())
         })
     }
 
-    fn give_up<R>(self) -> Result<R, Stop> {
+    fn give_up<R>(self) -> Result<R, Aborted> {
         Err(self.pass.borrow_mut().unknown())
     }
 }
 
 macro_rules! leaves {
     ($($method:ident $visit:ident $kind:literal $type:ty;)*) => {
-        $(fn $method<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Stop> {
-            self.leaf($kind, |sample: $type| visitor.$visit(sample))
+        $(fn $method<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Aborted> {
+            self.scalar($kind, |sample: $type| visitor.$visit(sample))
         })*
     };
 }
 
 impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
-    type Error = Stop;
+    type Error = Aborted;
 
     leaves! {
         deserialize_bool visit_bool "bool" bool;
@@ -392,29 +395,29 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
         deserialize_byte_buf visit_byte_buf "bytes" Vec<u8>;
     }
 
-    fn deserialize_unit<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Stop> {
-        self.leaf("unit", |()| visitor.visit_unit())
+    fn deserialize_unit<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Aborted> {
+        self.scalar("unit", |()| visitor.visit_unit())
     }
 
     fn deserialize_unit_struct<V: Visitor<'static>>(
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Stop> {
-        self.leaf("unit struct", |()| visitor.visit_unit())
+    ) -> Result<V::Value, Aborted> {
+        self.scalar("unit struct", |()| visitor.visit_unit())
     }
 
-    fn deserialize_option<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Stop> {
+    fn deserialize_option<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Aborted> {
         let Self { pass, known, seen } = self;
         if pass.borrow().is_short() {
-            *seen = Shape::Option(Box::new(Shape::Hole));
+            *seen = Shape::Option(Box::new(Shape::Unseen));
             return visitor.visit_none();
         }
         let known = match known {
             Some(Shape::Option(known)) => Some(&**known),
             _ => None,
         };
-        let mut inner = Shape::Hole;
+        let mut inner = Shape::Unseen;
         let value =
             Self::part(pass, 0, || visitor.visit_some(Tracer { pass, known, seen: &mut inner }))?;
         *seen = Shape::Option(Box::new(inner));
@@ -425,7 +428,7 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
         self,
         name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Stop> {
+    ) -> Result<V::Value, Aborted> {
         if name == rmp_serde::MSGPACK_EXT_STRUCT_NAME {
             return self.give_up();
         }
@@ -435,7 +438,7 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
                 Some(Shape::Stream(known)) => Some(&**known),
                 _ => None,
             };
-            let mut item = Shape::Hole;
+            let mut item = Shape::Unseen;
             let value = Self::part(pass, 0, || {
                 visitor.visit_some(Tracer { pass, known, seen: &mut item })
             })?;
@@ -445,21 +448,21 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
         self.container(Container::of::<V>(name, &[]), |inner| visitor.visit_newtype_struct(inner))
     }
 
-    fn deserialize_seq<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Stop> {
+    fn deserialize_seq<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Aborted> {
         let Self { pass, known, seen } = self;
         let count = usize::from(!pass.borrow().is_short());
         pass.borrow_mut().count()?;
         let mut elements = Elements { pass, known, count, seen: Vec::new() };
         let value = visitor.visit_seq(&mut elements)?;
-        *seen = Shape::Seq(Box::new(elements.seen.pop().unwrap_or(Shape::Hole)));
+        *seen = Shape::Seq(Box::new(elements.seen.pop().unwrap_or(Shape::Unseen)));
         Ok(value)
     }
 
-    fn deserialize_map<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Stop> {
+    fn deserialize_map<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Aborted> {
         let Self { pass, known, seen } = self;
         pass.borrow_mut().count()?;
         let given = pass.borrow().is_short();
-        let mut entry = Entry { pass, known, given, key: Shape::Hole, value: Shape::Hole };
+        let mut entry = Entry { pass, known, given, key: Shape::Unseen, value: Shape::Unseen };
         let value = visitor.visit_map(&mut entry)?;
         *seen = Shape::Map(Box::new((entry.key, entry.value)));
         Ok(value)
@@ -469,7 +472,7 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
         self,
         len: usize,
         visitor: V,
-    ) -> Result<V::Value, Stop> {
+    ) -> Result<V::Value, Aborted> {
         self.parts(len, visitor, Shape::Tuple)
     }
 
@@ -478,7 +481,7 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
         name: &'static str,
         len: usize,
         visitor: V,
-    ) -> Result<V::Value, Stop> {
+    ) -> Result<V::Value, Aborted> {
         self.container(Container::of::<V>(name, &[]), |inner| {
             inner.parts(len, visitor, Shape::Tuple)
         })
@@ -489,7 +492,7 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
         name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Stop> {
+    ) -> Result<V::Value, Aborted> {
         self.container(Container::of::<V>(name, fields), |inner| inner.fields(fields, visitor))
     }
 
@@ -498,7 +501,7 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
         name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Stop> {
+    ) -> Result<V::Value, Aborted> {
         let container = Container::of::<V>(name, variants);
         self.container(container.clone(), |Tracer { pass, known, seen }| {
             let at = pass.borrow().variant(&container, known);
@@ -513,7 +516,7 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
                 Some(Shape::Enum(known)) => known.get(at).map(|(_, content)| content),
                 _ => None,
             };
-            let mut content = Shape::Hole;
+            let mut content = Shape::Unseen;
             let value = Self::part(pass, at, || {
                 visitor.visit_enum(Variant { pass, variant, known, content: &mut content })
             })?;
@@ -521,7 +524,7 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
                 pass.borrow_mut().exits.pop();
             }
             let mut seen_variants: Vec<_> =
-                variants.iter().map(|variant| (*variant, Shape::Hole)).collect();
+                variants.iter().map(|variant| (*variant, Shape::Unseen)).collect();
             if let Some(seen) = seen_variants.get_mut(at) {
                 seen.1 = content;
             }
@@ -530,17 +533,17 @@ impl<'p> Deserializer<'static> for Tracer<'_, 'p> {
         })
     }
 
-    /// A type that looks at what comes before it decides what it is.
-    fn deserialize_any<V: Visitor<'static>>(self, _: V) -> Result<V::Value, Stop> {
+    /// The type depends on the input, so it cannot be traced.
+    fn deserialize_any<V: Visitor<'static>>(self, _: V) -> Result<V::Value, Aborted> {
         self.give_up()
     }
 
-    /// A key of a map that is a struct in disguise.
-    fn deserialize_identifier<V: Visitor<'static>>(self, _: V) -> Result<V::Value, Stop> {
+    /// A key of a flattened struct, which reads as a map.
+    fn deserialize_identifier<V: Visitor<'static>>(self, _: V) -> Result<V::Value, Aborted> {
         self.give_up()
     }
 
-    fn deserialize_ignored_any<V: Visitor<'static>>(self, _: V) -> Result<V::Value, Stop> {
+    fn deserialize_ignored_any<V: Visitor<'static>>(self, _: V) -> Result<V::Value, Aborted> {
         self.give_up()
     }
 
@@ -558,12 +561,12 @@ struct Elements<'t, 'p> {
 }
 
 impl SeqAccess<'static> for &mut Elements<'_, '_> {
-    type Error = Stop;
+    type Error = Aborted;
 
     fn next_element_seed<S: DeserializeSeed<'static>>(
         &mut self,
         seed: S,
-    ) -> Result<Option<S::Value>, Stop> {
+    ) -> Result<Option<S::Value>, Aborted> {
         let at = self.seen.len();
         if at == self.count {
             return Ok(None);
@@ -575,7 +578,7 @@ impl SeqAccess<'static> for &mut Elements<'_, '_> {
             _ => None,
         };
         let pass = self.pass;
-        let mut seen = Shape::Hole;
+        let mut seen = Shape::Unseen;
         let value =
             Tracer::part(pass, at, || seed.deserialize(Tracer { pass, known, seen: &mut seen }))?;
         self.seen.push(seen);
@@ -597,12 +600,12 @@ struct Entry<'t, 'p> {
 }
 
 impl MapAccess<'static> for &mut Entry<'_, '_> {
-    type Error = Stop;
+    type Error = Aborted;
 
     fn next_key_seed<K: DeserializeSeed<'static>>(
         &mut self,
         seed: K,
-    ) -> Result<Option<K::Value>, Stop> {
+    ) -> Result<Option<K::Value>, Aborted> {
         if std::mem::replace(&mut self.given, true) {
             return Ok(None);
         }
@@ -614,7 +617,10 @@ impl MapAccess<'static> for &mut Entry<'_, '_> {
         Tracer::part(pass, 0, || seed.deserialize(Tracer { pass, known, seen: key })).map(Some)
     }
 
-    fn next_value_seed<S: DeserializeSeed<'static>>(&mut self, seed: S) -> Result<S::Value, Stop> {
+    fn next_value_seed<S: DeserializeSeed<'static>>(
+        &mut self,
+        seed: S,
+    ) -> Result<S::Value, Aborted> {
         let Entry { pass, known, value, .. } = &mut **self;
         let known = match known {
             Some(Shape::Map(known)) => Some(&known.1),
@@ -637,36 +643,46 @@ struct Variant<'t, 'p> {
 }
 
 impl<'t, 'p> EnumAccess<'static> for Variant<'t, 'p> {
-    type Error = Stop;
+    type Error = Aborted;
     type Variant = Self;
 
-    fn variant_seed<S: DeserializeSeed<'static>>(self, seed: S) -> Result<(S::Value, Self), Stop> {
-        let name: StrDeserializer<'_, Stop> = self.variant.into_deserializer();
+    fn variant_seed<S: DeserializeSeed<'static>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Self), Aborted> {
+        let name: StrDeserializer<'_, Aborted> = self.variant.into_deserializer();
         Ok((seed.deserialize(name)?, self))
     }
 }
 
 impl VariantAccess<'static> for Variant<'_, '_> {
-    type Error = Stop;
+    type Error = Aborted;
 
-    fn unit_variant(self) -> Result<(), Stop> {
-        *self.content = Shape::Leaf(UNIT_VARIANT, 0);
+    fn unit_variant(self) -> Result<(), Aborted> {
+        *self.content = Shape::Scalar(UNIT_VARIANT, 0);
         Ok(())
     }
 
-    fn newtype_variant_seed<S: DeserializeSeed<'static>>(self, seed: S) -> Result<S::Value, Stop> {
+    fn newtype_variant_seed<S: DeserializeSeed<'static>>(
+        self,
+        seed: S,
+    ) -> Result<S::Value, Aborted> {
         let Self { pass, known, content, .. } = self;
         let known = match known {
             Some(Shape::Newtype(known)) => Some(&**known),
             _ => None,
         };
-        let mut inner = Shape::Hole;
+        let mut inner = Shape::Unseen;
         let value = seed.deserialize(Tracer { pass, known, seen: &mut inner })?;
         *content = Shape::Newtype(Box::new(inner));
         Ok(value)
     }
 
-    fn tuple_variant<V: Visitor<'static>>(self, len: usize, visitor: V) -> Result<V::Value, Stop> {
+    fn tuple_variant<V: Visitor<'static>>(
+        self,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Aborted> {
         let Self { pass, known, content, .. } = self;
         Tracer { pass, known, seen: content }.parts(len, visitor, Shape::Tuple)
     }
@@ -675,7 +691,7 @@ impl VariantAccess<'static> for Variant<'_, '_> {
         self,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Stop> {
+    ) -> Result<V::Value, Aborted> {
         let Self { pass, known, content, .. } = self;
         Tracer { pass, known, seen: content }.fields(fields, visitor)
     }

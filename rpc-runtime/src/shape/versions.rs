@@ -1,5 +1,5 @@
-//! Two random versions of a type talk: what is read is the by-name reading of what was written, or
-//! an error, and never another value.
+//! Property test of two random versions of a type: one end reads what the other has written by
+//! name, or gets an error, but never another value.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::of;
 use crate::protocol::payload::{Form, decode, encode};
 
-/// Names of fields and of variants. Few, so that versions have them in common.
+/// Names of fields and of variants. Few, so that versions share them.
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-/// A type as its author would declare it.
+/// The declaration of a type.
 #[derive(Clone, Debug, PartialEq)]
 enum Schema {
     U8,
@@ -40,10 +40,10 @@ struct Field {
     schema: Schema,
 }
 
-/// A value, as it was built or read. Fields by name.
+/// A value that was built or read, with fields by name.
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
-    /// Of a field that was not there.
+    /// The value of a missing field.
     Default,
     Number(i64),
     Bool(bool),
@@ -56,7 +56,7 @@ enum Value {
 }
 
 thread_local! {
-    /// The version of the end that reads. The type's, since serde's traits have no room for it.
+    /// The version of the reading end. Static, since the traits of serde cannot pass it.
     static VERSION: RefCell<Schema> = const { RefCell::new(Schema::Unit) };
 }
 
@@ -64,7 +64,7 @@ fn leak<T: Clone>(items: Vec<T>) -> &'static [T] {
     items.leak()
 }
 
-/// The type: what it is says [`VERSION`].
+/// The type whose declaration is [`VERSION`].
 #[derive(Debug)]
 struct Dynamic(Schema, Value);
 
@@ -82,7 +82,7 @@ impl Serialize for Dynamic {
     }
 }
 
-/// Does what derived code would do.
+/// Serializes as derived code would.
 struct Writing<'v>(&'v Schema, &'v Value);
 
 impl Serialize for Writing<'_> {
@@ -165,7 +165,7 @@ fn names(fields: &[Field]) -> &'static [&'static str] {
     leak(fields.iter().map(|field| field.name).collect())
 }
 
-/// A name for each declaration, as if each had a type of its own: none contains itself.
+/// A unique name for each declaration, as if each had a separate type, so none contains itself.
 fn unique() -> &'static str {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -243,7 +243,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
         f.write_str("fields")
     }
 
-    /// By position. As in derived code, only what is marked may be missing.
+    /// Reads by position. As in derived code, only marked fields may be missing.
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
         for field in self.0 {
@@ -313,14 +313,14 @@ fn schema() -> impl Strategy<Value = Schema> {
     })
 }
 
-/// One change of a declaration, somewhere in the type.
+/// Applies one change to a declaration somewhere in the type.
 fn edit(schema: &mut Schema, mut choice: usize, new: &Schema) {
     let mut next = |below: usize| {
         let chosen = choice % below.max(1);
         choice /= below.max(1);
         chosen
     };
-    // Down, or here?
+    // Change a part, or this declaration.
     let down = next(3) > 0;
     let rest = next(1 << 16);
     match schema {
@@ -364,7 +364,7 @@ fn edit_fields(fields: &mut Vec<Field>, down: bool, choice: usize, new: &Schema)
     }
 }
 
-/// A value of the type; all its parts differ as far as they can.
+/// A value of the type whose parts are as different as possible.
 fn value(schema: &Schema, seed: &mut u64) -> Value {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     let random = (*seed >> 33) as usize;
@@ -377,7 +377,7 @@ fn value(schema: &Schema, seed: &mut u64) -> Value {
         Schema::Bool => Value::Bool(random.is_multiple_of(2)),
         Schema::Text => Value::Text(format!("text {random}")),
         Schema::Unit => Value::Unit,
-        // `Some` of what is nil reads as `None`, in any form.
+        // `Some` of a nil value reads as `None` in any form.
         Schema::Option(inner) if random.is_multiple_of(2) || is_nil(inner) => Value::Option(None),
         Schema::Option(inner) => Value::Option(Some(Box::new(value(inner, seed)))),
         Schema::Seq(inner) => Value::Seq((0..random % 3).map(|_| value(inner, seed)).collect()),
@@ -394,13 +394,13 @@ fn is_nil(schema: &Schema) -> bool {
     matches!(schema, Schema::Unit | Schema::Option(_))
 }
 
-/// The fingerprint at an end of this version; 0: not known.
+/// The fingerprint at an end of this version; 0 if it has none.
 fn fingerprint(schema: &Schema) -> u64 {
     VERSION.set(schema.clone());
     of::<Dynamic>().map_or(0, |shape| shape.fingerprint())
 }
 
-/// What an end of version `new` reads of a value in this form; `None`: an error.
+/// The value that an end of version `new` reads in this form; `None` for an error.
 fn read(written: &Dynamic, form: Form, new: &Schema) -> Option<Value> {
     let mut bytes = Vec::new();
     encode(written, form, &mut bytes).unwrap();
@@ -438,7 +438,7 @@ proptest! {
     }
 }
 
-/// The law above is not true by itself.
+/// Shows that the property depends on the comparison of fingerprints.
 #[test]
 fn without_the_rule_versions_do_misread_each_other() {
     use proptest::strategy::ValueTree;

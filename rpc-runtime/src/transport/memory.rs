@@ -1,5 +1,5 @@
-//! `memory:name`: connections within the process, for tests and for services that happen to be
-//! local. Each direction is a bounded pipe, so back-pressure works as it does on sockets.
+//! `memory:name`: connections within the process, for tests and for services in the same process.
+//! Each direction is a bounded pipe, so back-pressure works as on sockets.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -13,7 +13,7 @@ use super::{Reader, Transport, Writer};
 use crate::error::RpcError;
 use crate::uri::Uri;
 
-/// Bytes a pipe holds before its writer has to wait; what Linux gives a socket to start with.
+/// Capacity of a pipe. Its writer waits when it is full. Linux gives new sockets the same.
 const PIPE_BYTES: usize = 128 << 10;
 
 type Listeners = Mutex<HashMap<String, mpsc::UnboundedSender<Transport>>>;
@@ -149,7 +149,7 @@ pub(super) fn connect(uri: &Uri) -> Result<Transport, RpcError> {
     if accepted {
         Ok(client)
     } else {
-        Err(RpcError::unavailable(format!("cannot connect: nobody listens on {uri}")))
+        Err(RpcError::unavailable(format!("cannot connect: no server listens on {uri}")))
     }
 }
 
@@ -163,12 +163,12 @@ impl MemoryListener {
         let mut listeners = locked(&LISTENERS);
         if listeners.contains_key(uri.rest()) {
             return Err(RpcError::unavailable(format!(
-                "cannot listen on {uri}: the name is in use"
+                "cannot listen on {uri}: the name is already in use"
             )));
         }
         let (sender, accepted) = mpsc::unbounded_channel();
         listeners.insert(uri.rest().to_owned(), sender);
-        // The form in which registries take it, whichever it was given in.
+        // Registries need this form of the URI.
         Ok(Self { uri: Uri::parse(&format!("memory://{}", uri.rest()))?, accepted })
     }
 

@@ -1,4 +1,4 @@
-//! Ways to carry bytes between two ends.
+//! Transports: byte connections between two ends.
 
 mod memory;
 #[cfg(test)]
@@ -26,21 +26,21 @@ pub(crate) use self::tls::{certificate_name, peer_certificate};
 use crate::error::RpcError;
 use crate::uri::Uri;
 
-/// What connecting takes beside an address.
+/// Settings for connecting.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConnectSettings {
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Connector>,
 }
 
-/// What listening takes beside an address.
+/// Settings for listening.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListenSettings {
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Acceptor>,
 }
 
-/// A connection that was accepted, and is still to be [opened](Self::open).
+/// An accepted connection before its handshake. [`open`](Self::open) completes it.
 pub(crate) struct Accepted {
     transport: Transport,
     #[cfg(feature = "tls")]
@@ -58,13 +58,13 @@ impl From<Transport> for Accepted {
 }
 
 impl Accepted {
-    /// The other end, as a URI.
+    /// The URI of the peer.
     pub(crate) fn peer(&self) -> &str {
         &self.transport.peer
     }
 
-    /// Waits until the two ends trust each other, where that is asked for. The peer may take its
-    /// time. Dropping the future ends the connection.
+    /// Performs the handshake, if the transport has one. The peer may take any time for it.
+    /// Dropping the future closes the connection.
     pub(crate) async fn open(self) -> Result<Transport, RpcError> {
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls {
@@ -74,7 +74,7 @@ impl Accepted {
     }
 }
 
-/// A bound address.
+/// A listener of any transport.
 pub(crate) enum Listener {
     Tcp(tcp::TcpListener),
     #[cfg(feature = "tls")]
@@ -84,16 +84,16 @@ pub(crate) enum Listener {
     Memory(memory::MemoryListener),
 }
 
-/// What a transport guarantees about the other end.
+/// The authentication of the other end by a transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protection {
     /// The other end is authenticated, or is this process.
     Identity,
-    /// Nothing.
+    /// The other end is not authenticated.
     Plaintext,
 }
 
-/// The transports. A unix socket counts as plaintext: any user who may create its file may listen.
+/// The transports. A unix socket counts as plaintext: any user who can create its file can listen.
 pub(crate) const SCHEMES: [(&str, Protection); 4] = [
     ("tcp", Protection::Plaintext),
     ("tls", Protection::Identity),
@@ -109,19 +109,19 @@ const FORMS: &str = if cfg!(unix) {
 
 fn unknown_scheme(uri: &Uri) -> RpcError {
     let registry = rpc_registry::supported_schemes().iter().any(|scheme| scheme == uri.scheme());
-    let hint = if registry { "; that is a registry, whose providers `discover` finds" } else { "" };
+    let hint = if registry { "; that is a registry: use `discover`" } else { "" };
     RpcError::invalid(format!(
-        "there is no transport `{}` for {uri}; known are {FORMS}{hint}",
+        "{uri} has the unknown transport `{}`; use {FORMS}{hint}",
         uri.scheme()
     ))
 }
 
 #[cfg(not(feature = "tls"))]
 fn no_tls(uri: &Uri) -> RpcError {
-    RpcError::invalid(format!("{uri} needs the feature `tls` of rpc-runtime, which is off"))
+    RpcError::invalid(format!("{uri} needs the feature `tls` of rpc-runtime"))
 }
 
-/// Connects to `uri`. Dropping the future gives the attempt up.
+/// Connects to `uri`. Dropping the future ends the attempt.
 pub(crate) async fn connect(uri: &Uri, settings: &ConnectSettings) -> Result<Transport, RpcError> {
     match uri.scheme() {
         "tcp" => tcp::connect(uri).await,
@@ -150,7 +150,7 @@ pub(crate) async fn listen(uri: &Uri, settings: &ListenSettings) -> Result<Liste
     }
 }
 
-/// Binds so many sockets to `uri`, each to be listened on elsewhere.
+/// Binds `count` sockets to `uri`, one for each event loop.
 pub(crate) async fn bind_several(
     uri: &Uri,
     count: usize,
@@ -159,20 +159,20 @@ pub(crate) async fn bind_several(
     match uri.scheme() {
         "tcp" | "tls" if cfg!(target_os = "linux") => {
             settings.check(uri)?;
-            BoundSocket::several(uri, count).await
+            BoundSocket::bind_several(uri, count).await
         }
         "tcp" | "tls" => Err(RpcError::invalid(
-            "event loops need a system that spreads the connections of one address over several \
-             sockets, as Linux does: leave `event_loops` out here",
+            "event loops need a system that distributes the connections of one address over \
+            several sockets, as Linux does: remove `event_loops`",
         )),
         "memory" | "unix" => Err(RpcError::invalid(format!(
-            "event loops serve tcp and tls only, and not {uri}: leave `event_loops` out"
+            "event loops serve tcp and tls only, not {uri}: remove `event_loops`"
         ))),
         _ => Err(unknown_scheme(uri)),
     }
 }
 
-/// Whether `uri` can be connected to, as far as its text and the settings tell.
+/// Checks that `uri` is valid and has the settings that it needs. Does no I/O.
 pub(crate) fn check(uri: &Uri, settings: &ConnectSettings) -> Result<(), RpcError> {
     match uri.scheme() {
         "tcp" => tcp::host_and_port(uri).map(drop),
@@ -188,7 +188,7 @@ pub(crate) fn check(uri: &Uri, settings: &ConnectSettings) -> Result<(), RpcErro
 }
 
 impl ConnectSettings {
-    /// Whether there are settings for TLS.
+    /// Whether TLS is configured.
     pub(crate) fn has_tls(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.tls.is_some();
@@ -208,7 +208,7 @@ impl ConnectSettings {
 }
 
 impl ListenSettings {
-    /// Whether they have what the address needs.
+    /// Checks that the settings have what the address needs.
     fn check(&self, uri: &Uri) -> Result<(), RpcError> {
         if uri.scheme() != "tls" {
             return Ok(());
@@ -219,7 +219,7 @@ impl ListenSettings {
         Err(no_tls(uri))
     }
 
-    /// By the scheme of the address that `listener` is bound to.
+    /// Wraps `listener` according to the scheme of its address.
     fn listener(&self, listener: tcp::TcpListener) -> Result<Listener, RpcError> {
         self.check(listener.local_uri())?;
         #[cfg(feature = "tls")]
@@ -231,7 +231,7 @@ impl ListenSettings {
 }
 
 impl BoundSocket {
-    /// The listener of the runtime that this is called in.
+    /// Makes a listener in the current runtime.
     pub(crate) fn into_listener(self, settings: &ListenSettings) -> Result<Listener, RpcError> {
         settings.listener(self.listen()?)
     }
@@ -252,7 +252,7 @@ impl Listener {
         }
     }
 
-    /// The bound address: a port 0 is the real port here.
+    /// The bound address, with the actual port in place of 0.
     pub(crate) fn local_uri(&self) -> &Uri {
         match self {
             Self::Tcp(listener) => listener.local_uri(),

@@ -1,4 +1,4 @@
-//! One end of a `memory:` connection in a test's own hands.
+//! A `memory:` connection whose bytes a test reads and writes.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use super::{ConnectSettings, ListenSettings, Transport, connect, listen};
 use crate::protocol::{Codec, Frame, FrameCodec, HEADER_LEN, Header, Hello, Kind, Output};
 use crate::uri::Uri;
 
-/// A connection within the process: an end for the code under test, and the other one.
+/// A connection within the process: the end for the code under test, and the end for the test.
 pub(crate) async fn pair() -> (Transport, RawEnd) {
     static NAMES: AtomicUsize = AtomicUsize::new(0);
     let name = format!("memory:raw-{}", NAMES.fetch_add(1, Ordering::Relaxed));
@@ -20,7 +20,7 @@ pub(crate) async fn pair() -> (Transport, RawEnd) {
     (listener.accept().await.unwrap().open().await.unwrap(), raw)
 }
 
-/// Reads and writes frames, and what is none.
+/// An end that reads and writes frames and arbitrary bytes.
 pub(crate) struct RawEnd {
     transport: Transport,
     input: BytesMut,
@@ -33,7 +33,7 @@ impl RawEnd {
         Self { transport, input: BytesMut::new() }
     }
 
-    /// Sends bytes, all of which must fit.
+    /// Sends bytes. All of them must fit.
     pub(crate) fn send(&self, bytes: &[u8]) {
         assert_eq!(self.transport.writer.try_write(bytes).unwrap(), bytes.len());
     }
@@ -48,7 +48,7 @@ impl RawEnd {
         self.send_frame(Header::new(Kind::Hello), &Hello::default().encode().unwrap());
     }
 
-    /// Reads some bytes and drops them; none at the end of the connection.
+    /// Reads some bytes, drops them and returns their number; 0 at the end of the connection.
     pub(crate) async fn read_some(&mut self, limit: usize) -> usize {
         let mut bytes = BytesMut::with_capacity(limit);
         let reader = &mut self.transport.reader;
@@ -69,7 +69,7 @@ impl RawEnd {
             self.input.reserve(4096);
             let (reader, input) = (&mut self.transport.reader, &mut self.input);
             let read = poll_fn(|cx| reader.poll_read(cx, input, usize::MAX));
-            // An hour is for ever in virtual time.
+            // One hour of virtual time.
             let read = tokio::time::timeout(Duration::from_secs(3_600), read).await;
             if read.expect("a frame or the end").unwrap() == 0 {
                 return None;

@@ -1,4 +1,4 @@
-//! The kernel's sockets as [`Reader`]s and [`Writer`]s.
+//! [`Reader`] and [`Writer`] for sockets of the kernel.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, Interest};
 
 use super::{Reader, Writer};
 
-/// The writing half of a socket, of whatever family.
+/// The writing half of a socket of any family.
 pub(super) trait WriteHalf: Send + Sync + 'static {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
@@ -21,7 +21,7 @@ pub(super) trait WriteHalf: Send + Sync + 'static {
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Of the whole socket: it is shared with the reading half.
+    /// Shuts down the socket, which the reading half shares.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 }
 
@@ -34,7 +34,7 @@ macro_rules! halves_of {
                 buffer: &mut BytesMut,
                 limit: usize,
             ) -> Poll<io::Result<usize>> {
-                // The capacity is said as well: without it the buffer would grow.
+                // Limited by the capacity, or the buffer would grow.
                 let room = limit.min(buffer.capacity() - buffer.len());
                 pin!(self.read_buf(&mut buffer.limit(room))).poll(cx)
             }
@@ -76,8 +76,8 @@ halves_of!(
     tokio::net::unix::OwnedWriteHalf
 );
 
-/// Gives its socket up when it is shut down: what still runs for the connection keeps the channel,
-/// and must not keep a file descriptor with it.
+/// Drops its socket on shutdown. Tasks that still run for the connection keep the channel, and must
+/// not keep the file descriptor open.
 pub(super) struct SocketWriter<W>(Mutex<Option<W>>);
 
 impl<W: WriteHalf> SocketWriter<W> {
@@ -114,7 +114,7 @@ impl<W: WriteHalf> Writer for SocketWriter<W> {
 
     fn shutdown_write(&self) {
         if let Some(socket) = &*self.locked() {
-            // Fails only when the connection is gone, and then it is shut down as well.
+            // Fails only if the connection is already closed.
             let _ = socket.shutdown(Shutdown::Write);
         }
     }

@@ -11,9 +11,9 @@ use bytes::BytesMut;
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 
-/// The reading half of a connection. The driver has it.
+/// The reading half of a connection, owned by the driver.
 pub(crate) trait Reader: Send + 'static {
-    /// Appends what there is to `buffer`, at most its spare capacity and at most `limit` bytes:
+    /// Appends received bytes to `buffer`, at most its spare capacity and at most `limit` bytes.
     /// `Ok(0)` is the end.
     fn poll_read(
         &mut self,
@@ -22,22 +22,23 @@ pub(crate) trait Reader: Send + 'static {
         limit: usize,
     ) -> Poll<io::Result<usize>>;
 
-    /// Whether the peer has ended the connection, as far as is known without reading.
+    /// Whether the peer has closed the connection, as far as is known without reading.
     fn is_closed(&mut self, cx: &mut Context<'_>) -> bool;
 }
 
-/// The writing half of a connection. Callers and driver share it.
+/// The writing half of a connection, shared by callers and the driver.
 pub(crate) trait Writer: Send + Sync + 'static {
-    /// Writes what fits, without waiting. What it says is written has left this process.
+    /// Writes as many bytes as fit, without blocking, and returns their number. These bytes have
+    /// left the process.
     ///
-    /// After `WouldBlock`, what is written next must begin with the same bytes: those that are not
-    /// said to be written may have been encrypted already, in their order.
+    /// After `WouldBlock`, the next write must begin with the same bytes, since some of them may
+    /// already be encrypted.
     ///
     /// # Errors
     /// `WouldBlock` if nothing fits now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// The same for bytes in several pieces.
+    /// The same for several slices.
     ///
     /// # Errors
     /// `WouldBlock` if nothing fits now.
@@ -45,13 +46,13 @@ pub(crate) trait Writer: Send + Sync + 'static {
         self.try_write(pieces.first().map_or(&[], |piece| piece))
     }
 
-    /// Ready when something may fit again. Only the driver waits here.
+    /// Ready when bytes may fit again. Called by the driver only.
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Nothing more will be written; the peer reads an end.
+    /// Closes the writing direction. The peer reads the end.
     fn shutdown_write(&self);
 
-    /// Nothing more will be written or read, at either end.
+    /// Closes both directions.
     fn shutdown(&self);
 }
 
@@ -59,16 +60,16 @@ pub(crate) trait Writer: Send + Sync + 'static {
 pub(crate) struct Transport {
     pub(crate) reader: Box<dyn Reader>,
     pub(crate) writer: Box<dyn Writer>,
-    /// The other end, as a URI.
+    /// The URI of the peer.
     pub(crate) peer: String,
-    /// What it has proved to be, where the transport asks for that.
+    /// The verified certificate of the peer, if it has one.
     pub(crate) certificate: Option<Arc<PeerCertificate>>,
-    /// Set if the peer's proof of identity can end.
+    /// Set if the peer's authentication can end.
     pub(crate) distrust: Option<Distrust>,
 }
 
-/// Completes with the reason when the peer's proof of identity no longer holds. To be polled by a
-/// separate task while the connection is open.
+/// Completes with the reason when the peer is no longer trusted. A separate task must poll it while
+/// the connection is open.
 pub(crate) type Distrust = Pin<Box<dyn Future<Output = RpcError> + Send>>;
 
 impl Transport {

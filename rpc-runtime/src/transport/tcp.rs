@@ -1,4 +1,4 @@
-//! `tcp://host:port`, which is also what `tls://host:port` is made of.
+//! `tcp://host:port`, also the base of `tls://host:port`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,23 +12,23 @@ use super::socket::SocketWriter;
 use crate::error::RpcError;
 use crate::uri::Uri;
 
-/// Connections that wait to be accepted; the kernel caps it at its own limit.
+/// Maximum connections that wait to be accepted. The kernel's own limit may be lower.
 const BACKLOG: u32 = 1024;
 
-/// After so much silence the kernel asks the peer's kernel whether it is still there.
+/// Silence after which the kernel sends keepalive probes.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
-/// Between one unanswered question and the next.
+/// Time between unanswered probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// As many unanswered questions end the connection.
+/// Unanswered probes after which the connection is closed.
 const KEEPALIVE_RETRIES: u32 = 6;
 
-/// `host:port`, with the port checked to be there.
+/// The `host:port` of `uri`, checked to be complete.
 pub(super) fn host_and_port(uri: &Uri) -> Result<&str, RpcError> {
     let address = uri.rest();
     let wrong = |why: &str| {
         let scheme = uri.scheme();
         RpcError::invalid(format!(
-            "`{uri}` is no TCP address: {why}; it must be {scheme}://host:port"
+            "`{uri}` is not a valid TCP address: {why}; write {scheme}://host:port"
         ))
     };
     let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("it has no port"))?;
@@ -39,7 +39,7 @@ pub(super) fn host_and_port(uri: &Uri) -> Result<&str, RpcError> {
         return Err(wrong("nothing may follow the port"));
     }
     if port.parse::<u16>().is_err() {
-        return Err(wrong("its port is no number up to 65535"));
+        return Err(wrong("its port is not a number up to 65535"));
     }
     Ok(address)
 }
@@ -54,23 +54,23 @@ pub(super) async fn connect(uri: &Uri) -> Result<Transport, RpcError> {
 }
 
 fn open(stream: TcpStream, peer: String) -> io::Result<Transport> {
-    tune(&stream)?;
+    set_options(&stream)?;
     let (reader, writer) = stream.into_split();
     Ok(Transport::new(reader, SocketWriter::new(writer), peer))
 }
 
-/// At both ends.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    // Frames are gathered here; the kernel waiting for more would only delay them.
+/// Sets the options that both ends need.
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    // The channel already gathers frames. Waiting for more in the kernel would only delay them.
     stream.set_nodelay(true)?;
     if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive()) {
-        // The connection is as good without it, only noticed later when its peer's machine is gone.
-        tracing::debug!(%error, "the system has no keepalive for this connection");
+        // Without keepalive, the death of the peer's machine is only noticed later.
+        tracing::debug!(%error, "keepalive cannot be set for this connection");
     }
     Ok(())
 }
 
-/// With these a machine that is gone is noticed after two minutes, where the defaults of Linux take
+/// The settings with which a dead machine is noticed after two minutes. The defaults of Linux take
 /// more than two hours.
 fn keepalive() -> TcpKeepalive {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME);
@@ -94,7 +94,7 @@ pub(crate) struct TcpListener {
 
 impl TcpListener {
     pub(super) async fn bind(uri: &Uri) -> Result<Self, RpcError> {
-        BoundSocket::new(uri, resolve(uri).await?, Share::No)?.listen()
+        BoundSocket::new(uri, resolve(uri).await?, ReusePort::No)?.listen()
     }
 
     pub(super) async fn accept(&mut self) -> io::Result<Transport> {
@@ -117,48 +117,48 @@ async fn resolve(uri: &Uri) -> Result<SocketAddr, RpcError> {
         .map_err(|error| cannot_listen(uri, &error))?;
     addresses
         .next()
-        .ok_or_else(|| RpcError::invalid(format!("{uri} names no address of this machine")))
+        .ok_or_else(|| RpcError::invalid(format!("{uri} is not an address of this machine")))
 }
 
-/// Whether several sockets of this process may have the address (`SO_REUSEPORT`).
+/// Whether several sockets of this process can have the same address (`SO_REUSEPORT`).
 #[derive(Clone, Copy)]
-enum Share {
+enum ReusePort {
     No,
-    /// With those that come after it: an address that anybody has already is in use.
+    /// Set after binding, so that an address in use by another socket is an error.
     First,
     Next,
 }
 
-/// A socket with an address, on which nobody listens yet.
+/// A bound socket that does not listen yet.
 pub(crate) struct BoundSocket {
     socket: TcpSocket,
     uri: Uri,
 }
 
 impl BoundSocket {
-    /// So many sockets on one address; the system spreads connections over them. Port 0 is the same
-    /// free one for all.
-    pub(super) async fn several(uri: &Uri, count: usize) -> Result<Vec<Self>, RpcError> {
-        let first = Self::new(uri, resolve(uri).await?, Share::First)?;
+    /// Binds `count` sockets to one address; the system distributes the connections. With port 0,
+    /// all have the same free port.
+    pub(super) async fn bind_several(uri: &Uri, count: usize) -> Result<Vec<Self>, RpcError> {
+        let first = Self::new(uri, resolve(uri).await?, ReusePort::First)?;
         let address = first.socket.local_addr().map_err(|error| cannot_listen(uri, &error))?;
         let mut sockets = vec![first];
         for _ in 1..count {
-            sockets.push(Self::new(uri, address, Share::Next)?);
+            sockets.push(Self::new(uri, address, ReusePort::Next)?);
         }
         Ok(sockets)
     }
 
-    fn new(uri: &Uri, address: SocketAddr, share: Share) -> Result<Self, RpcError> {
+    fn new(uri: &Uri, address: SocketAddr, reuse_port: ReusePort) -> Result<Self, RpcError> {
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // A restarted provider gets its port back while old connections linger.
+            // A restarted provider can bind its port while old connections are still closing.
             socket.set_reuseaddr(true)?;
-            if matches!(share, Share::Next) {
-                set_reuseport(&socket)?;
+            if matches!(reuse_port, ReusePort::Next) {
+                set_reuse_port(&socket)?;
             }
             socket.bind(address)?;
-            if matches!(share, Share::First) {
-                set_reuseport(&socket)?;
+            if matches!(reuse_port, ReusePort::First) {
+                set_reuse_port(&socket)?;
             }
             let local = socket.local_addr()?;
             Ok((socket, local))
@@ -171,7 +171,7 @@ impl BoundSocket {
         &self.uri
     }
 
-    /// Listens, in the runtime that is to accept.
+    /// Listens. Must be called in the runtime that accepts.
     pub(super) fn listen(self) -> Result<TcpListener, RpcError> {
         let Self { socket, uri } = self;
         match socket.listen(BACKLOG) {
@@ -182,13 +182,13 @@ impl BoundSocket {
 }
 
 #[cfg(target_os = "linux")]
-fn set_reuseport(socket: &TcpSocket) -> io::Result<()> {
+fn set_reuse_port(socket: &TcpSocket) -> io::Result<()> {
     socket.set_reuseport(true)
 }
 
-/// Elsewhere the option is missing, or does not spread the connections.
+/// Other systems have no such option, or do not distribute the connections.
 #[cfg(not(target_os = "linux"))]
-fn set_reuseport(_: &TcpSocket) -> io::Result<()> {
+fn set_reuse_port(_: &TcpSocket) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -201,7 +201,7 @@ mod tests {
     async fn a_connection_does_not_wait_for_more_and_asks_for_its_peer() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tune(&stream).unwrap();
+        set_options(&stream).unwrap();
         let socket = SockRef::from(&stream);
         assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);

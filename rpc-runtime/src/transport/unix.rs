@@ -1,12 +1,13 @@
 //! `unix:///path`: sockets in the file system of one machine.
 //!
-//! Who serves on a path holds a lock on the file `<path>.lock`, from before it looks at the socket
-//! file until after it has removed that. So of several servers that find the file of a dead one, only
-//! one replaces it, and none ever removes a socket on which another has just begun to listen. A
-//! temporary name that is renamed over the path would not do: the later of two would take the place
-//! of the earlier, which would go on without anybody reaching it. The kernel releases the lock however
-//! a process ends, and the lock file is never removed: somebody may have opened it already, and would
-//! hold the lock of a file that nobody else can find.
+//! A server holds a lock on the file `<path>.lock` from before it examines the socket file until
+//! after it has removed it. So if several servers find the socket file of a dead one, only one
+//! replaces it, and none removes a socket on which another one has just begun to listen. Renaming a
+//! temporary socket over the path would not be enough: the second server would replace the first,
+//! which would run on without being reachable.
+//!
+//! The kernel releases the lock when the process ends. The lock file is never removed: a process
+//! that has already opened it would hold the lock of a file that no other process can find.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -23,24 +24,24 @@ use super::socket::SocketWriter;
 use crate::error::RpcError;
 use crate::uri::Uri;
 
-/// The path of `uri`, checked to be one that a socket can have.
+/// The path of `uri`, checked to be a valid path of a socket.
 pub(super) fn path(uri: &Uri) -> Result<&Path, RpcError> {
     let wrong = |why: &str| {
         RpcError::invalid(format!(
-            "`{uri}` is no address of a unix socket: {why}; it must be unix:///path"
+            "`{uri}` is not a valid address of a unix socket: {why}; write unix:///path"
         ))
     };
     let path = uri.rest();
     if !path.starts_with('/') {
-        return Err(wrong("its path must be absolute, which makes three slashes"));
+        return Err(wrong("its path must be absolute, so with three slashes"));
     }
     if path.ends_with('/') {
-        return Err(wrong("its path must end in the name of a file"));
+        return Err(wrong("its path must end with a file name"));
     }
     if SocketAddr::from_pathname(path).is_err() {
         let room = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
         return Err(wrong(&format!(
-            "its path has {} bytes, and the address of a socket has room for {room}",
+            "its path has {} bytes, but a socket address can have {room} at most",
             path.len()
         )));
     }
@@ -50,8 +51,10 @@ pub(super) fn path(uri: &Uri) -> Result<&Path, RpcError> {
 pub(super) async fn connect(uri: &Uri) -> Result<Transport, RpcError> {
     let stream = UnixStream::connect(path(uri)?).await.map_err(|error| {
         let why = match error.kind() {
-            io::ErrorKind::NotFound => "nobody listens there, there is no such file".to_owned(),
-            io::ErrorKind::ConnectionRefused => "nobody listens there any more".to_owned(),
+            io::ErrorKind::NotFound => {
+                "no server listens there, the file does not exist".to_owned()
+            }
+            io::ErrorKind::ConnectionRefused => "no server listens there any more".to_owned(),
             _ => error.to_string(),
         };
         RpcError::unavailable(format!("cannot connect: {why}")).with_source(&error)
@@ -74,11 +77,11 @@ impl UnixListener {
     pub(super) fn bind(uri: &Uri) -> Result<Self, RpcError> {
         let path = path(uri)?;
         let lock = lock(uri, path)?;
-        clear(uri, path)?;
+        remove_stale_socket(uri, path)?;
         let listener =
             tokio::net::UnixListener::bind(path).map_err(|error| cannot_listen(uri, &error))?;
         let file = SocketFile::new(path, lock).map_err(|error| cannot_listen(uri, &error))?;
-        // The form in which registries take it, whichever it was given in.
+        // Registries need this form of the URI.
         Ok(Self { listener, uri: Uri::parse(&format!("unix://{}", uri.rest()))?, _file: file })
     }
 
@@ -107,13 +110,13 @@ fn in_use(uri: &Uri) -> RpcError {
     RpcError::unavailable(format!("cannot listen on {uri}: the path is in use"))
 }
 
-/// The right to serve on the path, held until the file is dropped.
+/// Acquires the lock of the path. Dropping the file releases it.
 fn lock(uri: &Uri, path: &Path) -> Result<File, RpcError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let failed = |error: io::Error| {
         RpcError::unavailable(format!(
-            "cannot listen on {uri}: its lock file {}: {error}",
+            "cannot listen on {uri}: lock file {}: {error}",
             Path::new(&name).display()
         ))
         .with_source(&error)
@@ -127,7 +130,7 @@ fn lock(uri: &Uri, path: &Path) -> Result<File, RpcError> {
     let metadata = file.metadata().map_err(failed)?;
     check(&metadata).map_err(|why| failed(io::Error::other(why)))?;
     if metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 != 0 {
-        // Created by an earlier release, or by hand.
+        // Created by an earlier release or manually.
         file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     }
     match file.try_lock() {
@@ -158,8 +161,8 @@ fn check(metadata: &Metadata) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes the socket file of a server that is no more. With the lock held.
-fn clear(uri: &Uri, path: &Path) -> Result<(), RpcError> {
+/// Removes the socket file of a dead server. The lock must be held.
+fn remove_stale_socket(uri: &Uri, path: &Path) -> Result<(), RpcError> {
     let metadata = match path.symlink_metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -167,12 +170,12 @@ fn clear(uri: &Uri, path: &Path) -> Result<(), RpcError> {
     };
     if !metadata.file_type().is_socket() {
         return Err(RpcError::unavailable(format!(
-            "cannot listen on {uri}: there is a file that is no socket; it was left alone"
+            "cannot listen on {uri}: the file exists and is not a socket; it was not changed"
         )));
     }
-    // Whoever listens there may know nothing of the lock. This never waits: a queue that is full is
-    // an error too, and of one that is alive.
-    match connects(path) {
+    // A server of another kind may listen there without the lock. Connecting does not block: a full
+    // queue is an error too, and means that a server is alive.
+    match probe(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Ok(()) | Err(_) => return Err(in_use(uri)),
@@ -180,13 +183,13 @@ fn clear(uri: &Uri, path: &Path) -> Result<(), RpcError> {
     std::fs::remove_file(path).map_err(|error| cannot_listen(uri, &error))
 }
 
-fn connects(path: &Path) -> io::Result<()> {
+fn probe(path: &Path) -> io::Result<()> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&socket2::SockAddr::unix(path)?)
 }
 
-/// Removes its file when it is dropped, and then releases the lock.
+/// The socket file and its lock. Dropping it removes the file, then releases the lock.
 struct SocketFile {
     path: PathBuf,
     /// Device and inode.
@@ -196,19 +199,19 @@ struct SocketFile {
 
 impl SocketFile {
     fn new(path: &Path, lock: File) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(path)?, _lock: lock })
+        Ok(Self { path: path.to_owned(), identity: file_id(path)?, _lock: lock })
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn file_id(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = path.symlink_metadata()?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody may have removed it by hand, and put another in its place.
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+        // The file may have been replaced manually.
+        if file_id(&self.path).is_ok_and(|identity| identity == self.identity) {
             let _ = std::fs::remove_file(&self.path);
         }
     }

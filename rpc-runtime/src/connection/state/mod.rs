@@ -18,7 +18,7 @@ use super::streams::Streams;
 use crate::budget::Account;
 use crate::connection::in_flight::InFlight;
 use crate::error::RpcError;
-use crate::handlers::SHORTEST_GRANTED;
+use crate::handlers::MIN_REQUESTED_INTERVAL;
 use crate::observe::Observer;
 use crate::pipeline::Pipeline;
 use crate::protocol::{Frame, Header, Hello, Kind, Output};
@@ -166,7 +166,7 @@ impl Core {
             let mut dropped = self.pipeline.take_output(Output::default());
             dropped.truncate(0);
         }
-        self.pipeline.forget_pending();
+        self.pipeline.discard_pending();
         self.rest = Rest::default();
         self.spare = Output::default();
     }
@@ -336,7 +336,7 @@ impl Core {
     /// How often the peer expects a sign of life, if it does.
     pub(in crate::connection) fn relied_on(&self) -> Option<Duration> {
         let told = self.peer_hello.as_ref().map_or(0, |hello| hello.heartbeat_ms);
-        (told > 0).then(|| Duration::from_millis(told.into()).max(SHORTEST_GRANTED))
+        (told > 0).then(|| Duration::from_millis(told.into()).max(MIN_REQUESTED_INTERVAL))
     }
 
     /// Ends the calls whose deadlines have passed. Returns the frames that handlers sent to the

@@ -13,7 +13,7 @@ use super::work::Work;
 use super::{Core, State};
 use crate::connection::in_flight::InFlight;
 use crate::error::RpcError;
-use crate::handlers::SHORTEST_GRANTED;
+use crate::handlers::MIN_REQUESTED_INTERVAL;
 use crate::observe::Side;
 use crate::pipeline::{Pipeline, Tail};
 use crate::protocol::{
@@ -197,7 +197,7 @@ impl<'a> Reading<'_, 'a> {
                     *self.peer_hello = Some(Arc::new(hello));
                     if told > 0 {
                         let interval = Duration::from_millis(u64::from(told));
-                        watchdog::expect_interval(interval.max(SHORTEST_GRANTED));
+                        watchdog::expect_interval(interval.max(MIN_REQUESTED_INTERVAL));
                     }
                     self.wakers.extend(self.await_hello.take());
                 }

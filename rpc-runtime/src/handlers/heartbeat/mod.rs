@@ -1,4 +1,4 @@
-//! [`HeartbeatHandler`].
+//! [`HeartbeatHandler`]: pings, pongs and the end of connections without a live peer.
 
 mod settings;
 mod stats;
@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-pub(crate) use settings::SHORTEST_GRANTED;
+pub(crate) use settings::MIN_REQUESTED_INTERVAL;
 pub use settings::{Heartbeat, HeartbeatMode};
 pub use stats::{HeartbeatState, HeartbeatStats};
 
@@ -17,53 +17,53 @@ use crate::observe::{Observer, Side};
 use crate::pipeline::{Change, ChannelContext, ChannelHandler, Flow, Handled};
 use crate::protocol::{Frame, Header, Hello, Kind};
 
-/// Neither pings nor pongs are written while so many bytes of them wait to be.
-const MAX_PENDING: usize = 1 << 10;
-/// Unanswered pings whose time is remembered.
-const MAX_REMEMBERED: usize = 16;
+/// No pings or pongs are written while this many bytes of them wait to be sent.
+const MAX_PENDING_BYTES: usize = 1 << 10;
+/// Maximum unanswered pings whose time is kept.
+const MAX_TRACKED_PINGS: usize = 16;
 
-/// Asks the peer whether it is there, answers when asked, and closes a connection whose peer is
-/// gone: see [`Heartbeat`].
+/// Sends pings, answers pings, and closes a connection whose peer is silent for too long; see
+/// [`Heartbeat`].
 ///
-/// It learns of silence from the [`IdleHandler`] before it, which is called
-/// [`IDLE`](Self::IDLE), and replaces that by another one when the peer's hello asks for a shorter
-/// interval. Pings are answered before any request of their batch is dispatched, so that busy
-/// workers can't starve them.
+/// It reacts to the events of the [`IdleHandler`] before it, which has the name
+/// [`IDLE`](Self::IDLE). It replaces that handler when the peer's hello announces a shorter
+/// interval. Pings are answered before any request of their batch is dispatched, so busy workers
+/// cannot delay the answers.
 #[derive(Debug)]
 pub struct HeartbeatHandler {
     side: Side,
     observer: Observer,
-    /// What holds: this end's own settings, until the peer has told its interval.
+    /// The settings in effect: this end's own until the peer has announced its interval.
     heartbeat: Heartbeat,
-    greeted: bool,
+    hello_received: bool,
     /// The idle handler is being replaced.
     replacing: bool,
-    silence: Option<Silence>,
-    /// When bytes last left.
-    wrote: Option<Instant>,
-    /// When the last pings were sent that no answer has come to; the newest last.
+    silence: Option<SilencePeriod>,
+    /// When bytes were last sent.
+    last_written: Option<Instant>,
+    /// When the unanswered pings were sent; the newest last.
     pings: VecDeque<Instant>,
     stats: HeartbeatStats,
 }
 
-/// The peer has given no sign of life for a while.
+/// A period without bytes from the peer.
 #[derive(Debug)]
-struct Silence {
+struct SilencePeriod {
     since: Instant,
-    /// When it is too long; `None`: too far away to be told.
+    /// When the peer counts as dead; `None` if that is out of range.
     until: Option<Instant>,
 }
 
 impl HeartbeatHandler {
-    /// The name of the idle handler that belongs before this one.
+    /// The name of the idle handler that must be before this one.
     pub const IDLE: &'static str = "idle";
 
-    /// The handler of the end that connected.
+    /// The handler for the connecting end.
     pub fn client(heartbeat: Heartbeat) -> Self {
         Self::new(heartbeat, Side::Client, Observer::new(Side::Client, false))
     }
 
-    /// The handler of the end that accepted.
+    /// The handler for the accepting end.
     pub fn server(heartbeat: Heartbeat) -> Self {
         Self::new(heartbeat, Side::Server, Observer::new(Side::Server, false))
     }
@@ -73,21 +73,21 @@ impl HeartbeatHandler {
             side,
             observer,
             heartbeat,
-            greeted: false,
+            hello_received: false,
             replacing: false,
             silence: None,
-            wrote: None,
+            last_written: None,
             pings: VecDeque::new(),
             stats: HeartbeatStats::default(),
         }
     }
 
-    /// What the heartbeats show, to be kept where it is of interest.
+    /// Shared access to the statistics.
     pub fn stats(&self) -> HeartbeatStats {
         self.stats.clone()
     }
 
-    /// The idle handler that belongs before this one; none if this end asks nothing.
+    /// The idle handler that must be before this one; `None` if this end checks nothing.
     pub fn idle_handler(&self) -> Option<IdleHandler> {
         let interval = self.heartbeat.interval;
         let idle = IdleHandler::new().observe_output(true);
@@ -99,56 +99,56 @@ impl HeartbeatHandler {
         }
     }
 
-    /// The peer's first hello: from now on the shorter interval holds.
+    /// Handles the first hello of the peer: the shorter interval takes effect.
     #[cold]
-    fn greeted(&mut self, ctx: &mut ChannelContext<'_>, hello: &[u8]) {
-        if self.greeted {
+    fn hello_received(&mut self, ctx: &mut ChannelContext<'_>, hello: &[u8]) {
+        if self.hello_received {
             return;
         }
-        // What to do about a damaged one is decided elsewhere.
+        // The channel handles an invalid hello.
         let Ok(hello) = Hello::decode(hello) else { return };
-        self.greeted = true;
-        let agreed = self.heartbeat.agreed(self.side, hello.heartbeat_ms);
-        if agreed == self.heartbeat || self.heartbeat.mode == HeartbeatMode::Off {
+        self.hello_received = true;
+        let negotiated = self.heartbeat.negotiated(self.side, hello.heartbeat_ms);
+        if negotiated == self.heartbeat || self.heartbeat.mode == HeartbeatMode::Off {
             return;
         }
-        self.heartbeat = agreed;
+        self.heartbeat = negotiated;
         if let Some(idle) = self.idle_handler() {
             self.replacing = true;
             ctx.change(Change::replace(Self::IDLE, Self::IDLE, idle));
         }
     }
 
-    /// This end waits for the client to ask.
-    fn is_asked(&self) -> bool {
+    /// Whether this end waits for the client's pings.
+    fn waits_for_pings(&self) -> bool {
         (self.heartbeat.mode, self.side) == (HeartbeatMode::Client, Side::Server)
     }
 
-    /// Nothing has happened for so long that is a sign of life.
-    fn silent(&mut self, now: Instant, idle: Duration) {
-        let wrote = self.wrote.filter(|_| self.is_asked());
+    /// The peer was silent for the duration `idle`.
+    fn begin_silence(&mut self, now: Instant, idle: Duration) {
+        let last_written = self.last_written.filter(|_| self.waits_for_pings());
         let heartbeat = &self.heartbeat;
         self.silence.get_or_insert_with(|| {
             let since = now.checked_sub(idle).unwrap_or(now);
-            // Of a large frame that leaves slowly, the idle handler counts the whole only.
-            let since = wrote.map_or(since, |wrote| since.max(wrote));
-            // An end that was held up asks late. The answer has an interval all the same.
-            let until = since.checked_add(heartbeat.too_long());
+            // For the idle handler, a large frame counts only when all of it was sent.
+            let since = last_written.map_or(since, |last_written| since.max(last_written));
+            // A delayed end sends its ping late. The peer still has one interval for the pong.
+            let until = since.checked_add(heartbeat.effective_timeout());
             let until = until.zip(now.checked_add(heartbeat.interval));
-            Silence { since, until: until.map(|(until, answer)| until.max(answer)) }
+            SilencePeriod { since, until: until.map(|(until, answer)| until.max(answer)) }
         });
     }
 
     fn ping(&mut self, ctx: &mut ChannelContext<'_>) {
         let now = ctx.now();
         let too_late = self.poll_timeout().is_some_and(|until| until <= now);
-        // Reader and writer may be found idle at once.
-        let just_asked = self.pings.back() == Some(&now);
-        // A peer that talks but does not read must not fill the memory with pings.
-        if too_late || just_asked || ctx.heartbeat_bytes() >= MAX_PENDING {
+        // Reader and writer may become idle at the same time.
+        let just_sent = self.pings.back() == Some(&now);
+        // A peer that sends but does not read must not fill the memory with pings.
+        if too_late || just_sent || ctx.heartbeat_bytes() >= MAX_PENDING_BYTES {
             return;
         }
-        if self.pings.len() == MAX_REMEMBERED {
+        if self.pings.len() == MAX_TRACKED_PINGS {
             self.pings.pop_front();
         }
         self.count_missed();
@@ -162,37 +162,37 @@ impl HeartbeatHandler {
         ctx.write(Frame::bare(Header { id, ..Header::new(Kind::Ping) }));
     }
 
-    /// The last ping has had its time.
+    /// Counts the last ping as missed.
     fn count_missed(&self) {
         if self.stats.state().unanswered > 0 {
             self.observer.heartbeat_missed();
         }
     }
 
-    /// A ping's id is its number. Answers to pings that were never sent, or have been answered, say
-    /// nothing.
+    /// Handles a pong. The id of a ping is its number. Pongs for pings that were never sent or are
+    /// already answered are ignored.
     fn pong(&mut self, now: Instant, id: u64) {
         let HeartbeatState { sent, unanswered, .. } = self.stats.state();
         let Some(later) = sent.checked_sub(id).filter(|later| *later < unanswered) else { return };
         let later_known = usize::try_from(later).unwrap_or(usize::MAX);
         let at = self.pings.len().checked_sub(1).and_then(|last| last.checked_sub(later_known));
-        let asked = at.and_then(|at| self.pings.get(at));
-        let rtt = asked.map(|asked| now.saturating_duration_since(*asked));
+        let sent_at = at.and_then(|at| self.pings.get(at));
+        let rtt = sent_at.map(|sent_at| now.saturating_duration_since(*sent_at));
         self.stats.update(|state| {
             state.unanswered = later;
-            rtt.into_iter().for_each(|rtt| state.answered(rtt));
+            rtt.into_iter().for_each(|rtt| state.pong_received(rtt));
         });
         rtt.into_iter().for_each(|rtt| self.observer.heartbeat_answered(rtt));
-        // Answers come in the order of the pings: earlier ones get none any more.
+        // Pongs arrive in the order of the pings, so earlier pings will get none.
         self.pings.drain(..at.map_or(0, |at| at + 1));
     }
 
-    /// Why the connection is closed.
-    fn gone(&self, silent: Duration) -> RpcError {
-        let what = if self.is_asked() { "read or written" } else { "read" };
+    /// The error with which the connection is closed.
+    fn timeout_error(&self, silent: Duration) -> RpcError {
+        let what = if self.waits_for_pings() { "read or written" } else { "read" };
         let silent = Duration::from_millis(u64::try_from(silent.as_millis()).unwrap_or(u64::MAX));
         RpcError::unavailable(format!(
-            "the peer gives no sign of life: nothing was {what} for {silent:?}, pings unanswered: {}",
+            "the peer is silent: nothing was {what} for {silent:?}, unanswered pings: {}",
             self.stats.state().unanswered
         ))
     }
@@ -202,8 +202,8 @@ impl ChannelHandler for HeartbeatHandler {
     #[inline]
     fn channel_read(&mut self, ctx: &mut ChannelContext<'_>, frame: &mut Frame<'_>) -> Handled {
         match frame.header.kind {
-            // A peer that does not read its pongs must not fill the memory with them.
-            Kind::Ping if ctx.heartbeat_bytes() >= MAX_PENDING => Ok(Flow::Stop),
+            // A peer that does not read must not fill the memory with pongs.
+            Kind::Ping if ctx.heartbeat_bytes() >= MAX_PENDING_BYTES => Ok(Flow::Stop),
             Kind::Ping => {
                 ctx.write(Frame::bare(Header { id: frame.header.id, ..Header::new(Kind::Pong) }));
                 Ok(Flow::Stop)
@@ -213,7 +213,7 @@ impl ChannelHandler for HeartbeatHandler {
                 Ok(Flow::Stop)
             }
             Kind::Hello => {
-                self.greeted(ctx, frame.body.as_slice());
+                self.hello_received(ctx, frame.body.as_slice());
                 Ok(Flow::Next)
             }
             _ => Ok(Flow::Next),
@@ -230,11 +230,11 @@ impl ChannelHandler for HeartbeatHandler {
         let Some(event) = event.downcast_ref::<IdleEvent>() else { return Ok(Flow::Next) };
         match (self.heartbeat.mode, self.side, event.kind) {
             (HeartbeatMode::Client, Side::Server, IdleKind::All) => {
-                self.silent(ctx.now(), event.idle);
+                self.begin_silence(ctx.now(), event.idle);
             }
             (HeartbeatMode::Client, Side::Client, IdleKind::Reader)
             | (HeartbeatMode::Bidirectional, _, IdleKind::Reader) => {
-                self.silent(ctx.now(), event.idle);
+                self.begin_silence(ctx.now(), event.idle);
                 self.ping(ctx);
             }
             (HeartbeatMode::Bidirectional, _, IdleKind::Writer) => self.ping(ctx),
@@ -245,8 +245,8 @@ impl ChannelHandler for HeartbeatHandler {
 
     fn write_complete(&mut self, ctx: &mut ChannelContext<'_>, bytes: usize) -> Handled {
         if bytes > 0 {
-            self.wrote = Some(ctx.now());
-            if self.is_asked() {
+            self.last_written = Some(ctx.now());
+            if self.waits_for_pings() {
                 self.silence = None;
             }
         }
@@ -254,7 +254,7 @@ impl ChannelHandler for HeartbeatHandler {
     }
 
     fn exception_caught(&mut self, _: &mut ChannelContext<'_>, error: &RpcError) -> Flow {
-        // Who has taken the idle handler out of the pipeline wants no silence to be noticed.
+        // If the application has removed the idle handler, silence is not to be noticed.
         if std::mem::take(&mut self.replacing) && error.is_invalid() {
             return Flow::Stop;
         }
@@ -274,7 +274,7 @@ impl ChannelHandler for HeartbeatHandler {
         if let Some(silence) = self.silence.take() {
             let silent = ctx.now().saturating_duration_since(silence.since);
             self.count_missed();
-            ctx.close(self.gone(silent));
+            ctx.close(self.timeout_error(silent));
         }
         Ok(Flow::Next)
     }

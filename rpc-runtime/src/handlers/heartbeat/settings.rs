@@ -1,43 +1,42 @@
-//! [`Heartbeat`]: how a connection is known to be alive.
+//! [`Heartbeat`]: settings of the liveness checks of a connection.
 
 use std::time::Duration;
 
 use crate::error::RpcError;
 use crate::observe::Side;
 
-/// Who asks whether the other end is still there. Dubbo's generations, as a choice.
+/// Which end sends pings. The modes are those of Dubbo 2.6 and 2.7.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeartbeatMode {
-    /// Both ends ping when they have read or written nothing for an interval, and close when they
-    /// have read nothing for the timeout. Dubbo 2.6.
+    /// Both ends send a ping after an interval without a read or without a write. Both close the
+    /// connection after the timeout without a read. Dubbo 2.6.
     #[default]
     Bidirectional,
-    /// The client pings when it has read nothing for an interval, and closes when it has read
-    /// nothing for the timeout. The server closes when it has neither read nor written for the
-    /// timeout. Dubbo 2.7.
+    /// The client sends a ping after an interval without a read, and closes the connection after
+    /// the timeout without a read. The server closes it after the timeout without a read or write.
+    /// Dubbo 2.7.
     ///
-    /// It takes no more than two frames an interval, half of what the other may take. But a server
-    /// that has much to send notices later that nobody is there, and a client gives up on a
-    /// connection while it sends a payload that takes longer than the timeout: its pings wait behind
-    /// that.
+    /// This takes at most two frames per interval, half as many as
+    /// [`Bidirectional`](Self::Bidirectional). However, a server that is sending notices later that
+    /// the client is gone. A client closes the connection while it sends a payload that takes
+    /// longer than the timeout, since its pings wait behind the payload.
     ///
-    /// A server whose client sends no heartbeats of its own asks by itself, as in
-    /// [`Bidirectional`](Self::Bidirectional).
+    /// If the client sends no heartbeats, the server uses [`Bidirectional`](Self::Bidirectional).
     Client,
-    /// This end asks nothing and never closes for silence. It still answers.
+    /// This end sends no pings and never closes a silent connection. It still answers pings.
     Off,
 }
 
-const INTERVAL: Duration = Duration::from_secs(60);
-/// Intervals without a sign of life after which a peer counts as gone, unless set otherwise.
-const MISSED: u32 = 3;
-/// Fewer would leave no time for an answer.
-const LEAST_MISSED: u32 = 2;
-/// What a peer asks for below this is not granted, so that none can make this end busy.
-pub(crate) const SHORTEST_GRANTED: Duration = Duration::from_secs(1);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+/// Default timeout in intervals.
+const DEFAULT_MISSED: u32 = 3;
+/// Minimum timeout in intervals. Fewer would leave no time for a pong.
+const MIN_MISSED: u32 = 2;
+/// Minimum interval that a peer can request, so that no peer can cause much work.
+pub(crate) const MIN_REQUESTED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a connection is known to be alive: who asks, how often, and how much silence is too much.
+/// Settings of the liveness checks of a connection: mode, interval and timeout.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,12 +46,12 @@ pub(crate) const SHORTEST_GRANTED: Duration = Duration::from_secs(1);
 /// # let _ = client.heartbeat(Heartbeat::default().mode(HeartbeatMode::Off));
 /// ```
 ///
-/// The ends tell each other their intervals when they connect, and both use the shorter one, each
-/// with its own number of intervals as the timeout. So settings that do not match cannot cut a
-/// healthy connection. One below a second is used only by an end that was set to it.
+/// The ends exchange their intervals when they connect, and both use the shorter one. Each keeps
+/// its own ratio of timeout to interval. So different settings cannot close a healthy connection.
+/// An interval below one second is used only by an end that is set to it.
 ///
-/// Anything that is read is a sign of life, not only an answer to a ping: a busy connection sends
-/// no heartbeats, and one whose answers are slow is not closed while bytes flow.
+/// Any received bytes show that the peer is alive, not only pongs. A busy connection sends no
+/// heartbeats, and a connection with slow responses stays open while bytes arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Heartbeat {
@@ -63,27 +62,29 @@ pub struct Heartbeat {
 
 impl Default for Heartbeat {
     fn default() -> Self {
-        Self { mode: HeartbeatMode::default(), interval: INTERVAL, timeout: None }
+        Self { mode: HeartbeatMode::default(), interval: DEFAULT_INTERVAL, timeout: None }
     }
 }
 
 impl Heartbeat {
-    /// Who asks. Default [`HeartbeatMode::Bidirectional`].
+    /// Sets which end sends pings. Default [`HeartbeatMode::Bidirectional`].
     pub fn mode(mut self, mode: HeartbeatMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// How long nothing happens before this end asks. Default 60 s, Dubbo's. Not zero.
+    /// Sets the time without activity after which a ping is sent. Default 60 s, as in Dubbo. Must
+    /// not be zero.
     ///
-    /// Below half a second, a peer whose threads are all held by blocking code may be taken for dead:
-    /// others notice that, and send a sign of life for it, after a third of a second at the earliest.
+    /// With less than half a second, a peer whose threads are all blocked may be considered dead. A
+    /// watchdog thread of its process sends a pong, but not before a third of a second has passed.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// How much silence is too much. Default three intervals; two at least.
+    /// Sets the time without activity after which the connection is closed. Default three
+    /// intervals; at least two.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -95,21 +96,21 @@ impl Heartbeat {
         let Self { interval, .. } = *self;
         if interval.is_zero() {
             return Err(RpcError::invalid(
-                "a heartbeat interval of zero: name a longer one, \
+                "the heartbeat interval is zero: set a longer one, \
                  or turn heartbeats off with `HeartbeatMode::Off`",
             ));
         }
-        let (timeout, least) = (self.too_long(), interval.saturating_mul(LEAST_MISSED));
+        let (timeout, least) = (self.effective_timeout(), interval.saturating_mul(MIN_MISSED));
         if timeout < least && self.mode != HeartbeatMode::Off {
             return Err(RpcError::invalid(format!(
-                "a heartbeat timeout of {timeout:?} leaves no time for an answer: with an interval \
-                 of {interval:?} it is {least:?} at least; or set a shorter interval"
+                "a heartbeat timeout of {timeout:?} leaves no time for a pong: with an interval of \
+                 {interval:?} it must be {least:?} at least; or set a shorter interval"
             )));
         }
         Ok(())
     }
 
-    /// What the peer is told: milliseconds, 0 for none.
+    /// The interval that the hello announces, in milliseconds; 0 for none.
     pub(crate) fn hello_ms(&self) -> u32 {
         match self.mode {
             HeartbeatMode::Off => 0,
@@ -117,31 +118,31 @@ impl Heartbeat {
         }
     }
 
-    /// The timeout that holds.
-    pub(super) fn too_long(&self) -> Duration {
-        self.timeout.unwrap_or_else(|| self.interval.saturating_mul(MISSED))
+    /// The configured or the default timeout.
+    pub(super) fn effective_timeout(&self) -> Duration {
+        self.timeout.unwrap_or_else(|| self.interval.saturating_mul(DEFAULT_MISSED))
     }
 
-    /// What holds at this `end` once the peer has told its interval.
-    pub(super) fn agreed(self, side: Side, hello_ms: u32) -> Self {
-        let client_asks = self.mode == HeartbeatMode::Client && side == Side::Server;
+    /// The settings in effect at this end once the peer has announced its interval.
+    pub(super) fn negotiated(self, side: Side, hello_ms: u32) -> Self {
+        let client_pings = self.mode == HeartbeatMode::Client && side == Side::Server;
         if hello_ms == 0 {
-            // It answers, but it does not ask.
-            let mode = if client_asks { HeartbeatMode::Bidirectional } else { self.mode };
+            // The peer answers pings but sends none.
+            let mode = if client_pings { HeartbeatMode::Bidirectional } else { self.mode };
             return self.mode(mode);
         }
         let peer = Duration::from_millis(hello_ms.into());
-        let shorter = |own: Duration, peer: Duration| own.min(peer.max(SHORTEST_GRANTED));
-        // Who waits for the client's pings goes by the interval that the client uses.
+        let shorter = |own: Duration, peer: Duration| own.min(peer.max(MIN_REQUESTED_INTERVAL));
+        // An end that waits for the client's pings uses the client's interval.
         let interval =
-            if client_asks { shorter(peer, self.interval) } else { shorter(self.interval, peer) };
-        let timeout = scaled(self.too_long(), self.interval, interval);
-        self.interval(interval).timeout(timeout.max(interval.saturating_mul(LEAST_MISSED)))
+            if client_pings { shorter(peer, self.interval) } else { shorter(self.interval, peer) };
+        let timeout = rescaled(self.effective_timeout(), self.interval, interval);
+        self.interval(interval).timeout(timeout.max(interval.saturating_mul(MIN_MISSED)))
     }
 }
 
-/// As many times `to` as `timeout` is `from`.
-fn scaled(timeout: Duration, from: Duration, to: Duration) -> Duration {
+/// Scales `timeout` by the ratio of `to` to `from`.
+fn rescaled(timeout: Duration, from: Duration, to: Duration) -> Duration {
     let nanos = timeout.as_nanos().checked_mul(to.as_nanos());
     let nanos = nanos.and_then(|nanos| nanos.checked_div(from.as_nanos()));
     nanos.and_then(|nanos| u64::try_from(nanos).ok()).map_or(timeout, Duration::from_nanos)
@@ -158,36 +159,36 @@ mod tests {
     }
 
     /// Interval and timeout.
-    fn agreed(own: Heartbeat, side: Side, hello_ms: u32) -> (Duration, Duration) {
-        let agreed = own.agreed(side, hello_ms);
-        (agreed.interval, agreed.too_long())
+    fn negotiated(own: Heartbeat, side: Side, hello_ms: u32) -> (Duration, Duration) {
+        let negotiated = own.negotiated(side, hello_ms);
+        (negotiated.interval, negotiated.effective_timeout())
     }
 
     #[test]
     fn both_ends_take_the_shorter_interval_and_scale_their_timeouts() {
         for side in [Side::Client, Side::Server] {
-            assert_eq!(agreed(every(60 * SECOND), side, 10_000), (10 * SECOND, 30 * SECOND));
-            assert_eq!(agreed(every(10 * SECOND), side, 60_000), (10 * SECOND, 30 * SECOND));
-            assert_eq!(agreed(every(10 * SECOND), side, 0), (10 * SECOND, 30 * SECOND));
+            assert_eq!(negotiated(every(60 * SECOND), side, 10_000), (10 * SECOND, 30 * SECOND));
+            assert_eq!(negotiated(every(10 * SECOND), side, 60_000), (10 * SECOND, 30 * SECOND));
+            assert_eq!(negotiated(every(10 * SECOND), side, 0), (10 * SECOND, 30 * SECOND));
             let patient = every(10 * SECOND).timeout(100 * SECOND);
-            assert_eq!(agreed(patient, side, 5_000), (5 * SECOND, 50 * SECOND));
+            assert_eq!(negotiated(patient, side, 5_000), (5 * SECOND, 50 * SECOND));
         }
     }
 
     #[test]
     fn a_peer_cannot_make_this_end_ask_more_often_than_each_second() {
-        assert_eq!(agreed(every(60 * SECOND), Side::Client, 1), (SECOND, 3 * SECOND));
-        assert_eq!(agreed(every(SECOND / 4), Side::Client, 1), (SECOND / 4, SECOND * 3 / 4));
+        assert_eq!(negotiated(every(60 * SECOND), Side::Client, 1), (SECOND, 3 * SECOND));
+        assert_eq!(negotiated(every(SECOND / 4), Side::Client, 1), (SECOND / 4, SECOND * 3 / 4));
     }
 
     #[test]
     fn a_server_that_waits_for_pings_goes_by_the_interval_of_the_client() {
         let impatient = every(SECOND / 10).mode(HeartbeatMode::Client);
-        let client = every(60 * SECOND).agreed(Side::Client, impatient.hello_ms());
-        let server = impatient.agreed(Side::Server, every(60 * SECOND).hello_ms());
+        let client = every(60 * SECOND).negotiated(Side::Client, impatient.hello_ms());
+        let server = impatient.negotiated(Side::Server, every(60 * SECOND).hello_ms());
         assert_eq!(client.interval, SECOND, "which is what is granted");
-        assert_eq!(server.too_long(), 3 * SECOND);
-        let unasked = impatient.agreed(Side::Server, 0);
+        assert_eq!(server.effective_timeout(), 3 * SECOND);
+        let unasked = impatient.negotiated(Side::Server, 0);
         assert_eq!(unasked.mode, HeartbeatMode::Bidirectional, "the client never asks");
     }
 
@@ -196,7 +197,10 @@ mod tests {
         let zero = every(Duration::ZERO).check().unwrap_err();
         assert!(zero.is_invalid() && zero.message().contains("HeartbeatMode::Off"), "{zero}");
         let short = every(10 * SECOND).timeout(19 * SECOND).check().unwrap_err();
-        assert!(short.is_invalid() && short.message().contains("it is 20s at least"), "{short}");
+        assert!(
+            short.is_invalid() && short.message().contains("it must be 20s at least"),
+            "{short}"
+        );
         every(10 * SECOND).timeout(20 * SECOND).check().unwrap();
         every(Duration::MAX).check().unwrap();
     }
@@ -220,7 +224,7 @@ mod tests {
         ] {
             for side in [Side::Client, Side::Server] {
                 for mode in [HeartbeatMode::Bidirectional, HeartbeatMode::Client] {
-                    let (interval, timeout) = agreed(own.mode(mode), side, hello_ms);
+                    let (interval, timeout) = negotiated(own.mode(mode), side, hello_ms);
                     assert!(timeout >= interval.saturating_mul(2), "{interval:?} {timeout:?}");
                 }
             }

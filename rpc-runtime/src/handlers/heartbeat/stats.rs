@@ -1,25 +1,25 @@
-//! [`HeartbeatStats`]: what the heartbeats of a connection have shown.
+//! [`HeartbeatStats`]: statistics of the heartbeats of a connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What the heartbeats of a connection have shown so far.
+/// Statistics of the heartbeats of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeartbeatState {
-    /// Pings that were sent.
+    /// Number of pings sent.
     pub sent: u64,
-    /// Pings that were sent since the last one that was answered.
+    /// Number of pings sent since the last answered one.
     pub unanswered: u64,
-    /// How long the last answer took, from ping to pong, with what the peer and the sending of this
-    /// end took. `None` before the first.
+    /// Time from the last answered ping to its pong. It includes the delays of both ends. `None`
+    /// before the first pong.
     pub last_rtt: Option<Duration>,
-    /// The same, smoothed: each answer moves it by an eighth, as TCP's (RFC 6298).
+    /// Smoothed round-trip time. Each pong has a weight of one eighth, as in TCP (RFC 6298).
     pub smoothed_rtt: Option<Duration>,
 }
 
 impl HeartbeatState {
-    pub(super) fn answered(&mut self, rtt: Duration) {
+    pub(super) fn pong_received(&mut self, rtt: Duration) {
         let smoothed = self
             .smoothed_rtt
             .map_or(rtt, |smoothed| smoothed.saturating_sub(smoothed / 8).saturating_add(rtt / 8));
@@ -27,12 +27,12 @@ impl HeartbeatState {
     }
 }
 
-/// The heartbeats of one connection, to look at from elsewhere.
+/// Shared access to the heartbeat statistics of one connection. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct HeartbeatStats(Arc<Mutex<HeartbeatState>>);
 
 impl HeartbeatStats {
-    /// What they have shown so far.
+    /// The current statistics.
     pub fn state(&self) -> HeartbeatState {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,9 +49,9 @@ mod tests {
     #[test]
     fn one_slow_answer_moves_the_smoothed_round_trip_by_an_eighth() {
         let mut state = HeartbeatState::default();
-        state.answered(Duration::from_millis(8));
+        state.pong_received(Duration::from_millis(8));
         assert_eq!(state.smoothed_rtt, Some(Duration::from_millis(8)));
-        state.answered(Duration::from_millis(80));
+        state.pong_received(Duration::from_millis(80));
         assert_eq!(state.last_rtt, Some(Duration::from_millis(80)));
         assert_eq!(state.smoothed_rtt, Some(Duration::from_millis(17)));
     }

@@ -1,6 +1,6 @@
-//! What is read out of a peer's certificate: its names. That it may be believed was checked before,
-//! by rustls, whose own parser also reads the alternative names. The subject is left to this file; a
-//! crate for all of X.509 would be ten times the code.
+//! Reading the names of a peer's certificate, which was verified before. The alternative names are
+//! read by the parser of rustls. This file reads the subject; a crate for all of X.509 would be ten
+//! times the code.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use webpki::EndEntityCert;
 
 use crate::certificate::PeerCertificate;
 
-/// The peer's certificate; `None` if it cannot be read, which was so before its peer was trusted.
+/// The peer's certificate; `None` if it cannot be read.
 pub(super) fn read(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
     let certificate = EndEntityCert::try_from(der).ok()?;
     Some(PeerCertificate {
@@ -37,7 +37,7 @@ const UTF8: u8 = 0x0c;
 const PRINTABLE: u8 = 0x13;
 const IA5: u8 = 0x16;
 
-/// The text of the DER of a name, without its outer tag: sets of attributes, of which most have one.
+/// The text of a name in DER without its outer tag: a sequence of sets of attributes.
 fn name(der: &[u8]) -> Option<String> {
     let mut text = String::new();
     let mut sets = der;
@@ -64,12 +64,12 @@ fn name(der: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// The content of the next element, which must have this tag.
+/// The content of the next element; `None` if it has another tag.
 fn expect<'d>(tag: u8, der: &mut &'d [u8]) -> Option<&'d [u8]> {
     next(der).filter(|(found, _)| *found == tag).map(|(_, content)| content)
 }
 
-/// Tag and content of the next element. Lengths of up to two bytes: more has no place in a name.
+/// Tag and content of the next element. Lengths have at most two bytes, enough for names.
 fn next<'d>(der: &mut &'d [u8]) -> Option<(u8, &'d [u8])> {
     let (length, rest) = match **der {
         [_, length, ref rest @ ..] if length < 0x80 => (usize::from(length), rest),
@@ -83,7 +83,7 @@ fn next<'d>(der: &mut &'d [u8]) -> Option<(u8, &'d [u8])> {
     Some((tag, content))
 }
 
-/// The short name of an attribute if RFC 4514 has one, or its number.
+/// Appends the short name of an attribute by RFC 4514, or its number.
 fn push_kind(text: &mut String, oid: &[u8]) -> Option<()> {
     let short = match oid {
         [0x55, 0x04, 3] => "CN",
@@ -112,7 +112,7 @@ fn push_oid(text: &mut String, oid: &[u8]) -> Option<()> {
         if byte & 0x80 != 0 {
             continue;
         }
-        // The first two numbers share an encoding. Writing to a string does not fail.
+        // The first two numbers are encoded together. Writing to a string does not fail.
         let _ = match first {
             true => write!(text, "{}.{}", (number / 40).min(2), number - 40 * (number / 40).min(2)),
             false => write!(text, ".{number}"),

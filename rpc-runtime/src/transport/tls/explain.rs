@@ -1,4 +1,4 @@
-//! What went wrong with TLS, in words that say what to do.
+//! Error messages for TLS that say what to do.
 
 use std::{fmt, io};
 
@@ -7,27 +7,27 @@ use rustls::{AlertDescription, CertificateError, Error};
 use crate::error::RpcError;
 
 pub(super) fn error(error: Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, Explained(explain(&error), error))
+    io::Error::new(io::ErrorKind::InvalidData, TlsError(explain(&error), error))
 }
 
 #[derive(Debug)]
-struct Explained(String, Error);
+struct TlsError(String, Error);
 
-impl fmt::Display for Explained {
+impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Explained {
+impl std::error::Error for TlsError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.1)
     }
 }
 
-/// The peer ended the connection without saying so within TLS.
+/// The error of a connection that ended without a TLS close.
 pub(super) fn truncated() -> io::Error {
-    let why = "the connection ended without a TLS close, so it may have been cut off on the way";
+    let why = "the connection ended without a TLS close, so it may have been cut off";
     io::Error::new(io::ErrorKind::UnexpectedEof, why)
 }
 
@@ -41,33 +41,36 @@ pub(super) fn nothing_to_reload() -> RpcError {
 
 pub(super) fn explain(error: &Error) -> String {
     match error {
-        Error::AlertReceived(alert) => refused(*alert),
-        Error::InvalidCertificate(error) => format!("the peer's certificate {}", untrusted(error)),
+        Error::AlertReceived(alert) => alert_reason(*alert),
+        Error::InvalidCertificate(error) => {
+            format!("the peer's certificate {}", certificate_reason(error))
+        }
         Error::InvalidMessage(_) => {
-            format!("what the peer sent is not TLS: does it speak plain tcp://? ({error})")
+            format!("the peer did not send TLS: does it use plain tcp://? ({error})")
         }
         Error::NoCertificatesPresented => {
-            "the peer has sent no certificate, and one is required here".into()
+            "the peer sent no certificate, but one is required".into()
         }
-        Error::NoApplicationProtocol => "the peer speaks TLS, but another protocol in it".into(),
-        Error::PeerIncompatible(_) => format!("the two ends have no TLS 1.3 in common: {error}"),
-        Error::DecryptError => "TLS: what arrived was changed on the way".into(),
+        Error::NoApplicationProtocol => "the peer uses TLS, but for another protocol".into(),
+        Error::PeerIncompatible(_) => {
+            format!("the peer does not support TLS 1.3 with the options of this end: {error}")
+        }
+        Error::DecryptError => "TLS: received data was altered in transit".into(),
         _ => format!("TLS: {error}"),
     }
 }
 
-/// What the peer says of this end.
-fn refused(alert: AlertDescription) -> String {
+/// The reason of an alert from the peer.
+fn alert_reason(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     match alert {
-        Alert::CertificateRequired => {
-            "the peer requires a certificate of this end, and none was sent".into()
-        }
-        Alert::UnknownCA => "the peer refused this end's certificate: \
+        Alert::CertificateRequired => "the peer requires a certificate, but none was sent".into(),
+        Alert::UnknownCA => "the peer alert_reason this end's certificate: \
             it does not know who issued it"
             .into(),
         Alert::CertificateExpired => {
-            "the peer refused this end's certificate: it has expired, or is not in force yet".into()
+            "the peer alert_reason this end's certificate: it has expired, or is not in force yet"
+                .into()
         }
         Alert::BadCertificate
         | Alert::CertificateUnknown
@@ -75,24 +78,24 @@ fn refused(alert: AlertDescription) -> String {
         | Alert::UnsupportedCertificate
         | Alert::DecryptError
         | Alert::AccessDenied => {
-            format!("the peer refused this end's certificate: {alert:?}")
+            format!("the peer alert_reason this end's certificate: {alert:?}")
         }
-        Alert::NoApplicationProtocol => "the peer speaks TLS, but another protocol in it".into(),
+        Alert::NoApplicationProtocol => "the peer uses TLS, but for another protocol".into(),
         Alert::ProtocolVersion | Alert::HandshakeFailure => {
-            "the peer cannot agree on TLS 1.3 with this end".into()
+            "the peer does not support TLS 1.3 with the options of this end".into()
         }
         _ => format!("the peer ended TLS: {alert:?}"),
     }
 }
 
-fn untrusted(error: &CertificateError) -> String {
+fn certificate_reason(error: &CertificateError) -> String {
     match error {
         CertificateError::UnknownIssuer => {
-            "is not trusted: none of the roots given here has issued it".into()
+            "is not trusted: it was not issued by any of the configured roots".into()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired".into(),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "is not in force yet: is the clock of this machine right?".into()
+            "is not yet valid: is the clock of this machine right?".into()
         }
         CertificateError::NotValidForNameContext { expected, presented } => format!(
             "is not for {:?}, but for {}",
@@ -101,13 +104,15 @@ fn untrusted(error: &CertificateError) -> String {
         ),
         CertificateError::Revoked => "is revoked".into(),
         CertificateError::UnknownRevocationStatus => {
-            "was refused: revocation lists are set, but none of its issuer or of one above".into()
+            "was alert_reason: revocation lists are set, but none of its issuer or of one above"
+                .into()
         }
         CertificateError::ExpiredRevocationList
         | CertificateError::ExpiredRevocationListContext { .. } => {
-            "was refused: the revocation list of its issuer has expired and must be renewed".into()
+            "was alert_reason: the revocation list of its issuer has expired and must be renewed"
+                .into()
         }
         CertificateError::Other(error) => error.to_string(),
-        _ => format!("was refused: {error}"),
+        _ => format!("was alert_reason: {error}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Who this end is: its certificate and its key, which may be replaced while they are in use.
+//! [`Identity`]: the certificate and key of this end, replaceable while in use.
 
 use std::fmt;
 use std::fs::File;
@@ -16,7 +16,7 @@ use rustls::{Error, InconsistentKeys, SignatureScheme};
 
 use crate::error::RpcError;
 
-/// A PEM file larger than this is not one of certificates that anybody would send.
+/// A larger file of certificates or keys is refused.
 pub(super) const MAX_PEM: u64 = 4 << 20;
 
 /// A certificate with its chain, and its key. Handshakes that begin after a
@@ -39,7 +39,7 @@ impl Identity {
     }
 
     pub(super) fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Arc<Self>, RpcError> {
-        let current = certified(
+        let current = certified_key(
             (certificates, "the certificates in memory"),
             (key, "the private key in memory"),
         )?;
@@ -67,14 +67,14 @@ impl Identity {
 impl Files {
     fn load(&self) -> Result<Arc<CertifiedKey>, RpcError> {
         let (certificates, key) = (read(&self.certificates, MAX_PEM)?, read(&self.key, MAX_PEM)?);
-        certified(
+        certified_key(
             (&certificates, &self.certificates.display().to_string()),
             (&key, &self.key.display().to_string()),
         )
     }
 }
 
-/// Shows whose it is, never the key.
+/// Shows the file names, never the key.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Identity");
@@ -92,7 +92,8 @@ impl ResolvesServerCert for Identity {
 }
 
 impl ResolvesClientCert for Identity {
-    /// Sent whatever issuers the server names: a refusal says more than no certificate at all.
+    /// Sends the certificate whatever issuers the server names: its refusal is clearer than the
+    /// error for a missing certificate.
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.current())
     }
@@ -107,7 +108,7 @@ pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, RpcError> {
         RpcError::invalid(format!("cannot read {}: {error}", path.display())).with_source(&error)
     };
     let mut bytes = Vec::new();
-    // What the system says of a file's length does not hold for all that can be opened.
+    // The file length of the system is not reliable for all kinds of files.
     let mut file = File::open(path).map_err(failed)?.take(max.saturating_add(1));
     file.read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > max {
@@ -119,21 +120,21 @@ pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, RpcError> {
     Ok(bytes)
 }
 
-/// Both as PEM, each with what to call it.
-fn certified(
+/// Parses certificates and key, both in PEM with a name for messages.
+fn certified_key(
     (certificates, certificates_name): (&[u8], &str),
     (key, key_name): (&[u8], &str),
 ) -> Result<Arc<CertifiedKey>, RpcError> {
     let chain = self::certificates(certificates, certificates_name)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
         pem::Error::NoItemsFound => {
-            RpcError::invalid(format!("{key_name}: there is no private key in PEM"))
+            RpcError::invalid(format!("{key_name}: the PEM has no private key"))
         }
-        // Its text could have a part of the key.
+        // The text of the error could contain a part of the key.
         _ => RpcError::invalid(format!("{key_name}: the PEM of the private key is damaged")),
     })?;
-    let certified = CertifiedKey::from_der(chain, key, &ring::default_provider());
-    certified.map(Arc::new).map_err(|error| match error {
+    let certified_key = CertifiedKey::from_der(chain, key, &ring::default_provider());
+    certified_key.map(Arc::new).map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => RpcError::invalid(format!(
             "{key_name} is not the key of the first certificate of {certificates_name}"
         )),
@@ -151,7 +152,7 @@ pub(super) fn certificates(
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|_| RpcError::invalid(format!("{name}: the PEM is damaged")))?;
     if all.is_empty() {
-        return Err(RpcError::invalid(format!("{name}: there is no certificate in PEM")));
+        return Err(RpcError::invalid(format!("{name}: the PEM has no certificate")));
     }
     Ok(all)
 }

@@ -1,11 +1,13 @@
-//! TLS between a channel and the transport below it, whatever that is.
+//! TLS between a channel and the transport below it.
 //!
-//! `rustls` does no I/O: it turns plaintext into ciphertext and back. The two halves share its state.
+//! `rustls` does no I/O; it converts plaintext to ciphertext and back. The reading and the writing
+//! half share its state.
 //!
-//! What a writer says it has written has left: the transport below has all of its ciphertext. So the
-//! channel needs to know nothing of TLS, neither to wait for room nor to close when all is written.
-//! Where the ciphertext does not fit as a whole, nothing is said to be written yet; the plaintext was
-//! `taken`, though, and must be offered again, which is the rule of [`Writer::try_write`].
+//! The writer reports bytes as written once the transport below has accepted all of their
+//! ciphertext. So the channel needs no special handling of TLS, neither for back-pressure nor for
+//! the close after the last write. If the ciphertext does not fit completely, nothing is reported
+//! as written. The plaintext is already `encrypted`, though, and must be passed again, by the rule
+//! of [`Writer::try_write`].
 
 use std::future::poll_fn;
 use std::io::{self, BufRead, IoSlice, Write};
@@ -23,26 +25,26 @@ use crate::transport::{Reader, Writer};
 /// The name of this protocol within TLS (ALPN). A peer that names only others is refused.
 pub(super) const PROTOCOL: &[u8] = b"rpc/1";
 
-/// Ciphertext asked of the transport at a time: two records of the largest size.
+/// Maximum ciphertext per read: two records of maximum size.
 const READ_BYTES: usize = 32 << 10;
-/// Plaintext that is encrypted before the transport has taken its ciphertext. A peer that reads less
-/// than this within the slow reader's timeout seems not to read at all.
+/// Maximum plaintext that is encrypted before the transport has accepted its ciphertext. A peer
+/// that reads less than this within the slow-reader timeout appears not to read at all.
 const WRITE_BYTES: usize = 32 << 10;
 
 struct Session {
     tls: Connection,
-    /// Bytes of plaintext that were encrypted and not yet said to be written.
-    taken: usize,
+    /// Bytes of plaintext that are encrypted and not yet reported as written.
+    encrypted: usize,
 }
 
 impl Session {
-    /// Hands all ciphertext to the transport.
+    /// Writes all ciphertext to the transport.
     ///
     /// # Errors
     /// `WouldBlock` if some of it does not fit.
     fn flush(&mut self, below: &dyn Writer) -> io::Result<()> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Ciphertext(below)) {
+            match self.tls.write_tls(&mut CiphertextWriter(below)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -52,27 +54,27 @@ impl Session {
         Ok(())
     }
 
-    /// Encrypts, hands over, and says how much plaintext has left with that.
+    /// Encrypts and writes. Returns how many bytes of plaintext have left.
     fn write(&mut self, pieces: &[IoSlice<'_>], below: &dyn Writer) -> io::Result<usize> {
         self.flush(below)?;
-        if self.taken == 0 {
-            self.taken = self.tls.writer().write_vectored(pieces)?;
+        if self.encrypted == 0 {
+            self.encrypted = self.tls.writer().write_vectored(pieces)?;
             self.flush(below)?;
         }
-        Ok(std::mem::take(&mut self.taken))
+        Ok(std::mem::take(&mut self.encrypted))
     }
 
-    /// Decrypts some of `ciphertext`, and drops it there.
+    /// Decrypts some of `ciphertext` and removes it.
     fn decrypt(&mut self, ciphertext: &mut BytesMut) -> io::Result<()> {
         match self.tls.read_tls(&mut &**ciphertext)? {
-            // The peer has closed; what follows that is not part of the conversation.
+            // The peer has closed TLS. Bytes after that are ignored.
             0 => ciphertext.clear(),
             read => ciphertext.advance(read),
         }
         self.tls.process_new_packets().map(drop).map_err(explain::error)
     }
 
-    /// Appends what is decrypted already, at most `room` bytes: `Ok(0)` at the end.
+    /// Appends decrypted bytes, at most `room`. `Ok(0)` is the end.
     ///
     /// # Errors
     /// `WouldBlock` if there is none.
@@ -99,17 +101,17 @@ impl Session {
         Ok(taken)
     }
 
-    /// Says to the peer that nothing more comes. Never waits: a peer that takes nothing is not told.
+    /// Sends the TLS close. Never waits: if the transport is full, it is not sent.
     fn close(&mut self, below: &dyn Writer) {
         self.tls.send_close_notify();
         let _ = self.flush(below);
     }
 }
 
-/// The transport as what `rustls` writes to.
-struct Ciphertext<'w>(&'w dyn Writer);
+/// Adapts the transport to the writer of `rustls`.
+struct CiphertextWriter<'w>(&'w dyn Writer);
 
-impl Write for Ciphertext<'_> {
+impl Write for CiphertextWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
     }
@@ -123,7 +125,7 @@ impl Write for Ciphertext<'_> {
     }
 }
 
-/// What the two halves share.
+/// The shared state of the two halves.
 struct Layer {
     session: Mutex<Session>,
     below: Box<dyn Writer>,
@@ -134,8 +136,8 @@ impl Layer {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What TLS has to say by itself, such as new keys, leaves as well; also the rest of what the
-    /// writer was given.
+    /// Writes waiting ciphertext: messages of TLS itself, such as key updates, and the rest of the
+    /// last write.
     fn poll_flush(&self, cx: &mut Context<'_>) -> io::Result<()> {
         loop {
             match self.locked().flush(&*self.below) {
@@ -153,9 +155,9 @@ impl Layer {
 pub(super) struct TlsReader {
     layer: Arc<Layer>,
     below: Box<dyn Reader>,
-    /// What was read and not yet decrypted. Empty, without memory, while nothing comes.
+    /// Received bytes that are not yet decrypted. Without memory while the peer is silent.
     ciphertext: BytesMut,
-    /// To be reported behind the plaintext that was before it.
+    /// Reported after the plaintext that precedes it.
     failed: Option<io::Error>,
 }
 
@@ -187,7 +189,7 @@ impl Reader for TlsReader {
                 return Poll::Ready(Ok(taken));
             }
             if let Some(error) = self.failed.take() {
-                // The peer is told why, if it takes that.
+                // Sends the reason to the peer, if it fits.
                 let _ = self.layer.poll_flush(cx);
                 return Poll::Ready(Err(error));
             }
@@ -237,13 +239,13 @@ impl Writer for TlsWriter {
     }
 }
 
-/// A connection on which the two ends still agree on keys.
+/// A connection during its handshake.
 pub(super) struct Handshake {
     session: Session,
     reader: Box<dyn Reader>,
     writer: Box<dyn Writer>,
     ciphertext: BytesMut,
-    /// To be reported once the peer was told.
+    /// Reported after the alert was sent to the peer.
     failed: Option<io::Error>,
 }
 
@@ -254,23 +256,23 @@ impl Handshake {
         writer: Box<dyn Writer>,
     ) -> Self {
         tls.set_buffer_limit(Some(WRITE_BYTES));
-        let session = Session { tls, taken: 0 };
+        let session = Session { tls, encrypted: 0 };
         Self { session, reader, writer, ciphertext: BytesMut::new(), failed: None }
     }
 
-    /// Runs until both ends know each other as far as this end has asked for. What this end has to
-    /// say last, an error too, has left then.
+    /// Performs the handshake. When it returns, the last message of this end was sent, also if that
+    /// is an alert.
     ///
-    /// Computations, such as a signature, wait for one of the permits `turns`.
-    pub(super) async fn run(&mut self, turns: Option<&Semaphore>) -> io::Result<()> {
-        while poll_fn(|cx| self.poll_more(cx)).await? {
-            let turn = match turns {
-                // It is never closed.
-                Some(turns) => turns.acquire().await.ok(),
+    /// Computations, such as a signature, wait for one of `permits`.
+    pub(super) async fn run(&mut self, permits: Option<&Semaphore>) -> io::Result<()> {
+        while poll_fn(|cx| self.poll_received(cx)).await? {
+            let permit = match permits {
+                // The semaphore is never closed.
+                Some(permits) => permits.acquire().await.ok(),
                 None => None,
             };
-            self.take_in();
-            if turn.is_some() {
+            self.process_received();
+            if permit.is_some() {
                 // Released only after other ready tasks had a chance to run.
                 yield_now().await;
             }
@@ -279,7 +281,7 @@ impl Handshake {
     }
 
     /// Processes received bytes. Bytes after the handshake are left for the reader.
-    fn take_in(&mut self) {
+    fn process_received(&mut self) {
         while self.failed.is_none()
             && !self.ciphertext.is_empty()
             && self.session.tls.is_handshaking()
@@ -289,13 +291,13 @@ impl Handshake {
     }
 
     /// Whether there are more bytes to process; otherwise the handshake is complete.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let flushed = self.poll_flush(cx)?;
         if self.failed.is_some() || !self.session.tls.is_handshaking() {
             ready!(flushed);
             return Poll::Ready(self.failed.take().map_or(Ok(false), Err));
         }
-        // Also while it cannot write: both ends may have to say something at the same time.
+        // Reads also while it cannot write: both ends may have to write at the same time.
         self.ciphertext.reserve(READ_BYTES);
         let Poll::Ready(read) = self.reader.poll_read(cx, &mut self.ciphertext, usize::MAX) else {
             // Everything was processed. Free the buffer, so that slow peers cost little.
@@ -319,8 +321,8 @@ impl Handshake {
         }
     }
 
-    /// Takes in what the peer still sends, until it has closed. Without this the reason that it was
-    /// told would be lost to a reset.
+    /// Reads and ignores bytes until the peer has closed. Without this, a reset could destroy the
+    /// alert before the peer reads it.
     pub(super) async fn linger(&mut self) {
         self.writer.shutdown_write();
         let Self { reader, ciphertext, .. } = self;
@@ -338,7 +340,7 @@ impl Handshake {
         &self.session.tls
     }
 
-    pub(super) fn done(self) -> (TlsReader, TlsWriter) {
+    pub(super) fn into_halves(self) -> (TlsReader, TlsWriter) {
         let Self { session, reader, writer, ciphertext, failed } = self;
         let layer = Arc::new(Layer { session: Mutex::new(session), below: writer });
         let reader = TlsReader { layer: Arc::clone(&layer), below: reader, ciphertext, failed };
@@ -445,10 +447,10 @@ mod tests {
         let mut client =
             Handshake::new(client.into(), Box::new(back.clone()), Box::new(there.clone()));
         let mut server = Handshake::new(server.into(), Box::new(there), Box::new(back));
-        let turns = Semaphore::new(1);
-        let (at_client, at_server) = tokio::join!(client.run(None), server.run(Some(&turns)));
+        let permits = Semaphore::new(1);
+        let (at_client, at_server) = tokio::join!(client.run(None), server.run(Some(&permits)));
         at_client.and(at_server).unwrap();
-        [client.done(), server.done()]
+        [client.into_halves(), server.into_halves()]
     }
 
     async fn write_all(writer: &TlsWriter, mut bytes: &[u8]) {
@@ -555,10 +557,10 @@ mod tests {
         for part in [&[][..], &[0x16, 3, 1, 2], &[0, 1, 0, 1, 0xfc, 3, 3]] {
             assert!(part.is_empty() || there.try_write(part).unwrap() == part.len());
             if !part.is_empty() {
-                assert!(matches!(handshake.poll_more(&mut cx), Poll::Ready(Ok(true))));
-                handshake.take_in();
+                assert!(matches!(handshake.poll_received(&mut cx), Poll::Ready(Ok(true))));
+                handshake.process_received();
             }
-            assert!(handshake.poll_more(&mut cx).is_pending());
+            assert!(handshake.poll_received(&mut cx).is_pending());
             assert_eq!(handshake.ciphertext.capacity(), 0);
         }
     }

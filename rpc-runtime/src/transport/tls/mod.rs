@@ -8,7 +8,7 @@
 //! | `trust` | roots and revocation lists for peers |
 //! | `expected` | the identity that a server must have |
 //! | `verifier` | the checks of a handshake, from the two above |
-//! | `standing` | when the peer of an open connection is no longer trusted |
+//! | `peer_trust` | when the peer of an open connection is no longer trusted |
 //! | `layer` | handshake, encryption, decryption |
 //! | `certificate`, `explain` | names of a peer's certificate; error messages |
 
@@ -18,8 +18,8 @@ mod expected;
 mod explain;
 mod identity;
 mod layer;
+mod peer_trust;
 mod server_settings;
-mod standing;
 mod trust;
 mod verifier;
 
@@ -35,14 +35,14 @@ use tokio::sync::{Semaphore, watch};
 pub(crate) use self::certificate::{certificate_name, peer_certificate};
 pub use self::client_settings::ClientTls;
 use self::layer::Handshake;
+use self::peer_trust::{Check, PeerTrust};
 pub use self::server_settings::ServerTls;
-use self::standing::{Check, Standing};
 use self::verifier::{ClientVerifier, ServerVerifier};
 use super::{Distrust, Transport, tcp};
 use crate::error::RpcError;
 use crate::uri::Uri;
 
-/// How long a client that was refused may take to read why.
+/// Time that a refused client has to read the reason.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Connects to servers.
@@ -82,15 +82,15 @@ impl Connector {
     }
 }
 
-/// No client's settings were given.
+/// The error for a client without TLS settings.
 pub(super) fn no_roots(uri: &Uri) -> RpcError {
     RpcError::invalid(format!(
-        "{uri} needs roots to check the server's certificate with: set them with \
+        "{uri} needs roots to verify the server's certificate: set them with \
          `Client::builder().tls(ClientTls::roots_pem_file(…)?)`"
     ))
 }
 
-/// No server's settings were given.
+/// The error for a server without TLS settings.
 pub(super) fn no_certificate(uri: &Uri) -> RpcError {
     RpcError::invalid(format!(
         "{uri} needs a certificate and its key: set them with \
@@ -98,27 +98,27 @@ pub(super) fn no_certificate(uri: &Uri) -> RpcError {
     ))
 }
 
-/// Secures the connections of a server.
+/// Accepts connections of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Acceptor {
     config: Arc<ServerConfig>,
-    /// Permits for the computations of handshakes, one per processor. Without them, hundreds of
-    /// handshakes would delay each later call.
-    turns: Arc<Semaphore>,
-    /// Set if clients must have a certificate.
+    /// Limits the computations of handshakes to one per processor. Otherwise hundreds of handshakes
+    /// would delay all later calls.
+    permits: Arc<Semaphore>,
+    /// The check of clients, if they must have a certificate.
     clients: Option<Arc<ClientVerifier>>,
 }
 
 impl Acceptor {
     pub(crate) fn new(settings: &ServerTls) -> Result<Self, RpcError> {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        let turns = Arc::new(Semaphore::new(processors));
+        let permits = Arc::new(Semaphore::new(processors));
         let clients = settings.verifier();
         let config = Arc::new(settings.config(clients.clone())?);
-        Ok(Self { config, turns, clients })
+        Ok(Self { config, permits, clients })
     }
 
-    /// Dropping the future ends the connection.
+    /// Performs the handshake. Dropping the future closes the connection.
     pub(super) async fn accept(&self, transport: Transport) -> Result<Transport, RpcError> {
         let check = self.clients.clone().map(|clients| {
             let check = Check::Client(clients);
@@ -128,7 +128,7 @@ impl Acceptor {
         let session = ServerConnection::new(Arc::clone(&self.config))
             .map_err(|error| cannot_begin(&error))?;
         let (peer, mut handshake) = begin(session.into(), transport);
-        match handshake.run(Some(&self.turns)).await {
+        match handshake.run(Some(&self.permits)).await {
             Ok(()) => Ok(secured(handshake, peer, check)),
             Err(error) => {
                 let _ = tokio::time::timeout(LINGER, handshake.linger()).await;
@@ -139,7 +139,7 @@ impl Acceptor {
 }
 
 fn cannot_begin(error: &rustls::Error) -> RpcError {
-    RpcError::internal(format!("TLS cannot begin: {error}"))
+    RpcError::internal(format!("TLS cannot start: {error}"))
 }
 
 fn begin(session: Connection, transport: Transport) -> (String, Handshake) {
@@ -154,13 +154,13 @@ fn secured(
 ) -> Transport {
     let chain = handshake.session().peer_certificates().unwrap_or_default();
     let certificate = chain.first().and_then(certificate::read);
-    let standing = check.map(|(check, changes)| {
+    let peer_trust = check.map(|(check, changes)| {
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        Standing::new(check, chain, changes)
+        PeerTrust::new(check, chain, changes)
     });
-    let (reader, writer) = handshake.done();
+    let (reader, writer) = handshake.into_halves();
     let mut transport = Transport::new(reader, writer, peer);
     transport.certificate = certificate.map(Arc::new);
-    transport.distrust = standing.map(|standing| Box::pin(standing.lost()) as Distrust);
+    transport.distrust = peer_trust.map(|peer_trust| Box::pin(peer_trust.lost()) as Distrust);
     transport
 }

@@ -230,7 +230,7 @@ fn add_crls(
         crls.push(list.into());
     }
     match crls.len() == before {
-        true => Err(RpcError::invalid(format!("{name}: there is no revocation list in PEM"))),
+        true => Err(RpcError::invalid(format!("{name}: the PEM has no revocation list"))),
         false => Ok(()),
     }
 }

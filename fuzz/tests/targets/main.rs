@@ -1,0 +1,4 @@
+//! The targets without libFuzzer: their corpora, and what they cost.
+
+mod complexity;
+mod corpora;

@@ -1,0 +1,16 @@
+//! Calls from stub to method and back: arguments, results, errors, streams, deadlines, versions.
+
+mod dispatch;
+mod encoding;
+mod handlers;
+mod large_payloads;
+mod macro_descriptor;
+mod macro_expansion;
+mod other_versions;
+mod programs;
+mod races;
+mod regressions;
+mod round_trip;
+mod streaming;
+mod stress;
+mod virtual_time;

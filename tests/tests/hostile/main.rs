@@ -1,0 +1,9 @@
+//! Peers that break the rules, damage on the way, mistakes of users, and limits.
+
+mod attacks;
+mod bad_input;
+mod frames;
+mod life;
+mod limits;
+mod lying_hellos;
+mod memory_limits;
