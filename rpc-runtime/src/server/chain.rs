@@ -134,7 +134,7 @@ fn finish(reply: Reply, out: &mut Output) -> Result<Finished, RpcError> {
         ReplyBody::Whole(bytes) => out.append(bytes),
         ReplyBody::Encoded(encoded) => {
             out.append_all(&encoded);
-            buffer::give_output(encoded);
+            buffer::give_output(*encoded);
         }
     }
     Ok(Finished { status, form, stream, metadata })

@@ -225,7 +225,11 @@ impl MethodRun {
         let polled = caught(Code::Method, method, channel, || context.enter(poll));
         let (finished, out) = ready!(polled.unwrap_or_else(|error| Poll::Ready(Err(error))))?;
         let Finished { status, form, stream, .. } = finished;
-        let mut reply = Reply::new(status, form, ReplyBody::Encoded(out));
+        let body = match out.into_small() {
+            Ok(bytes) => ReplyBody::Pooled(bytes),
+            Err(pieces) => ReplyBody::Encoded(Box::new(pieces)),
+        };
+        let mut reply = Reply::new(status, form, body);
         reply.stream = stream.map(ReplyStream::Outgoing);
         reply.metadata = self.context.take_reply_metadata();
         Poll::Ready(Ok(reply))
