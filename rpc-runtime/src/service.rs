@@ -122,8 +122,18 @@ impl BoxCall {
         self.call.as_mut().poll_into(cx, out)
     }
 
-    /// Memory of the arguments, in bytes.
+    pub(crate) fn new(call: impl RunningCall + 'static) -> Self {
+        Self { call: Box::pin(call), memory: 0 }
+    }
+
+    /// Memory of the arguments, in bytes. It can grow with a poll while they are not decoded.
     pub(crate) fn memory(&self) -> usize {
+        self.memory.max(self.call.arguments())
+    }
+
+    /// Memory of arguments that were decoded when the call was dispatched.
+    #[inline]
+    pub(crate) fn dispatched_memory(&self) -> usize {
         self.memory
     }
 
@@ -134,7 +144,8 @@ impl BoxCall {
     }
 }
 
-trait RunningCall: Send {
+/// A call of any type.
+pub(crate) trait RunningCall: Send {
     fn poll_into(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -142,6 +153,11 @@ trait RunningCall: Send {
     ) -> Poll<Result<Finished, RpcError>>;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Memory of arguments that are decoded as late as in a poll, in bytes.
+    fn arguments(&self) -> usize {
+        0
+    }
 }
 
 pin_project! {

@@ -4,7 +4,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use rpc_runtime::__bench::{Arguments, Dispatching, Form};
 use rpc_runtime::protocol::{Flags, Frame, Header, Kind, Output};
-use rpc_runtime::{Result, Service, rpc_service};
+use rpc_runtime::{Interceptors, Result, Service, rpc_service};
 
 use crate::order::{Order, order};
 
@@ -48,7 +48,7 @@ fn in_place(bencher: Bencher<'_, '_>, name: &str, arguments: &impl Arguments, re
     let mut body = Output::default();
     arguments.encode(Form::Compact, &mut body).unwrap();
     let body = body.to_vec();
-    let mut dispatching = Dispatching::new(service).unwrap();
+    let mut dispatching = Dispatching::new(service, Interceptors::new()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     // For requests that are spawned because an earlier one took too long. The runtime is not
     // polled, so they do not run.

@@ -8,9 +8,10 @@ use bytes::BytesMut;
 use tokio::sync::mpsc;
 
 use super::connections::{ConnectionLimits, Connections};
-use super::dispatcher::Dispatcher;
+use super::dispatcher::{Dispatcher, Provided};
 use super::requests::Requests;
 use super::workers::{WorkLimits, Workers};
+use crate::call::Interceptors;
 use crate::connection::driver::{Batch, RequestHandler};
 use crate::connection::{Channel, ChannelSettings, clock};
 use crate::descriptor::Dispatch;
@@ -28,14 +29,19 @@ pub struct Dispatching {
 }
 
 impl Dispatching {
-    /// A connection of a server that provides `service`.
+    /// A connection of a server that provides `service` behind `interceptors`.
     ///
     /// # Errors
     /// Two methods of the service have the same id.
-    pub fn new(service: impl Service) -> Result<Self, RpcError> {
+    pub fn new(
+        service: impl Service,
+        interceptors: impl Into<Interceptors>,
+    ) -> Result<Self, RpcError> {
         let settings = ChannelSettings::default();
+        let (service, interceptors) = (Arc::new(service), interceptors.into());
+        let services = [Provided { service, interceptors: Interceptors::new() }];
         let dispatcher =
-            Dispatcher::new(&[Arc::new(service)], Dispatch::Inline, settings.observer)?;
+            Dispatcher::new(&services, &interceptors, Dispatch::Inline, settings.observer)?;
         let nowhere = Transport::new(Nowhere, Nowhere, String::new());
         let observer = settings.observer;
         let (channel, _) = Channel::new(nowhere, settings, &Hello::default(), None)?;

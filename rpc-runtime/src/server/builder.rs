@@ -3,6 +3,7 @@
 mod announce;
 mod bind;
 mod limits;
+mod services;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,14 +12,15 @@ use std::time::Duration;
 use rpc_registry::Registry;
 
 use super::connections::ConnectionLimits;
+use super::dispatcher::Provided;
 use super::workers::WorkLimits;
 use crate::budget::MemoryLimits;
+use crate::call::Interceptors;
 use crate::connection::{ChannelSettings, Initializer};
 use crate::descriptor::Dispatch;
 use crate::handlers::Heartbeat;
 use crate::observe::{Observer, Side};
 use crate::pipeline::Change;
-use crate::service::Service;
 #[cfg(feature = "tls")]
 use crate::transport::ServerTls;
 
@@ -34,7 +36,8 @@ const MAX_EVENT_LOOPS: usize = 1_024;
 /// Settings of a [`Server`](super::Server); each has a default that is safe in production.
 #[must_use]
 pub struct ServerBuilder {
-    services: Vec<Arc<dyn Service>>,
+    services: Vec<Provided>,
+    interceptors: Interceptors,
     registry: Option<Arc<dyn Registry>>,
     advertise: Option<String>,
     weight: u32,
@@ -56,6 +59,7 @@ impl Default for ServerBuilder {
     fn default() -> Self {
         Self {
             services: Vec::new(),
+            interceptors: Interceptors::new(),
             registry: None,
             advertise: None,
             weight: 100,
@@ -81,7 +85,8 @@ impl Default for ServerBuilder {
 
 impl fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let services = self.services.iter().map(|service| service.descriptor().key().to_string());
+        let key = |provided: &Provided| provided.service.descriptor().key().to_string();
+        let services = self.services.iter().map(key);
         f.debug_struct("ServerBuilder")
             .field("services", &services.collect::<Vec<_>>())
             .field("event_loops", &self.event_loops)
@@ -94,12 +99,6 @@ impl fmt::Debug for ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Provides a service. Several may share a listener, and several major versions of one, too.
-    pub fn provide(mut self, service: impl Service) -> Self {
-        self.services.push(Arc::new(service));
-        self
-    }
-
     /// Announces the services there, from [`bind`](Self::bind) until the server ends. Without it
     /// nothing is announced.
     pub fn registry(mut self, registry: Arc<dyn Registry>) -> Self {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rpc_registry::{LogLimit, limited};
 
 use super::answers::AnswerSize;
+use crate::call::Interceptors;
 use crate::descriptor::{Dispatch, MethodDescriptor};
 use crate::error::RpcError;
 use crate::observe::{CallMetrics, Observer};
@@ -20,9 +21,17 @@ pub(super) struct Dispatcher {
     routes: HashMap<u64, Route, BuildHasherDefault<IdHasher>>,
 }
 
+/// A service, with the interceptors that are for it alone.
+pub(super) struct Provided {
+    pub(super) service: Arc<dyn Service>,
+    pub(super) interceptors: Interceptors,
+}
+
 pub(super) struct Route {
     pub(super) service: Arc<dyn Service>,
     pub(super) method: &'static MethodDescriptor,
+    /// Those of the server, then those of the service.
+    pub(super) interceptors: Interceptors,
     /// If metrics are on.
     pub(super) metrics: Option<Arc<CallMetrics>>,
     mode: Dispatch,
@@ -53,16 +62,19 @@ impl Hasher for IdHasher {
 
 impl Dispatcher {
     pub(super) fn new(
-        services: &[Arc<dyn Service>],
+        services: &[Provided],
+        interceptors: &Interceptors,
         default: Dispatch,
         observer: Observer,
     ) -> Result<Self, RpcError> {
         let mut routes: HashMap<u64, Route, _> = HashMap::default();
-        for service in services {
+        for Provided { service, interceptors: own } in services {
+            let interceptors = interceptors.clone().and(own.clone());
             for &method in service.descriptor().methods() {
                 let route = Route {
                     service: Arc::clone(service),
                     method,
+                    interceptors: interceptors.clone(),
                     metrics: CallMetrics::new(observer, method),
                     mode: method.dispatch_mode().unwrap_or(default),
                     held: LogLimit::new(),

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::large::LargeRequest;
 use super::spawned_call::{self, Running, SpawnedCall};
 use super::thread_pool::NoThread;
-use super::workers::{AddressWork, InWork};
-use crate::budget::Owner;
+use super::threads::{NotRun, Threads};
+use super::workers::InWork;
 use crate::call::Source;
 use crate::connection::Channel;
 use crate::descriptor::Dispatch;
@@ -22,20 +20,18 @@ use crate::status::Status;
 
 /// Runs the requests of one connection in tasks and threads.
 pub(super) struct Executor {
-    address: Arc<AddressWork>,
-    /// Number of the connection, unique in the server.
-    connection: u64,
+    threads: Threads,
     /// Running requests of the connection, at most.
     in_work: usize,
 }
 
 impl Executor {
-    pub(super) fn new(address: Arc<AddressWork>, connection: u64) -> Self {
-        Self { address, connection, in_work: 0 }
+    pub(super) fn new(threads: Threads) -> Self {
+        Self { threads, in_work: 0 }
     }
 
-    fn owner(&self) -> Owner {
-        Owner { connection: self.connection, address: self.address.address() }
+    pub(super) fn threads(&self) -> &Threads {
+        &self.threads
     }
 
     /// Sets the number of running requests of the connection.
@@ -54,7 +50,7 @@ impl Executor {
         channel: &Channel,
         overloaded: bool,
     ) -> Result<(), (RefusedRequest, RpcError)> {
-        if self.address.may_begin(self.in_work) && !overloaded {
+        if self.threads.address().may_begin(self.in_work) && !overloaded {
             return Ok(());
         }
         Err(self.why_full(channel, overloaded))
@@ -70,7 +66,7 @@ impl Executor {
             );
             (RefusedRequest::ConnectionFull, message)
         } else {
-            let limit = self.address.workers().max_in_work();
+            let limit = self.threads.address().workers().max_in_work();
             let message = format!(
                 "the provider is near its limit of {limit} requests in work \
                  (`max_total_concurrent_requests`), and this connection or its address has its share"
@@ -92,7 +88,7 @@ impl Executor {
         let bytes = arguments.max(request.length as usize);
         let work = channel.start_work(request.id, request.kind == Kind::Oneway, bytes)?;
         self.in_work += 1;
-        let in_work = InWork::begin(&self.address);
+        let in_work = InWork::begin(self.threads.address());
         Some(SpawnedCall::new(Arc::clone(channel), work, *request, observed, in_work))
     }
 
@@ -109,7 +105,7 @@ impl Executor {
         let Some(spawned) = self.begin(channel, request, observed, bytes) else { return };
         let work = spawned.work();
         let task = match mode {
-            Dispatch::Blocking => spawn(self.block_on(spawned, running)),
+            Dispatch::Blocking => spawn(block_on(&self.threads, spawned, running)),
             _ => spawn(spawned_call::run(spawned, running)),
         };
         channel.set_abort(work, task);
@@ -131,8 +127,8 @@ impl Executor {
         let calling = Arc::clone(channel);
         let decode = move || span.in_scope(|| large.decode(&calling));
         // Queued here and not when the task is polled, to keep the order of the requests.
-        let decoded = self.address.workers().decoding.value(self.owner(), decode);
-        let executor = Self::new(Arc::clone(&self.address), self.connection);
+        let decoded = self.threads.decode(decode);
+        let threads = self.threads.clone();
         let task = spawn(async move {
             let decoded = match deadline {
                 Some(deadline) => {
@@ -142,10 +138,10 @@ impl Executor {
                 None => decoded.await,
             };
             let running = match decoded {
-                Ok((running, payload)) => {
-                    let before = payload.len();
+                Ok((running, request)) => {
+                    let before = request.len();
                     // Not kept for as long as the call lasts.
-                    drop(payload);
+                    request.recycle();
                     running.and_then(|running| {
                         // Blobs among the arguments may keep all of the payload.
                         spawned.arguments_take_from(before, running.call.memory())?;
@@ -156,7 +152,7 @@ impl Executor {
             };
             match running {
                 Ok(running) if mode == Dispatch::Blocking => {
-                    executor.block_on(spawned, running).await;
+                    block_on(&threads, spawned, running).await;
                 }
                 Ok(running) => spawned_call::run(spawned, running).await,
                 Err(error) => spawned.fail(error).await,
@@ -178,30 +174,20 @@ impl Executor {
         let task = spawn(spawned.send_items(source, Form::of(request.flags)));
         channel.set_abort(work, task);
     }
+}
 
-    /// Runs a call on a blocking thread. Dropping the returned future removes a waiting call from
-    /// the queue, and ends a running one at its next await.
-    fn block_on(
-        &self,
-        spawned: SpawnedCall,
-        running: Running,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let runtime = Handle::current();
-        let (mut wanted, unwanted) = oneshot::channel::<()>();
-        let queued =
-            self.address.workers().blocking.run(self.owner(), move |thread| match thread {
-                Ok(()) => runtime.block_on(async {
-                    tokio::select! {
-                        biased;
-                        _ = unwanted => {}
-                        () = spawned_call::run_after_waiting(spawned, running) => {}
-                    }
-                }),
-                Err(NoThread) => drop(runtime.spawn(spawned.fail(NoThread.into()))),
-            });
-        async move {
-            wanted.closed().await;
-            drop(queued);
+/// Runs a call on a thread for blocking methods.
+fn block_on(
+    threads: &Threads,
+    spawned: SpawnedCall,
+    running: Running,
+) -> impl Future<Output = ()> + Send + use<> {
+    let run = |(spawned, running)| spawned_call::run_after_waiting(spawned, running);
+    let done = threads.block_on((spawned, running), run);
+    async move {
+        // A panic of the method is a result.
+        if let Err(NotRun::NoThread((spawned, _))) = done.await {
+            spawned.fail(NoThread.into()).await;
         }
     }
 }

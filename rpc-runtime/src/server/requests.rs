@@ -12,27 +12,28 @@ use std::time::{Duration, Instant};
 use tracing::Span;
 
 use super::answers::no_memory_for_arguments;
+use super::chain;
 use super::connections::ConnectionPermit;
-use super::dispatcher::{Dispatcher, Route};
+use super::dispatcher::Dispatcher;
 use super::executor::Executor;
-use super::large::{LARGE, LargeRequest, limits_in_place, over_memory};
+use super::large::LargeRequest;
+use super::owned_request::{LARGE, OwnedRequest, over_memory};
 use super::ready_responses::ReadyResponses;
+use super::received::Received;
 use super::response;
 use super::slow_methods::SlowMethods;
 use super::spawned_call::Running;
-use super::user_code::caught;
+use super::threads::Threads;
+use super::user_code::{Code, caught};
 use super::workers::Workers;
 use crate::budget::FREE;
-use crate::call::Context;
 use crate::connection::driver::{Batch, RequestHandler, TURN};
 use crate::connection::{Channel, clock};
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{self, OwnedCall, RefusedRequest};
-use crate::protocol::payload::{self, Form};
-use crate::protocol::{Body, Frame, Header, Kind};
-use crate::service::{BoxCall, Finished, OverMemory, Request};
-use crate::status::Status;
+use crate::protocol::{Frame, Header, Kind};
+use crate::service::{BoxCall, Finished, OverMemory};
 
 /// A method that holds the thread longer than this is not polled in place for the next calls.
 const IN_PLACE_BUDGET: Duration = TURN;
@@ -45,13 +46,6 @@ pub(super) struct Requests {
     executor: Executor,
     slow: SlowMethods,
     ready: ReadyResponses,
-}
-
-/// A request that is known to be for a method that exists.
-struct Accepted<'r, 'b> {
-    route: &'r Route,
-    request: Request<'b>,
-    context: Context,
 }
 
 /// What the first poll gave.
@@ -69,65 +63,15 @@ impl Requests {
         permit: ConnectionPermit,
         workers: &Arc<Workers>,
     ) -> Self {
+        let owner = permit.owner();
+        let threads = Threads::new(workers.of(owner.address), owner.connection);
         Self {
             dispatcher,
-            executor: Executor::new(workers.of(permit.owner().address), permit.owner().connection),
+            executor: Executor::new(threads),
             _permit: permit,
             slow: SlowMethods::default(),
             ready: ReadyResponses::default(),
         }
-    }
-
-    /// Finds the method, the context and the arguments.
-    fn accept<'r, 'b>(
-        dispatcher: &'r Dispatcher,
-        channel: &Arc<Channel>,
-        frame: &'b Frame<'_>,
-        now: Instant,
-    ) -> Result<Accepted<'r, 'b>, RpcError> {
-        let header = &frame.header;
-        // Taken first: it must be dropped if this comes to nothing.
-        let stream = channel.incoming_stream(header);
-        let Some(route) = dispatcher.route(header.method) else {
-            return Err(RpcError::new(Status::NotFound, "the peer provides no such method"));
-        };
-        if let Body::TooLarge { limit } = frame.body {
-            return Err(RpcError::new(
-                Status::TooLarge,
-                format!(
-                    "payload of {} bytes is over the provider's limit of {limit} bytes",
-                    header.length
-                ),
-            ));
-        }
-        if !header.flags.are_understood() {
-            return Err(RpcError::protocol(format!(
-                "{:?} is not all understood here",
-                header.flags
-            )));
-        }
-        let (metadata, arguments) = payload::split_metadata(header.flags, frame.body.as_slice())?;
-        let deadline = match header.deadline_ms {
-            0 => None,
-            // Cannot overflow in the lifetime of a machine, but it is the peer's number.
-            left => now.checked_add(Duration::from_millis(u64::from(left))),
-        };
-        let payload = match &frame.body {
-            Body::Owned(payload) => Some(payload),
-            _ => None,
-        };
-        let form = Form::of(header.flags);
-        let limits = limits_in_place(channel.settings().decode, arguments.len());
-        Ok(Accepted {
-            route,
-            request: Request { method: route.method, arguments, payload, form, limits, stream },
-            context: Context::received(
-                deadline,
-                metadata.map(Arc::new),
-                Arc::clone(channel.peer()),
-                channel.peer_certificate().cloned(),
-            ),
-        })
     }
 
     /// Starts one request: answers it, or lets it go on in a task of its own. Says whether its
@@ -141,18 +85,24 @@ impl Requests {
         cx: &mut task::Context<'_>,
     ) -> (bool, Instant) {
         let header = frame.header;
-        let accepted = match Self::accept(&self.dispatcher, channel, frame, now) {
-            Ok(accepted) => accepted,
+        let received = match Received::new(&self.dispatcher, channel, frame, now) {
+            Ok(received) => received,
             Err(error) => {
                 self.refuse(channel, &header, RefusedRequest::from_status(error.status()), error);
                 return (false, clock());
             }
         };
-        let Accepted { route, request, mut context } = accepted;
-        let is_large = frame.body.len() >= LARGE;
+        let Received { route, mut request, mut context } = received;
+        let has_chain = !route.interceptors.is_empty();
+        let is_large = frame.body.len() >= LARGE && !has_chain;
         let answers = route.answers();
         let expected = answers.expected(channel.largest_answer());
         let mode = match route.mode() {
+            // The interceptors run here, and only the method on a thread.
+            Dispatch::Blocking if has_chain => Dispatch::Inline,
+            mode => mode,
+        };
+        let mode = match mode {
             Dispatch::Inline if !in_place || self.slow.spawns_next(header.method) => {
                 Dispatch::Spawn
             }
@@ -166,24 +116,34 @@ impl Requests {
         let arguments = request.arguments.len();
         if is_large {
             let observed = OwnedCall::running(route.metrics.clone(), now, span);
-            let large = LargeRequest::new(route, frame, arguments, request.stream, context);
+            let request = OwnedRequest::new(route, frame, arguments, request.stream);
+            let large = LargeRequest::new(route, request, context);
             self.executor.decode_and_run(channel, &header, mode, observed, large);
             return (false, clock());
         }
         let inside = span.enter();
         let start = self.ready.bodies().len();
         // The method's code begins with the first poll, its arguments' with the decoding.
-        let begun = caught(route.method, channel, || {
+        let chained = has_chain.then(|| {
+            let request = OwnedRequest::new(route, frame, arguments, request.stream.take());
+            chain::call(route, request, &header, &context, channel, self.executor.threads())
+        });
+        let begun = caught(Code::Method, route.method, channel, || {
             context.enter(|| {
-                let mut call = match route.service.dispatch(request) {
+                let dispatched = match chained {
+                    Some(call) => Ok(call),
+                    None => route.service.dispatch(request),
+                };
+                let mut call = match dispatched {
                     Ok(call) => call,
                     Err(why) => {
                         let limits = channel.settings().decode;
                         return over_memory(why, limits, arguments).map(Begun::Large);
                     }
                 };
-                if !channel.may_begin(0, call.memory()) {
-                    return Err(no_memory_for_arguments(call.memory()));
+                let memory = call.dispatched_memory();
+                if !channel.may_begin(0, memory) {
+                    return Err(no_memory_for_arguments(memory));
                 }
                 if !in_place {
                     return Ok(Begun::Running(call));
@@ -225,7 +185,8 @@ impl Requests {
             }
             Ok(Begun::Large(OverMemory { stream })) => {
                 let observed = OwnedCall::running(route.metrics.clone(), now, span);
-                let large = LargeRequest::new(route, frame, arguments, stream, context);
+                let request = OwnedRequest::new(route, frame, arguments, stream);
+                let large = LargeRequest::new(route, request, context);
                 self.executor.decode_and_run(channel, &header, mode, observed, large);
                 return (false, after);
             }

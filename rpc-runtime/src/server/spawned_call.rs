@@ -10,7 +10,7 @@ use tracing::{Instrument, Span};
 
 use super::answers::{AnswerSize, no_memory, no_memory_for_arguments};
 use super::response;
-use super::user_code::caught;
+use super::user_code::{Code, caught};
 use super::workers::InWork;
 use crate::budget::{Claim, FREE};
 use crate::buffer;
@@ -191,9 +191,16 @@ pub(super) async fn run(mut spawned: SpawnedCall, running: Running) {
     let mut body = Output::default();
     let finished = async {
         spawned.begin(call.memory(), &answers).await?;
+        let mut arguments = call.memory();
         let returned = poll_fn(|cx| {
             let _inside = span.enter();
-            let polled = caught(method, &channel, || context.enter(|| Ok(call.poll_ready(cx))));
+            let poll = || context.enter(|| Ok(call.poll_ready(cx)));
+            let polled = caught(Code::Method, method, &channel, poll);
+            // Behind interceptors they are decoded now.
+            if call.memory() != arguments {
+                arguments = call.memory();
+                spawned.arguments_take(arguments.max(spawned.request.length as usize));
+            }
             polled.map_or_else(|error| Poll::Ready(Err(error)), |polled| polled.map(Ok))
         });
         returned.await?;
@@ -202,7 +209,8 @@ pub(super) async fn run(mut spawned: SpawnedCall, running: Running) {
         let finished = poll_fn(|cx| {
             let _inside = span.enter();
             let encode = || context.enter(|| Ok(call.poll_into(cx, &mut encoded)));
-            caught(method, &channel, encode).unwrap_or_else(|error| Poll::Ready(Err(error)))
+            caught(Code::Method, method, &channel, encode)
+                .unwrap_or_else(|error| Poll::Ready(Err(error)))
         });
         let mut finished = finished.await?;
         let bold = !answers.gave(channel.largest_answer(), encoded.len());

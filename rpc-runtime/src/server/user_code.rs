@@ -9,10 +9,18 @@ use crate::connection::Channel;
 use crate::descriptor::MethodDescriptor;
 use crate::error::{RpcError, exposed};
 
+/// Whose panic it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Code {
+    Method,
+    Interceptor,
+}
+
 /// Runs a user's code and encodes its result. A panic becomes the error of this call. Its text is
 /// logged only, since it reveals details of this process.
 #[inline]
 pub(super) fn caught<T>(
+    code: Code,
     method: &MethodDescriptor,
     channel: &Channel,
     run: impl FnOnce() -> Result<T, RpcError>,
@@ -20,10 +28,14 @@ pub(super) fn caught<T>(
     let expose = channel.settings().expose_internal_errors;
     catch_unwind(AssertUnwindSafe(|| exposed(expose, run))).unwrap_or_else(|panic| {
         let message = Printable(panic_message(&*panic));
-        limited!(error, %method, peer = %channel.peer(), %message, "a method panicked");
+        let whose = match code {
+            Code::Method => "the provider's method",
+            Code::Interceptor => "an interceptor of the provider",
+        };
+        limited!(error, %method, peer = %channel.peer(), %message, "{whose} panicked");
         Err(RpcError::internal(match expose {
-            true => format!("the provider's method panicked: {message}"),
-            false => "the provider's method panicked".to_owned(),
+            true => format!("{whose} panicked: {message}"),
+            false => format!("{whose} panicked"),
         }))
     })
 }

@@ -1,13 +1,12 @@
 //! The announcements of a server in a registry.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use rpc_registry::{Instance, Lease, Registry};
 
 use super::ServerBuilder;
 use crate::error::RpcError;
-use crate::service::Service;
+use crate::server::dispatcher::Provided;
 use crate::uri::Uri;
 
 impl ServerBuilder {
@@ -40,8 +39,8 @@ impl ServerBuilder {
                 registry.uri()
             )));
         }
-        let instance = |service: &Arc<dyn Service>| {
-            let key = service.descriptor().key();
+        let instance = |provided: &Provided| {
+            let key = provided.service.descriptor().key();
             let mut instance = Instance::new(key.name(), uri.as_str())
                 .with_version(key.version())
                 .with_group(key.group())

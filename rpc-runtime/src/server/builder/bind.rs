@@ -15,7 +15,7 @@ use crate::server::Server;
 use crate::server::accept::{Acceptor, Refusals};
 use crate::server::bound::Bound;
 use crate::server::connections::Connections;
-use crate::server::dispatcher::Dispatcher;
+use crate::server::dispatcher::{Dispatcher, Provided};
 use crate::server::lifetime::Lifetime;
 use crate::server::workers::Workers;
 #[cfg(feature = "tls")]
@@ -51,7 +51,8 @@ impl ServerBuilder {
         }
         let observer = self.settings.observer;
         observer.describe();
-        let dispatcher = Dispatcher::new(&self.services, self.dispatch, observer)?;
+        let dispatcher =
+            Dispatcher::new(&self.services, &self.interceptors, self.dispatch, observer)?;
         let listen = self.listen_settings()?;
         let bound = Bound::new(&uri, self.event_loops, &listen).await?;
         let local_uri = bound.local_uri(&uri).clone();
@@ -102,7 +103,9 @@ impl ServerBuilder {
             services: self
                 .services
                 .iter()
-                .map(|service| HelloService::new(service.descriptor(), service.fingerprints()))
+                .map(|Provided { service, .. }| {
+                    HelloService::new(service.descriptor(), service.fingerprints())
+                })
                 .collect(),
             ..Hello::default()
         };
