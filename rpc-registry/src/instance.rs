@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::RegistryError;
+use crate::clock::unix_ms;
 use crate::printable::is_printable;
+use crate::random::random_u64;
 use crate::uri::split_scheme;
 
 /// Longest service name, id, version, group, zone or metadata key, in bytes.
@@ -19,7 +19,7 @@ const MAX_METADATA: usize = 64;
 /// Longest metadata value, in bytes.
 const MAX_METADATA_VALUE: usize = 4096;
 
-/// One provider of one service: where it is, and what a consumer should know to choose.
+/// One provider of one service: its address, and the data by which consumers choose.
 ///
 /// ```
 /// use rpc_registry::Instance;
@@ -42,7 +42,7 @@ pub struct Instance(Arc<Fields>);
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "Instance")]
 struct Fields {
-    // In this order, so that a person who reads a registry file sees the important part first.
+    // In this order, so that the important part comes first in a registry file.
     service: String,
     id: String,
     uri: String,
@@ -71,9 +71,9 @@ fn default_weight() -> u32 {
 }
 
 impl Instance {
-    /// An instance of `service` that listens at `uri`, with a new id and all else at its default.
+    /// An instance of `service` that listens at `uri`, with a new id and default values.
     ///
-    /// Nothing is checked here; [`Registry::register`](crate::Registry::register) does.
+    /// Nothing is checked here, but by [`Registry::register`](crate::Registry::register).
     pub fn new(service: impl Into<String>, uri: impl Into<String>) -> Self {
         let started_ms = unix_ms();
         Self(Arc::new(Fields {
@@ -132,8 +132,8 @@ impl Instance {
         self
     }
 
-    /// Sets the start time in milliseconds since the Unix epoch. Default: when
-    /// [`new`](Self::new) was called. Consumers warm up by it.
+    /// Sets the start time in milliseconds since the Unix epoch, by which consumers warm up.
+    /// Default: when [`new`](Self::new) was called.
     pub fn with_started_ms(mut self, started_ms: u64) -> Self {
         self.fields().started_ms = started_ms;
         self
@@ -156,7 +156,7 @@ impl Instance {
         &self.0.id
     }
 
-    /// Where it listens, such as `tcp://127.0.0.1:9000`.
+    /// The address, such as `tcp://127.0.0.1:9000`.
     pub fn uri(&self) -> &str {
         &self.0.uri
     }
@@ -191,14 +191,14 @@ impl Instance {
         self.0.started_ms
     }
 
-    /// Grows with each registration of the same id.
+    /// The epoch, which grows with each registration of the same id.
     pub fn epoch(&self) -> u64 {
         self.0.epoch
     }
 
     /// Estimated memory, in bytes.
     pub(crate) fn footprint(&self) -> usize {
-        /// Of the fields themselves, and of a node of a map.
+        /// Of the fields, and of a node of a map.
         const EACH: usize = 512;
         let Fields { service, id, uri, version, group, zone, metadata, .. } = &*self.0;
         let names = [service, id, uri, version, group].map(String::len).into_iter().sum::<usize>();
@@ -206,7 +206,7 @@ impl Instance {
         EACH + names + zone.as_ref().map_or(0, String::len) + pairs.sum::<usize>()
     }
 
-    /// Checks what every back end relies on:
+    /// Checks the rules of all back ends:
     ///
     /// - service, id and version: 1 to 255 bytes, no whitespace, no control characters, no
     ///   characters that change the direction of text;
@@ -275,7 +275,7 @@ impl<'de> Deserialize<'de> for Instance {
     }
 }
 
-/// Checks a service name that is asked for.
+/// Checks the name of a service in a request.
 pub(crate) fn check_service(service: &str) -> Result<(), RegistryError> {
     check_name("service name", service)
 }
@@ -332,25 +332,8 @@ fn invalid(what: String) -> RegistryError {
     RegistryError::invalid_instance(format!("invalid instance: {what}"))
 }
 
-/// Milliseconds since the Unix epoch; 0 if the clock stands before it.
-pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// 64 bits that nobody else has: the standard library seeds each process's hashers from the
-/// operating system, and no two hashers of a process are alike. Time and process id make up for
-/// a copied process image.
-pub(crate) fn random_bits() -> u64 {
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    hasher.write_u64(unix_ms());
-    hasher.finish()
-}
-
 fn new_id(now_ms: u64) -> String {
-    format!("{now_ms:x}-{:x}-{:016x}", std::process::id(), random_bits())
+    format!("{now_ms:x}-{:x}-{:016x}", std::process::id(), random_u64())
 }
 
 #[cfg(test)]
