@@ -1,10 +1,10 @@
-//! [`Registration`]: a requested registration, checked and encoded before the table is locked.
+//! [`CheckedRegistration`]: a requested registration, checked and encoded before the table is
+//! locked.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rpc_registry::{Instance, Printable};
+use rpc_registry::{Instance, Printable, unix_ms};
 
 use super::identity::{Hash, Identity, hash};
 use crate::contract::{Why, pack};
@@ -17,7 +17,7 @@ pub(super) const ENTRY_BYTES: usize = 512;
 const MAX_AHEAD: u64 = 86_400_000;
 
 /// A valid registration.
-pub(super) struct Registration {
+pub(super) struct CheckedRegistration {
     pub(super) service: String,
     pub(super) id: Arc<str>,
     pub(super) epoch: u64,
@@ -30,7 +30,7 @@ pub(super) struct Registration {
     pub(super) bytes: usize,
 }
 
-impl Registration {
+impl CheckedRegistration {
     pub(super) fn new(
         instance: &Instance,
         new: bool,
@@ -74,10 +74,4 @@ impl Registration {
         let why = if self.secret.is_some() { Why::Denied } else { Why::Invalid };
         Err((why, format!("{who} may not register {:?}", self.service)))
     }
-}
-
-/// Milliseconds since the Unix epoch; 0 if the clock is before it.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

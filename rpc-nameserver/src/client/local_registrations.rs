@@ -1,9 +1,10 @@
-//! [`Roll`]: what this process has announced, and what each server still has to be told. No I/O.
+//! [`LocalRegistrations`]: the registrations of this process, and what each server must still be
+//! sent. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rpc_registry::sync::{Mutex, MutexGuard};
 use rpc_registry::{Instance, RegistryError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -14,157 +15,156 @@ use crate::secret::Secret;
 /// Service and id.
 pub(super) type Key = (String, String);
 
-/// What came of telling a server.
-pub(super) enum Verdict {
-    Done,
-    /// The server says no, and will not say otherwise later.
+/// The result of sending a task to a server.
+pub(super) enum TaskResult {
+    Accepted,
+    /// The server refuses it, and will refuse it again.
     Refused(RegistryError),
-    /// The server could not be told.
+    /// The task could not be sent.
     Failed(RegistryError),
 }
 
-/// Where a verdict is waited for. Dropped without one, the server could not be told either; so
-/// nobody waits for what was forgotten.
-pub(super) type Ticket = mpsc::UnboundedSender<Verdict>;
+/// Receives the result of a task. Dropped without a result if the task was not sent, so that no
+/// caller waits for a dropped task.
+pub(super) type ResultSender = mpsc::UnboundedSender<TaskResult>;
 
-/// Something to tell a server.
+/// A change that must be sent to a server.
 pub(super) struct Task {
     pub(super) key: Key,
     /// The number of the registration.
     pub(super) number: u64,
     pub(super) change: Change,
-    pub(super) ticket: Option<Ticket>,
+    pub(super) result_sender: Option<ResultSender>,
 }
 
-pub(super) struct Roll {
-    state: Mutex<State>,
-    /// One for each server: there is something to tell, or it is to be tried now.
-    news: Vec<Notify>,
+pub(super) struct LocalRegistrations {
+    state: Mutex<LocalState>,
+    /// One for each server: wakes its session when there are tasks or when it must retry now.
+    wakeups: Vec<Notify>,
 }
 
-struct State {
-    /// That of the data, higher with each change.
+struct LocalState {
+    /// The version of the data, incremented with each change.
     version: u64,
-    entries: BTreeMap<Key, Entry>,
+    entries: BTreeMap<Key, LocalRegistration>,
     servers: Vec<Server>,
-    /// Nothing more will be announced.
+    /// Whether no registrations will be added.
     closed: bool,
 }
 
 #[derive(Default)]
 struct Server {
-    /// What is still to be told; `None` while it is not attended, for then all is.
+    /// The tasks that are still to be sent. `None` without a session: then all registrations are
+    /// sent when it begins.
     outbox: Option<Vec<Task>>,
-    /// The last attempt to attend it has failed.
+    /// Whether the last attempt to open a session failed.
     away: bool,
 }
 
-struct Entry {
+struct LocalRegistration {
     instance: Instance,
     number: u64,
-    /// Whether nobody may have the id where it is announced first.
+    /// Whether the id must be free at the servers.
     new: bool,
     /// Proves to the servers that the registration belongs to this provider.
     secret: Secret,
-    /// The servers that have it.
+    /// The servers that have the registration.
     holders: BTreeSet<usize>,
     /// When a server last confirmed it.
     confirmed: Instant,
-    /// For servers that are not attended yet.
-    tickets: BTreeMap<usize, Ticket>,
-    /// Told if it is refused and no server has it.
+    /// For servers without a session.
+    result_senders: BTreeMap<usize, ResultSender>,
+    /// Receives the reason if the registration is refused and no server has it.
     lost: Option<oneshot::Sender<RegistryError>>,
 }
 
-impl Entry {
-    /// What a server is told, and who waits for its verdict. Once it is announced, the id is this
-    /// provider's.
-    fn task(&self, key: &Key, ticket: Option<Ticket>) -> Task {
-        let new = self.new && ticket.is_some();
+impl LocalRegistration {
+    /// The task that registers it. Once it is registered, the id belongs to this provider.
+    fn task(&self, key: &Key, result_sender: Option<ResultSender>) -> Task {
+        let new = self.new && result_sender.is_some();
         let change = Change::Register {
             instance: self.instance.clone(),
             new,
             secret: Some(self.secret.clone()),
         };
-        Task { key: key.clone(), number: self.number, change, ticket }
+        Task { key: key.clone(), number: self.number, change, result_sender }
     }
 }
 
-/// What [`Roll::enter`] gives.
-pub(super) struct Entered {
+/// The result of [`LocalRegistrations::add`].
+pub(super) struct Registered {
     pub(super) number: u64,
-    /// Ends when every server that can be told has been.
-    pub(super) verdicts: mpsc::UnboundedReceiver<Verdict>,
+    /// Ends when all tasks have a result.
+    pub(super) results: mpsc::UnboundedReceiver<TaskResult>,
     pub(super) lost: oneshot::Receiver<RegistryError>,
 }
 
-impl Roll {
+impl LocalRegistrations {
     pub(super) fn new(servers: usize) -> Self {
-        let state = State {
+        let state = LocalState {
             version: 0,
             entries: BTreeMap::new(),
             servers: (0..servers).map(|_| Server::default()).collect(),
             closed: false,
         };
-        Self { state: Mutex::new(state), news: (0..servers).map(|_| Notify::new()).collect() }
+        Self { state: Mutex::new(state), wakeups: (0..servers).map(|_| Notify::new()).collect() }
     }
 
-    /// Every change under this lock is made in one piece, so a poisoned one is still whole.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LocalState> {
+        self.state.lock()
     }
 
     fn notify(&self) {
-        self.news.iter().for_each(Notify::notify_one);
+        self.wakeups.iter().for_each(Notify::notify_one);
     }
 
-    /// Waits until there is something to tell the server, or it is to be tried now.
-    pub(super) async fn news(&self, server: usize) {
-        match self.news.get(server) {
-            Some(news) => news.notified().await,
+    /// Waits until there are tasks for the server, or it must be retried now.
+    pub(super) async fn wait(&self, server: usize) {
+        match self.wakeups.get(server) {
+            Some(wakeups) => wakeups.notified().await,
             None => std::future::pending().await,
         }
     }
 
-    /// Announces an instance to all servers. `None` if this process has the id already.
-    pub(super) fn enter(&self, instance: Instance, new: bool, secret: Secret) -> Option<Entered> {
+    /// Registers an instance at all servers. `None` if this process already uses the id.
+    pub(super) fn add(&self, instance: Instance, new: bool, secret: Secret) -> Option<Registered> {
         let key = (instance.service().to_owned(), instance.id().to_owned());
-        let (ticket, verdicts) = mpsc::unbounded_channel();
+        let (result_sender, results) = mpsc::unbounded_channel();
         let (lost_sender, lost) = oneshot::channel();
         let mut state = self.lock();
         if state.entries.contains_key(&key) {
             return None;
         }
         let number = state.next_version();
-        let mut entry = Entry {
+        let mut entry = LocalRegistration {
             instance,
             number,
             new,
             secret,
             holders: BTreeSet::new(),
             confirmed: Instant::now(),
-            tickets: BTreeMap::new(),
+            result_senders: BTreeMap::new(),
             lost: Some(lost_sender),
         };
         let all_away = state.servers.iter().all(|server| server.away);
         for (index, server) in state.servers.iter_mut().enumerate() {
             match &mut server.outbox {
-                Some(outbox) => outbox.push(entry.task(&key, Some(ticket.clone()))),
-                // One that is known to be away is not waited for, unless there is no other.
+                Some(outbox) => outbox.push(entry.task(&key, Some(result_sender.clone()))),
+                // A server that is known to be away is not waited for, unless all are.
                 None if server.away && !all_away => {}
-                None => drop(entry.tickets.insert(index, ticket.clone())),
+                None => drop(entry.result_senders.insert(index, result_sender.clone())),
             }
         }
         state.entries.insert(key, entry);
         drop(state);
         self.notify();
-        Some(Entered { number, verdicts, lost })
+        Some(Registered { number, results, lost })
     }
 
-    /// Takes a registration back, unless there is another one in its place. The verdicts are those
-    /// of the servers that had it or may have.
-    pub(super) fn leave(&self, key: &Key, number: u64) -> mpsc::UnboundedReceiver<Verdict> {
-        let (ticket, verdicts) = mpsc::unbounded_channel();
+    /// Removes a registration, unless it was replaced by another one. The results come from the
+    /// servers that have it or may have it.
+    pub(super) fn remove(&self, key: &Key, number: u64) -> mpsc::UnboundedReceiver<TaskResult> {
+        let (result_sender, results) = mpsc::unbounded_channel();
         let mut state = self.lock();
         if state.entries.get(key).is_some_and(|entry| entry.number == number)
             && let Some(entry) = state.entries.remove(key)
@@ -179,30 +179,31 @@ impl Roll {
                         id: key.1.clone(),
                         epoch: entry.instance.epoch(),
                     },
-                    ticket: Some(ticket.clone()),
+                    result_sender: Some(result_sender.clone()),
                 });
             }
             drop(state);
             self.notify();
         }
-        verdicts
+        results
     }
 
-    /// A server is attended from now on: all that it is to be told.
-    pub(super) fn begin(&self, server: usize) -> (u64, Vec<Task>) {
+    /// Begins the session of a server. Returns the version of the data and the tasks that register
+    /// all instances.
+    pub(super) fn attach(&self, server: usize) -> (u64, Vec<Task>) {
         let mut state = self.lock();
         let state = &mut *state;
         if let Some(it) = state.servers.get_mut(server) {
             *it = Server { outbox: Some(Vec::new()), away: false };
         }
-        let tell = |(key, entry): (&Key, &mut Entry)| {
-            let ticket = entry.tickets.remove(&server);
-            entry.task(key, ticket)
+        let tell = |(key, entry): (&Key, &mut LocalRegistration)| {
+            let result_sender = entry.result_senders.remove(&server);
+            entry.task(key, result_sender)
         };
         (state.data_version(), state.entries.iter_mut().map(tell).collect())
     }
 
-    /// What there is to tell a server since the last time, and the version of the data after it.
+    /// The new tasks for a server, and the version of the data after them.
     pub(super) fn take(&self, server: usize) -> (u64, Vec<Task>) {
         let mut state = self.lock();
         let version = state.data_version();
@@ -210,31 +211,31 @@ impl Roll {
         (version, outbox.map(std::mem::take).unwrap_or_default())
     }
 
-    /// What a server made of a task, sent at `at`.
-    pub(super) fn told(&self, server: usize, task: Task, verdict: Verdict, at: Instant) {
+    /// Notes the result of a task that was sent at `at`.
+    pub(super) fn note_result(&self, server: usize, task: Task, result: TaskResult, at: Instant) {
         let mut state = self.lock();
         let entry = state.entries.get_mut(&task.key).filter(|it| it.number == task.number);
-        match (entry, &verdict) {
-            (Some(entry), Verdict::Done) => {
+        match (entry, &result) {
+            (Some(entry), TaskResult::Accepted) => {
                 entry.holders.insert(server);
                 entry.confirmed = entry.confirmed.max(at);
             }
-            (Some(entry), Verdict::Refused(why)) => {
+            (Some(entry), TaskResult::Refused(why)) => {
                 entry.holders.remove(&server);
-                // While it is being announced, that decides what comes of it.
-                if task.ticket.is_none()
+                // During the first registration, the caller handles the refusal.
+                if task.result_sender.is_none()
                     && entry.holders.is_empty()
                     && let Some(lost) = entry.lost.take()
                 {
-                    // Who is not there any more needs not to be told.
+                    // The receiver may be gone.
                     let _ = lost.send(why.clone());
                 }
             }
             _ => {}
         }
         drop(state);
-        if let Some(ticket) = task.ticket {
-            let _ = ticket.send(verdict);
+        if let Some(result_sender) = task.result_sender {
+            let _ = result_sender.send(result);
         }
     }
 
@@ -246,43 +247,45 @@ impl Roll {
         }
     }
 
-    /// A server is not attended any more, or could not be.
-    pub(super) fn failed(&self, server: usize, why: &RegistryError) {
+    /// The session of a server has ended, or could not be opened.
+    pub(super) fn detach(&self, server: usize, why: &RegistryError) {
         let mut state = self.lock();
         let state = &mut *state;
         if let Some(it) = state.servers.get_mut(server) {
             it.away = true;
             let unsent = it.outbox.take().into_iter().flatten();
-            let tickets = unsent.filter_map(|task| task.ticket);
-            tickets.for_each(|ticket| drop(ticket.send(Verdict::Failed(why.clone()))));
+            let result_senders = unsent.filter_map(|task| task.result_sender);
+            result_senders.for_each(|result_sender| {
+                drop(result_sender.send(TaskResult::Failed(why.clone())))
+            });
         }
         for entry in state.entries.values_mut() {
             entry.holders.remove(&server);
-            if let Some(ticket) = entry.tickets.remove(&server) {
-                let _ = ticket.send(Verdict::Failed(why.clone()));
+            if let Some(result_sender) = entry.result_senders.remove(&server) {
+                let _ = result_sender.send(TaskResult::Failed(why.clone()));
             }
         }
     }
 
-    /// When a registration is lost unless a server confirms it; `None` if it is not there.
+    /// When a registration is lost unless a server confirms it; `None` if it does not exist.
     pub(super) fn due(&self, key: &Key, number: u64, expiry: Duration) -> Option<Instant> {
         let state = self.lock();
         let entry = state.entries.get(key).filter(|entry| entry.number == number)?;
         entry.confirmed.checked_add(expiry)
     }
 
-    /// The secret of a registration that this process has announced.
+    /// The secret of a registration of this process.
     pub(super) fn secret(&self, key: &Key) -> Option<Secret> {
         self.lock().entries.get(key).map(|entry| entry.secret.clone())
     }
 
-    /// Nobody announces anything any more.
+    /// No registrations are added from here on.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.notify();
     }
 
-    /// Whether a server needs not to be attended any more.
+    /// Whether the session of a server is no longer needed.
     pub(super) fn is_done(&self, server: usize) -> bool {
         let state = self.lock();
         let outbox = state.servers.get(server).and_then(|it| it.outbox.as_ref());
@@ -290,18 +293,18 @@ impl Roll {
     }
 }
 
-impl State {
+impl LocalState {
     fn next_version(&mut self) -> u64 {
         self.version = self.version.wrapping_add(1);
         self.version
     }
 
-    /// Never 0, which says that the data is not whole.
+    /// Never 0, which means that the data is incomplete.
     fn data_version(&self) -> u64 {
         self.version.max(1)
     }
 }
 
 #[cfg(test)]
-#[path = "roll_tests.rs"]
+#[path = "local_registrations_tests.rs"]
 mod tests;

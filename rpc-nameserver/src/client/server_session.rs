@@ -1,44 +1,44 @@
-//! [`Attendant`]: keeps one server up to date with what this process announces.
+//! [`ServerSession`]: keeps one server up to date with the registrations of this process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rpc_registry::RegistryError;
+use rpc_registry::{BackOff, RegistryError};
 use rpc_runtime::Streaming;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::NameServersSettings;
-use super::roll::{Roll, Task, Verdict};
+use super::local_registrations::{LocalRegistrations, Task, TaskResult};
 use super::server::RemoteServer;
 use crate::contract::{Change, NameError, NameService, Refusal, Why, pack};
 
-/// A report is cut where it is larger, so that none takes long.
+/// Maximum size of a report in bytes, so that none takes long.
 const REPORT_BYTES: usize = 1 << 20;
-/// Instances of a report, likewise.
+/// Maximum changes of a report, for the same reason.
 const REPORT_CHANGES: usize = 2_000;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Attends one server, for as long as this process announces something.
-pub(super) struct Attendant {
+/// The session of this process at one server, as long as there are registrations.
+pub(super) struct ServerSession {
     pub(super) index: usize,
     pub(super) server: Arc<RemoteServer>,
-    pub(super) roll: Arc<Roll>,
+    pub(super) registrations: Arc<LocalRegistrations>,
     pub(super) settings: Arc<NameServersSettings>,
     pub(super) session: u64,
 }
 
-/// The version of the data that the server was told last.
+/// The version of the data that was last sent to the server.
 #[derive(Default)]
 struct Told {
-    /// 0 while it is being told.
+    /// 0 while data is being sent.
     version: AtomicU64,
 }
 
-impl Attendant {
+impl ServerSession {
     pub(super) async fn run(self) {
-        let mut pause = FIRST_PAUSE;
+        let mut back_off = BackOff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut away = false;
         loop {
             let begun = Instant::now();
@@ -46,36 +46,36 @@ impl Attendant {
                 Ok(()) => return,
                 Err(why) => why,
             };
-            self.roll.failed(self.index, &why);
-            if self.roll.is_done(self.index) {
+            self.registrations.detach(self.index, &why);
+            if self.registrations.is_done(self.index) {
                 return;
             }
-            // Once: the others may be all that is needed, for long.
+            // Logged once: the other servers may suffice for a long time.
             if !std::mem::replace(&mut away, true) {
                 tracing::warn!(%why, "a name server is away; trying again until it is back");
             }
-            if begun.elapsed() > LONGEST_PAUSE {
-                pause = FIRST_PAUSE;
+            let lasted = begun.elapsed();
+            if lasted > LONGEST_PAUSE {
+                back_off.lasted(lasted);
             }
             tokio::select! {
-                () = sleep(spread(pause)) => {}
-                () = self.roll.news(self.index) => {}
+                () = sleep(back_off.next_pause()) => {}
+                () = self.registrations.wait(self.index) => {}
             }
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }
     }
 
-    /// Ready without an error when there is no more to do.
+    /// Completes without an error when the session is no longer needed.
     async fn attend(&self, away: &mut bool) -> Result<(), RegistryError> {
-        let expiry = u64::try_from(self.settings.expiry.as_millis()).unwrap_or(u64::MAX);
+        let expiry = u64::try_from(self.settings.lease.as_millis()).unwrap_or(u64::MAX);
         let attended = self.server.stub.attend(self.session, expiry).await;
         let stream = attended.map_err(|error| self.explain(error))?;
         if std::mem::take(away) {
             tracing::info!(server = self.server.uri, "a name server is back, and is told all");
         }
-        let (version, all) = self.roll.begin(self.index);
+        let (version, all) = self.registrations.attach(self.index);
         let told = Told::default();
-        // Each on its own: a renewal does not wait for a report, however long that takes.
+        // Concurrently: a renewal does not wait for a long report.
         tokio::select! {
             over = self.over(stream) => Err(over),
             over = self.renew(&told) => Err(over),
@@ -90,18 +90,18 @@ impl Attendant {
         }
     }
 
-    /// Renews until the server has to be told all again.
+    /// Renews until the server needs all registrations again.
     async fn renew(&self, told: &Told) -> RegistryError {
         let interval = self.settings.interval;
         let mut ticks = interval_at(Instant::now() + interval, interval);
-        // One that comes late is made up for at once, and the next a whole interval later.
+        // A late renewal is sent at once, and the next one an interval later.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let (at, version) = (Instant::now(), told.version.load(Ordering::Relaxed));
             match self.server.stub.renew(self.session, version).await {
-                Ok(true) => self.roll.renewed(self.index, at),
-                // What is being told right now renews by itself.
+                Ok(true) => self.registrations.renewed(self.index, at),
+                // The report that is being sent renews the session.
                 Ok(false) if version == 0 || told.version.load(Ordering::Relaxed) != version => {}
                 Ok(false) => return self.explain(NameError::NoSession),
                 Err(error) => return self.explain(error.into()),
@@ -109,18 +109,18 @@ impl Attendant {
         }
     }
 
-    /// Tells all, and then what changes.
+    /// Sends all registrations, and then the changes.
     async fn report(&self, told: &Told, version: u64, all: Vec<Task>) -> Result<(), RegistryError> {
         self.tell(version, all).await?;
         told.version.store(version, Ordering::Relaxed);
         loop {
-            let (mut version, mut tasks) = self.roll.take(self.index);
+            let (mut version, mut tasks) = self.registrations.take(self.index);
             while tasks.is_empty() {
-                if self.roll.is_done(self.index) {
+                if self.registrations.is_done(self.index) {
                     return Ok(());
                 }
-                self.roll.news(self.index).await;
-                (version, tasks) = self.roll.take(self.index);
+                self.registrations.wait(self.index).await;
+                (version, tasks) = self.registrations.take(self.index);
             }
             told.version.store(0, Ordering::Relaxed);
             self.tell(version, tasks).await?;
@@ -128,8 +128,7 @@ impl Attendant {
         }
     }
 
-    /// Tells the server, in reports of a moderate size. The last one, which may be empty, has the
-    /// version.
+    /// Sends tasks in reports of limited size. The last one, which may be empty, has the version.
     async fn tell(&self, version: u64, tasks: Vec<Task>) -> Result<(), RegistryError> {
         let mut tasks = tasks.into_iter().peekable();
         loop {
@@ -163,50 +162,43 @@ impl Attendant {
             Ok(refusals) => refusals.into_iter().peekable(),
             Err(error) => {
                 let why = self.explain(error);
-                for ticket in batch.into_iter().filter_map(|task| task.ticket) {
-                    let _ = ticket.send(Verdict::Failed(why.clone()));
+                for result_sender in batch.into_iter().filter_map(|task| task.result_sender) {
+                    let _ = result_sender.send(TaskResult::Failed(why.clone()));
                 }
                 return Err(why);
             }
         };
         for (index, task) in batch.into_iter().enumerate() {
             let refusal = refusals.next_if(|it| usize::try_from(it.index) == Ok(index));
-            let verdict = refusal.map_or(Verdict::Done, |it| self.refused(it));
-            self.roll.told(self.index, task, verdict, at);
+            let result = refusal.map_or(TaskResult::Accepted, |it| self.refused(it));
+            self.registrations.note_result(self.index, task, result, at);
         }
         Ok(())
     }
 
-    fn refused(&self, refusal: Refusal) -> Verdict {
+    fn refused(&self, refusal: Refusal) -> TaskResult {
         let what = format!("the name server {} refuses it: {}", self.server.uri, refusal.message);
         let error = match refusal.why {
             Why::Taken => RegistryError::already_exists(what)
                 .with_hint("give each provider its own id, or end the other one first"),
             Why::Invalid => RegistryError::invalid_instance(what),
-            Why::Full => return Verdict::Failed(RegistryError::unavailable(what)),
+            Why::Full => return TaskResult::Failed(RegistryError::unavailable(what)),
             Why::Denied => RegistryError::permission_denied(what),
         };
-        Verdict::Refused(error.with_registry(&self.settings.uri))
+        TaskResult::Refused(error.with_registry(&self.settings.uri))
     }
 
-    /// Without the registry's URI, which who sums up the servers' answers adds once.
+    /// Without the URI of the registry, which the caller adds once to the errors of all servers.
     fn explain(&self, error: NameError) -> RegistryError {
         self.server.explain(error)
     }
 }
 
-/// Roughly.
+/// The approximate size of a change.
 fn bytes_of(change: &Change) -> usize {
     let Change::Register { instance, .. } = change else { return 512 };
     let metadata = instance.metadata().iter();
     metadata
         .map(|(key, value)| key.len().saturating_add(value.len()))
         .fold(512_usize.saturating_add(instance.uri().len()), usize::saturating_add)
-}
-
-/// Shortened at random by up to a half, so that those who lost a server together don't come back
-/// together.
-fn spread(pause: Duration) -> Duration {
-    let share = u32::try_from(super::random_bits() % 512).unwrap_or_default();
-    pause * (512 + share) / 1024
 }

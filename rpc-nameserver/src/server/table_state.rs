@@ -1,4 +1,5 @@
-//! [`State`]: what a name server's table holds, and how it changes. Whoever changes it has locked it.
+//! [`TableState`]: the content of a name server's table, which is changed under the lock of the
+//! table.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map};
 use std::sync::Arc;
@@ -6,62 +7,62 @@ use std::sync::Arc;
 use rpc_runtime::RpcError;
 use tokio::sync::oneshot;
 
+use super::accounts::{Accounts, Charge, LIST_BYTES};
 use super::audit::Action;
-use super::entry::{Entry, Key};
+use super::checked_registration::CheckedRegistration;
 use super::identity::{Caller, Identity};
-use super::leases::Lease;
-use super::listed::{Left, Listed};
-use super::quota::{Accounts, Item, LIST_BYTES};
-use super::registration::Registration;
+use super::leases::SessionLease;
+use super::service_record::{Departure, ServiceRecord};
+use super::stored_registration::{Key, StoredRegistration};
 use crate::contract::{NameError, Why};
 
-/// Departures that are remembered, of all services, for followers that have not heard of them.
+/// Maximum stored departures of all services, for followers that have not received them.
 pub(super) const DEPARTURES: usize = 65_536;
-/// Most registrations of one service.
+/// Maximum registrations of one service.
 const MAX_LISTED: usize = 50_000;
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct TableState {
     pub(super) sessions: HashMap<u64, Session>,
-    pub(super) services: BTreeMap<String, Listed>,
-    /// The number of the last one that began to attend.
+    pub(super) services: BTreeMap<String, ServiceRecord>,
+    /// The number of the last attendance.
     pub(super) attendances: u64,
-    /// The services of the departures that are remembered, the oldest first.
+    /// The services of the stored departures, the oldest first.
     pub(super) departures: VecDeque<String>,
-    /// All that is kept, roughly.
+    /// The approximate memory of the content.
     pub(super) bytes: usize,
     /// The use of each client.
     pub(super) accounts: Accounts,
-    /// Nothing more is taken.
+    /// Whether the server is stopping.
     pub(super) closed: bool,
 }
 
 pub(super) struct Session {
-    pub(super) lease: Arc<Lease>,
-    /// Which of the session's connections it is that counts.
+    pub(super) lease: Arc<SessionLease>,
+    /// The number of the current attendance.
     pub(super) attendance: u64,
-    /// Whether all is told that belongs to the session in this attendance.
+    /// Whether all registrations were received in this attendance.
     pub(super) whole: bool,
     pub(super) owned: BTreeSet<Key>,
-    /// Whose it is.
+    /// The client that owns the session.
     pub(super) identity: Arc<Identity>,
     /// Its proof of identity, to be checked against a new policy.
     pub(super) caller: Caller,
-    /// Dropped when the session ends, or goes on by another connection.
+    /// Dropped when the session ends or continues on another connection.
     pub(super) _attended: oneshot::Sender<()>,
 }
 
 /// A session that has ended. Its registrations are still to be removed.
-pub(super) struct Ended {
+pub(super) struct EndedSession {
     pub(super) session: u64,
-    pub(super) lease: Arc<Lease>,
+    pub(super) lease: Arc<SessionLease>,
     pub(super) identity: Arc<Identity>,
-    /// The last one.
+    /// The number of its last attendance.
     pub(super) attendance: u64,
     pub(super) owned: BTreeSet<Key>,
 }
 
-impl State {
+impl TableState {
     pub(super) fn check_open(&self) -> Result<(), NameError> {
         match self.closed {
             true => Err(RpcError::unavailable("the name server is stopping").into()),
@@ -73,7 +74,7 @@ impl State {
     pub(super) fn charge(
         &mut self,
         by: &Identity,
-        item: Item<'_>,
+        item: Charge<'_>,
         bytes: usize,
         limit: usize,
     ) -> Result<(), String> {
@@ -86,7 +87,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn refund(&mut self, by: &Identity, item: Item<'_>, bytes: usize) {
+    pub(super) fn refund(&mut self, by: &Identity, item: Charge<'_>, bytes: usize) {
         self.accounts.refund(by, item, bytes);
         self.bytes = self.bytes.saturating_sub(bytes);
     }
@@ -98,16 +99,17 @@ impl State {
         found.filter(|it| it.identity.name == by.name).ok_or(NameError::NoSession)
     }
 
-    /// [`publish`](Self::publish) must follow. Says what that was; nothing if it was there before.
+    /// The caller must [`publish`](Self::publish) then. Returns the action for the audit; `None` if
+    /// the registration existed before.
     pub(super) fn register(
         &mut self,
         session: u64,
         attendance: u64,
         by: &Arc<Identity>,
-        registration: Registration,
+        registration: CheckedRegistration,
         max_bytes: usize,
     ) -> Result<Option<Action>, (Why, String)> {
-        let Registration { service, id, epoch, packed, new, secret, bytes } = registration;
+        let CheckedRegistration { service, id, epoch, packed, new, secret, bytes } = registration;
         let listed = self.services.get(&service);
         let known = listed.and_then(|listed| listed.entries.get(&id)).cloned();
         if let Some(known) = &known {
@@ -136,14 +138,15 @@ impl State {
                 return Err(full(format!("the list of {service:?} has {LIST_BYTES} bytes")));
             }
         }
-        // What it replaces makes room, so that a full server can be told again what it has.
+        // The replaced registration is refunded first, so that a full server accepts the same
+        // registrations again.
         if let Some(known) = &known {
             self.refund(&known.identity, known.item(&service), known.bytes);
         }
-        let item = Item::Instance(&service, packed.len());
+        let item = Charge::Instance(&service, packed.len());
         if let Err(message) = self.charge(by, item, bytes, max_bytes) {
             if let Some(known) = &known {
-                // It had room a moment ago.
+                // There was room for it before.
                 let _ = self.charge(&known.identity, known.item(&service), known.bytes, usize::MAX);
             }
             return Err(full(message));
@@ -155,7 +158,7 @@ impl State {
         };
         let listed = self.services.entry(service.clone()).or_default();
         let change = listed.next_change();
-        listed.entries.insert(Arc::new(Entry {
+        listed.entries.insert(Arc::new(StoredRegistration {
             id: Arc::clone(&id),
             epoch,
             packed,
@@ -171,7 +174,8 @@ impl State {
             && let Some(loser) = self.sessions.get_mut(&replaced.session)
         {
             loser.owned.remove(&key);
-            // At its next renewal it tells all, and hears who has this one.
+            // At its next renewal, its provider sends all registrations again, and this one is
+            // refused.
             loser.lease.set_version(0);
         }
         if let Some(owner) = self.sessions.get_mut(&session) {
@@ -181,25 +185,26 @@ impl State {
     }
 
     /// Whether its session has ended and the registration is still to be removed.
-    fn is_left(&self, service: &str, entry: &Entry) -> bool {
+    fn is_left(&self, service: &str, entry: &StoredRegistration) -> bool {
         let key = (service.to_owned(), Arc::clone(&entry.id));
         self.sessions.get(&entry.session).is_none_or(|session| !session.owned.contains(&key))
     }
 
-    /// Removes an entry if it is such a one. [`publish`](Self::publish) must follow.
+    /// Removes a registration if `which` matches it. The caller must [`publish`](Self::publish)
+    /// then.
     pub(super) fn remove(
         &mut self,
         service: &str,
         id: &str,
-        left: Left,
-        which: impl FnOnce(&Entry) -> bool,
+        left: Departure,
+        which: impl FnOnce(&StoredRegistration) -> bool,
     ) -> bool {
         let Some(listed) = self.services.get_mut(service) else { return false };
         if !listed.entries.get(id).is_some_and(|entry| which(entry)) {
             return false;
         }
         let Some(removed) = listed.entries.remove(id) else { return false };
-        if left == Left::InOrder && listed.depart(&removed.id) {
+        if left == Departure::InOrder && listed.depart(&removed.id) {
             self.departures.push_back(service.to_owned());
         }
         self.refund(&removed.identity, removed.item(service), removed.bytes);
@@ -215,8 +220,8 @@ impl State {
         true
     }
 
-    /// All is told that belongs to the session: what is left of an earlier attendance has been taken
-    /// back meanwhile, and is still to be removed.
+    /// All registrations of the session were received. Returns the keys among which registrations
+    /// of an earlier attendance are to be removed.
     pub(super) fn complete(&mut self, session: u64) -> Vec<Key> {
         match self.sessions.get_mut(&session).filter(|it| !it.whole) {
             Some(it) => {
@@ -227,10 +232,10 @@ impl State {
         }
     }
 
-    pub(super) fn end_session(&mut self, session: u64) -> Option<Ended> {
+    pub(super) fn end_session(&mut self, session: u64) -> Option<EndedSession> {
         let it = self.sessions.remove(&session)?;
-        self.refund(&it.identity, Item::Session, it.identity.bytes);
-        Some(Ended {
+        self.refund(&it.identity, Charge::Session, it.identity.bytes);
+        Some(EndedSession {
             session,
             lease: it.lease,
             identity: it.identity,

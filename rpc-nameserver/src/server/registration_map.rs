@@ -1,8 +1,8 @@
-//! [`Entries`]: the registrations of one service, with cheap snapshots.
+//! [`RegistrationMap`]: the registrations of one service, with cheap snapshots.
 
 use std::sync::Arc;
 
-use super::entry::Entry;
+use super::stored_registration::StoredRegistration;
 
 /// A chunk with more entries is split.
 const MAX_CHUNK: usize = 256;
@@ -10,15 +10,15 @@ const MAX_CHUNK: usize = 256;
 /// Registrations, ordered by id, in chunks that snapshots share. A change copies the references of
 /// one chunk, so neither it nor a snapshot of a long list holds the table's lock for long.
 #[derive(Default, Clone)]
-pub(super) struct Entries {
+pub(super) struct RegistrationMap {
     /// None is empty.
-    chunks: Vec<Arc<Vec<Arc<Entry>>>>,
+    chunks: Vec<Arc<Vec<Arc<StoredRegistration>>>>,
     len: usize,
     /// Encoded size of all entries.
     listed: usize,
 }
 
-impl Entries {
+impl RegistrationMap {
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -32,18 +32,21 @@ impl Entries {
         self.listed
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<StoredRegistration>> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
-    pub(super) fn get(&self, id: &str) -> Option<&Arc<Entry>> {
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<StoredRegistration>> {
         let chunk = self.chunks.get(self.chunk_of(id))?;
         let at = chunk.binary_search_by(|entry| (*entry.id).cmp(id)).ok()?;
         chunk.get(at)
     }
 
     /// Returns the entry that had the id.
-    pub(super) fn insert(&mut self, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+    pub(super) fn insert(
+        &mut self,
+        entry: Arc<StoredRegistration>,
+    ) -> Option<Arc<StoredRegistration>> {
         self.listed = self.listed.saturating_add(entry.packed.len());
         let index = self.chunk_of(&entry.id);
         let Some(chunk) = self.chunks.get_mut(index) else {
@@ -71,7 +74,7 @@ impl Entries {
         }
     }
 
-    pub(super) fn remove(&mut self, id: &str) -> Option<Arc<Entry>> {
+    pub(super) fn remove(&mut self, id: &str) -> Option<Arc<StoredRegistration>> {
         let index = self.chunk_of(id);
         let chunk = self.chunks.get_mut(index)?;
         let at = chunk.binary_search_by(|entry| (*entry.id).cmp(id)).ok()?;
@@ -88,8 +91,9 @@ impl Entries {
     /// The index of the chunk that contains the id or would receive it: the last one that does not
     /// begin after it.
     fn chunk_of(&self, id: &str) -> usize {
-        let begins_before =
-            |chunk: &Arc<Vec<Arc<Entry>>>| chunk.first().is_some_and(|first| *first.id <= *id);
+        let begins_before = |chunk: &Arc<Vec<Arc<StoredRegistration>>>| {
+            chunk.first().is_some_and(|first| *first.id <= *id)
+        };
         self.chunks.partition_point(begins_before).saturating_sub(1)
     }
 }
@@ -102,8 +106,8 @@ mod tests {
 
     use super::*;
 
-    fn entry(id: u16, epoch: u64) -> Arc<Entry> {
-        Arc::new(Entry { epoch, ..Entry::for_test(&format!("{id:05}")) })
+    fn entry(id: u16, epoch: u64) -> Arc<StoredRegistration> {
+        Arc::new(StoredRegistration { epoch, ..StoredRegistration::for_test(&format!("{id:05}")) })
     }
 
     proptest! {
@@ -111,7 +115,7 @@ mod tests {
 
         #[test]
         fn they_are_an_ordered_map(changes in prop::collection::vec((0..700_u16, 0..4_u8), 0..1_500)) {
-            let (mut entries, mut model) = (Entries::default(), BTreeMap::new());
+            let (mut entries, mut model) = (RegistrationMap::default(), BTreeMap::new());
             let mut snapshots = Vec::new();
             for (epoch, (id, kind)) in (0_u64..).zip(changes) {
                 let name = format!("{id:05}");
@@ -141,7 +145,7 @@ mod tests {
     #[test]
     fn a_change_beside_a_snapshot_copies_as_little_of_a_long_list_as_of_a_short_one() {
         for len in [1_000, 4_000, 60_000] {
-            let mut entries = Entries::default();
+            let mut entries = RegistrationMap::default();
             for id in 0..len {
                 entries.insert(entry(id, 1));
             }

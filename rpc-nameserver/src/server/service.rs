@@ -1,4 +1,4 @@
-//! [`Desk`]: the contract, on top of the table.
+//! [`NameServiceProvider`]: the provider of the contract, on top of the table.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,22 +23,22 @@ use crate::secret::Secret;
 /// Milliseconds.
 const SHORTEST_EXPIRY: u64 = 1_000;
 const LONGEST_EXPIRY: u64 = 86_400_000;
-/// Lists of all services that are made at a time.
+/// Maximum concurrent lists of all services.
 const MAX_LISTINGS: usize = 4;
 
-pub(super) struct Desk {
+pub(super) struct NameServiceProvider {
     table: Arc<Table>,
     reports: Reports,
-    /// For the names of all services, which take much memory together.
+    /// Limits concurrent lists of all services, which take much memory.
     listings: Semaphore,
 }
 
-impl Desk {
+impl NameServiceProvider {
     pub(super) fn new(table: Arc<Table>) -> Self {
         Self { table, reports: Reports::new(), listings: Semaphore::new(MAX_LISTINGS) }
     }
 
-    /// Who calls.
+    /// The caller and its identity.
     fn identify(&self) -> Result<(Caller, Arc<Identity>), NameError> {
         let caller = Caller::current();
         let identity = self.table.identify(&caller)?;
@@ -61,7 +61,7 @@ impl Desk {
     }
 }
 
-impl NameService for Desk {
+impl NameService for NameServiceProvider {
     async fn attend(&self, session: u64, expiry_ms: u64) -> Result<Streaming<()>, NameError> {
         let (caller, by) = self.identify()?;
         if !(SHORTEST_EXPIRY..=LONGEST_EXPIRY).contains(&expiry_ms) {
@@ -75,11 +75,11 @@ impl NameService for Desk {
                 self.table.audit.record(Action::Refuse, &by, &["attend"], &format!("{error:?}"));
             })?;
         let table = Arc::clone(&self.table);
-        Ok(Streaming::from_stream(Attendance { table, session, attendance, over }))
+        Ok(Streaming::from_stream(SessionStream { table, session, attendance, over }))
     }
 
     async fn renew(&self, session: u64, version: u64) -> rpc_runtime::Result<bool> {
-        // A client that is no longer known gets the reason when it attends again.
+        // A client without an identity gets the reason when it attends again.
         let Ok((_, by)) = self.identify() else { return Ok(false) };
         let lease = self.table.leases.touch(session, by.name.as_deref());
         Ok(lease.is_some_and(|lease| lease.version() == version))
@@ -92,12 +92,12 @@ impl NameService for Desk {
         changes: Blob,
     ) -> Result<Vec<Refusal>, NameError> {
         let (caller, by) = self.identify()?;
-        // Before it is so much as decoded, which may take long.
+        // Renewed before the report is decoded, which may take long.
         let lease =
             self.table.leases.touch(session, by.name.as_deref()).ok_or(NameError::NoSession)?;
         let _turn = lease.report().await;
         let steps = self.reports.decode(changes).await?;
-        // There may be another policy by now.
+        // The policy may have changed.
         let by = Arc::new(self.table.identify(&caller)?);
         self.table.report(&by, session, version, steps).await
     }
@@ -112,11 +112,18 @@ impl NameService for Desk {
         let (caller, by) = self.reader(&service)?;
         let changes = self.table.follow(&by, &service)?;
         let table = Arc::clone(&self.table);
-        let follower =
-            Follower { changes: Some(changes), seen: None, bytes: 0, service, caller, by, table };
-        Ok(Streaming::from_stream(stream::unfold(follower, |mut follower| async {
-            let listing = follower.next().await?;
-            Some((listing, follower))
+        let listings = ListingStream {
+            changes: Some(changes),
+            seen: None,
+            bytes: 0,
+            service,
+            caller,
+            by,
+            table,
+        };
+        Ok(Streaming::from_stream(stream::unfold(listings, |mut listings| async {
+            let listing = listings.next().await?;
+            Some((listing, listings))
         })))
     }
 
@@ -138,22 +145,22 @@ impl NameService for Desk {
     }
 }
 
-/// Names that nobody can register are not worth to be remembered.
+/// Refuses names that cannot be registered, so that they take no memory.
 fn check_service(service: &str) -> Result<(), NameError> {
     Instance::new(service, "tcp://any:1")
         .validate()
         .map_err(|error| NameError::Invalid(error.to_string()))
 }
 
-/// What a provider holds while it attends. The framework drops it with the connection.
-struct Attendance {
+/// The stream of a session. The framework drops it with the connection.
+struct SessionStream {
     table: Arc<Table>,
     session: u64,
     attendance: u64,
     over: oneshot::Receiver<()>,
 }
 
-impl Stream for Attendance {
+impl Stream for SessionStream {
     type Item = Result<(), RpcError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -161,18 +168,18 @@ impl Stream for Attendance {
     }
 }
 
-impl Drop for Attendance {
+impl Drop for SessionStream {
     fn drop(&mut self) {
         let Some(ended) = self.table.leave(self.session, self.attendance) else { return };
         let table = Arc::clone(&self.table);
-        // Without a runtime the server has ended, and its table goes with it.
+        // Without a runtime, the server has ended, and its table is dropped.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move { table.sweep(ended, Action::Leave).await });
         }
     }
 }
 
-struct Follower {
+struct ListingStream {
     table: Arc<Table>,
     service: String,
     /// The client's proof of identity, to be checked against a new policy.
@@ -186,7 +193,7 @@ struct Follower {
     bytes: usize,
 }
 
-impl Follower {
+impl ListingStream {
     /// The next list; `None` when the server stops.
     async fn next(&mut self) -> Option<Result<Listing, RpcError>> {
         let changes = self.changes.as_mut()?;
@@ -214,7 +221,7 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
+impl Drop for ListingStream {
     fn drop(&mut self) {
         self.changes = None;
         self.table.unfollow(&self.by, &self.service);

@@ -1,18 +1,18 @@
-//! [`Entry`]: a registration in the table.
+//! [`StoredRegistration`]: a registration in the table.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::accounts::Charge;
 use super::identity::{Hash, Identity};
-use super::quota::Item;
 
 /// Service and id.
 pub(super) type Key = (String, Arc<str>);
 
 /// A registration.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(super) struct StoredRegistration {
     pub(super) id: Arc<str>,
     pub(super) epoch: u64,
     /// Encoded, as it is listed.
@@ -27,10 +27,10 @@ pub(super) struct Entry {
     pub(super) bytes: usize,
 }
 
-impl Entry {
+impl StoredRegistration {
     /// The charged size.
-    pub(super) fn item<'s>(&self, service: &'s str) -> Item<'s> {
-        Item::Instance(service, self.packed.len())
+    pub(super) fn item<'s>(&self, service: &'s str) -> Charge<'s> {
+        Charge::Instance(service, self.packed.len())
     }
 
     /// Whether this client may replace it by a newer one: the client has the secret, or there is no

@@ -1,12 +1,12 @@
-//! [`Listed`]: one service of a name server's table.
+//! [`ServiceRecord`]: one service of a name server's table.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::entries::Entries;
 use super::packed::SharedList;
+use super::registration_map::RegistrationMap;
 
 /// Maximum bytes of ids sent with a list: what a payload has room for beside the list.
 const DEPARTED_BYTES: usize = 768 << 10;
@@ -15,28 +15,28 @@ const ID_HEADER: usize = 5;
 
 /// How a registration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
-    /// Somebody wanted it so.
+pub(super) enum Departure {
+    /// It was removed by its provider or by an administrator.
     InOrder,
-    /// Its session is gone, for whatever reason.
-    Lapsed,
+    /// Its session has ended.
+    Expired,
 }
 
-/// The registrations of one service, and who follows them.
-pub(super) struct Listed {
-    pub(super) entries: Entries,
+/// The registrations of one service, and its followers.
+pub(super) struct ServiceRecord {
+    pub(super) entries: RegistrationMap,
     /// The number of the last change.
     pub(super) changes: watch::Sender<u64>,
-    /// Who left in order, and with which change.
+    /// The registrations that left in order, with the number of the change.
     departed: VecDeque<(u64, Arc<str>)>,
     /// The encoded list.
     pub(super) packed: SharedList,
 }
 
-impl Default for Listed {
+impl Default for ServiceRecord {
     fn default() -> Self {
         Self {
-            entries: Entries::default(),
+            entries: RegistrationMap::default(),
             // Not 0, which is the change of the empty list.
             changes: watch::channel(1).0,
             departed: VecDeque::new(),
@@ -45,9 +45,9 @@ impl Default for Listed {
     }
 }
 
-impl Listed {
-    /// The followers, if there are any, are to hear that it has left in order. Says whether that is
-    /// remembered.
+impl ServiceRecord {
+    /// Notes an orderly departure for the followers. Returns whether there are followers, so that
+    /// it was stored.
     pub(super) fn depart(&mut self, id: &Arc<str>) -> bool {
         let is_followed = self.changes.receiver_count() > 0;
         if is_followed {
@@ -56,7 +56,7 @@ impl Listed {
         is_followed
     }
 
-    /// Forgets the oldest departure. Who has not heard of it takes it for a lapse.
+    /// Removes the oldest departure. Followers that have not received it take it for an expiration.
     pub(super) fn forget_one(&mut self) {
         self.departed.pop_front();
     }
@@ -70,7 +70,7 @@ impl Listed {
         self.change().wrapping_add(1)
     }
 
-    /// Tells the followers.
+    /// Notifies the followers.
     pub(super) fn publish(&mut self) {
         if self.changes.receiver_count() == 0 {
             self.departed.clear();
@@ -80,20 +80,20 @@ impl Listed {
     }
 
     /// The providers that left in order after the change `seen` and are not in the list of the
-    /// change `told`.
-    pub(super) fn departed(&self, seen: u64, told: u64) -> Vec<String> {
+    /// change `sent`.
+    pub(super) fn departed(&self, seen: u64, sent: u64) -> Vec<String> {
         let from = self.departed.partition_point(|(change, _)| *change <= seen);
-        let unheard = self.departed.range(from..).take_while(|(change, _)| *change <= told);
-        let is_back = |id: &str| self.entries.get(id).is_some_and(|entry| entry.change <= told);
+        let unsent = self.departed.range(from..).take_while(|(change, _)| *change <= sent);
+        let is_back = |id: &str| self.entries.get(id).is_some_and(|entry| entry.change <= sent);
         let mut room = DEPARTED_BYTES;
-        let ids = unheard.map(|(_, id)| id).filter(|id| !is_back(id)).map_while(|id| {
+        let ids = unsent.map(|(_, id)| id).filter(|id| !is_back(id)).map_while(|id| {
             room = room.checked_sub(id.len().saturating_add(ID_HEADER))?;
             Some(id.to_string())
         });
         ids.collect()
     }
 
-    /// Whether there is nothing in it and nobody follows it.
+    /// Whether there are neither registrations nor followers.
     pub(super) fn is_unused(&self) -> bool {
         self.entries.is_empty() && self.changes.receiver_count() == 0
     }
