@@ -1,7 +1,6 @@
 //! Name servers in the manner of RocketMQ: a registry of any number of independent servers. Each
 //! keeps a table of registrations in memory, and no server knows of the others. One running server
-//! is
-//! enough.
+//! is enough.
 //!
 //! ```text
 //! rpc-nameserver --listen tcp://127.0.0.1:9876
@@ -40,12 +39,10 @@
 //!   receive all registrations when they are back. A registration is lost when no server has
 //!   confirmed it for its lease.
 //! - **A closed connection** ends the registrations that were made over it. A connection that is
-//!   cut
-//!   without notice is detected by heartbeats within 30 s. A provider that is stopped expires after
-//!   its lease.
+//!   cut without notice is detected by heartbeats within 30 s. A provider that is stopped expires
+//!   after its lease.
 //! - **A renewal** is one number, the version of the provider's data. A server with another
-//!   version,
-//!   for example after a restart, receives all registrations again.
+//!   version, for example after a restart, receives all registrations again.
 //! - **Consumers** query one server, chosen at random, until it fails. After a failover, the first
 //!   list of the next server is treated like a list after a fault (see
 //!   [`Protection`](rpc_registry::Protection)), since that server may have fewer registrations. If
@@ -57,13 +54,11 @@
 //!   another server. Services with registrations are listed during that time, as in RocketMQ;
 //!   clients with an older list had a fault or a failover, so protection applies.
 //! - **Ids** belong to the provider that registered them. The provider creates a [`Secret`] for
-//!   each
-//!   registration. Only the holder of the secret can replace the registration, with a newer epoch,
-//!   or remove it. A restarted provider has a new secret and finds its id free, since the
+//!   each registration. Only the holder of the secret can replace the registration, with a newer
+//!   epoch, or remove it. A restarted provider has a new secret and finds its id free, since the
 //!   registrations of a closed connection are removed.
 //! - **Secrets and sessions** are different at each server, so a malicious server cannot use them
-//!   at
-//!   another one.
+//!   at another one.
 //! - **Epochs** begin with the time in milliseconds, so a restarted provider has a newer epoch than
 //!   its earlier registrations. An epoch more than a day ahead of the server's clock is refused.
 //!
@@ -73,8 +68,7 @@
 //!
 //! By default a server listens on this machine only. There every client may register and read all
 //! services, within its [`Quota`], and change its own registrations. To listen on a network, a
-//! server
-//! must authenticate its clients, or be started with `--insecure`:
+//! server must authenticate its clients, or be started with `--insecure`:
 //!
 //! ```text
 //! rpc-nameserver --listen tls://0.0.0.0:9876 --cert names.pem --key names.key \

@@ -4,8 +4,8 @@ use crate::{BoxFuture, Instance, RegistryError};
 /// registries share.
 ///
 /// [`Resilient`](crate::Resilient) makes a [`Registry`](crate::Registry) of a back end. It
-/// registers
-/// again what was lost, follows again after a feed has broken, protects lists and remembers them.
+/// registers again what was lost, follows again after a feed has broken, protects lists and
+/// remembers them.
 ///
 /// Every method returns within the timeout of the back end. A dropped future leaves nothing behind:
 /// an [`announce`](Self::announce) that has reached the registry is taken back.
@@ -14,8 +14,7 @@ pub trait BackEnd: Send + Sync + 'static {
     fn uri(&self) -> &str;
 
     /// Registers a valid instance in a session of its own. A background task renews the session at
-    /// a
-    /// third of its time or more often. The instance is visible to every list that is requested
+    /// a third of its time or more often. The instance is visible to every list that is requested
     /// after this returns.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ impl BackOff {
         self.last
     }
 
-    /// Tells for how long the result of the last attempt lasted. The next pause is the first again
+    /// Notes how long the result of the last attempt lasted. The next pause is the first again
     /// if that is longer than the last pause. Otherwise the attempt counts as a failure, so that a
     /// server that accepts everything and keeps nothing is asked ever more rarely.
     pub fn lasted(&mut self, time: Duration) {

@@ -9,8 +9,7 @@ use crate::{Instance, RegistryError};
 /// A registration that is in force as long as this value lives.
 ///
 /// Dropping it ends the registration immediately. [`revoke`](Self::revoke) also reports whether
-/// that
-/// succeeded.
+/// that succeeded.
 #[must_use = "dropping a lease removes the registration"]
 pub struct Lease {
     instance: Instance,
@@ -44,8 +43,7 @@ pub struct LeaseStates(watch::Receiver<LeaseState>);
 
 impl LeaseStates {
     /// Waits for a new state and returns it; `None` once the lease has ended. Cancel safe: a
-    /// dropped
-    /// future has consumed nothing.
+    /// dropped future has consumed nothing.
     pub async fn changed(&mut self) -> Option<LeaseState> {
         self.0.changed().await.ok()?;
         Some(self.0.borrow_and_update().clone())
@@ -89,8 +87,7 @@ impl Lease {
     }
 
     /// The instance as it was first stored. Its [`epoch`](Instance::epoch) may be newer than that
-    /// of
-    /// the instance that was registered.
+    /// of the instance that was registered.
     pub fn instance(&self) -> &Instance {
         &self.instance
     }

@@ -41,8 +41,7 @@
 //!
 //! All back ends use the same names in the query of the URI. A duration has a unit: `500ms`, `10s`,
 //! `5m`, `1h30m`. An unknown parameter, a parameter of an earlier version or a value out of range
-//! is
-//! an [`is_invalid_uri`](RegistryError::is_invalid_uri) error of [`connect`].
+//! is an [`is_invalid_uri`](RegistryError::is_invalid_uri) error of [`connect`].
 //!
 //! | parameter | meaning | back ends |
 //! | --- | --- | --- |
@@ -107,33 +106,29 @@
 //! - **Users.** The folder and its content belong to the user of the process or to root, and are
 //!   closed to other users (0700, 0600). A file or folder that another user owns, can write or can
 //!   replace is refused with an [`is_permission_denied`](RegistryError::is_permission_denied)
-//!   error.
-//!   Links in the folder are not followed. `?shared=group` shares the folder among the members of
-//!   its group, who must trust each other completely. The rules are in `docs/registry.md`.
+//!   error. Links in the folder are not followed. `?shared=group` shares the folder among the
+//!   members of its group, who must trust each other completely. The rules are in
+//!   `docs/registry.md`.
 //! - **Liveness.** A provider is listed from the end of its registration until its lease or its
 //!   process ends; the kernel reports the end of a process immediately. A process that does not
-//!   run,
-//!   for example one that was stopped (`SIGSTOP`), is removed after its lease, `?lease=` (1s to
-//!   10m,
-//!   default 10s), and registers again when it continues. A dedicated thread renews the lease at a
-//!   third of that time, so long computations do not let it expire. Each lease keeps one file open,
-//!   each process one more.
+//!   run, for example one that was stopped (`SIGSTOP`), is removed after its lease, `?lease=` (1s
+//!   to 10m, default 10s), and registers again when it continues. A dedicated thread renews the
+//!   lease at a third of that time, so long computations do not let it expire. Each lease keeps one
+//!   file open, each process one more.
 //! - **Recovery.** A registration whose line, lease file or folder was deleted is made again at the
 //!   next renewal, with a higher epoch. A registration that was removed by
 //!   [`unregister`](Registry::unregister) is not.
 //! - **Files.** `registry.jsonl` holds a header and one JSON object per line. It can be read and,
 //!   with care, edited: values may be changed; an added line has no process and is removed by a
-//!   later
-//!   write; a deleted line comes back while its provider runs. It is only ever replaced as a whole,
-//!   at most 16 MiB. `registry.lock`, `leases/`, `beats/`, `signs/` and `turns/` belong to the back
-//!   end; do not delete them while a program uses the registry.
+//!   later write; a deleted line comes back while its provider runs. It is only ever replaced as a
+//!   whole, at most 16 MiB. `registry.lock`, `leases/`, `beats/`, `signs/` and `turns/` belong to
+//!   the back end; do not delete them while a program uses the registry.
 //! - **Waiting.** Lookups and watches do not wait for writers. A write waits at most
 //!   `?lock_timeout=` (1ms to 10m, default 5s) for the registry lock, and fails with an
 //!   [`is_timeout`](RegistryError::is_timeout) error that names the lock file and the last holder.
 //!   Changes of the tasks of one process are written together, and processes write in the order of
 //!   their arrival. A process that leaves the free lock unused for half a second moves to the end
-//!   of
-//!   the queue.
+//!   of the queue.
 //! - **Watching** uses the operating system: registrations, departures and ended processes are
 //!   reported within milliseconds (on systems other than Linux, ended processes are found by
 //!   polling). Changes without a signal, such as those of an editor, are found by polling every
@@ -141,8 +136,7 @@
 //!   not support watching, which is logged once.
 //! - **Protection.** Providers that died, left or were removed disappear at once. If many leases
 //!   expire at the same time, or many lines are deleted although their providers live, they are
-//!   kept
-//!   for a while: see [`Protection`].
+//!   kept for a while: see [`Protection`].
 //! - **Damage.** A line that cannot be read makes lookups fail with an
 //!   [`is_corrupt`](RegistryError::is_corrupt) error that names it; watches keep the last good list
 //!   and report its age. The next registration keeps every readable line and leaves the original

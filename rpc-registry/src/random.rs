@@ -8,9 +8,8 @@ use crate::clock::unix_ms;
 /// A random number, different in each process.
 ///
 /// The standard library seeds the hashers of a process from the operating system, and no two
-/// hashers
-/// of a process have the same keys. The process id and the time distinguish the copies of a process
-/// image.
+/// hashers of a process have the same keys. The process id and the time distinguish the copies of a
+/// process image.
 #[doc(hidden)]
 pub fn random_u64() -> u64 {
     let mut hasher = RandomState::new().build_hasher();

@@ -24,9 +24,8 @@ pub trait Registry: Send + Sync + 'static {
     /// # Errors
     ///
     /// `is_invalid_instance` if [`Instance::validate`] refuses it; `is_already_exists` if the same
-    /// id
-    /// of the same service is registered and alive (a dead one is replaced); otherwise the error of
-    /// the back end.
+    /// id of the same service is registered and alive (a dead one is replaced); otherwise the error
+    /// of the back end.
     fn register<'a>(&'a self, instance: Instance) -> BoxFuture<'a, Result<Lease, RegistryError>>;
 
     /// The living instances of `service`, ordered by id. Empty if there is no provider. While the

@@ -37,16 +37,14 @@ impl Watch {
     }
 
     /// Waits for a snapshot that this watch has not returned yet. The first call returns the
-    /// current
-    /// one at once, later calls wait for a change. Changes in quick succession are coalesced: the
-    /// latest snapshot is returned, and its [`change`](Snapshot::change) is the difference from the
-    /// one that this watch returned before, or from an empty list.
+    /// current one at once, later calls wait for a change. Changes in quick succession are
+    /// coalesced: the latest snapshot is returned, and its [`change`](Snapshot::change) is the
+    /// difference from the one that this watch returned before, or from an empty list.
     ///
     /// # Errors
     ///
     /// If the registry is gone and no newer snapshot will come, this and every later call fails
-    /// with
-    /// the reason.
+    /// with the reason.
     ///
     /// # Cancel safety
     ///

@@ -9,33 +9,9 @@ use rpc_registry::{Instance, RegistryError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::task::{Key, ResultSender, Task, TaskResult};
 use crate::contract::Change;
 use crate::secret::Secret;
-
-/// Service and id.
-pub(super) type Key = (String, String);
-
-/// The result of sending a task to a server.
-pub(super) enum TaskResult {
-    Accepted,
-    /// The server refuses it, and will refuse it again.
-    Refused(RegistryError),
-    /// The task could not be sent.
-    Failed(RegistryError),
-}
-
-/// Receives the result of a task. Dropped without a result if the task was not sent, so that no
-/// caller waits for a dropped task.
-pub(super) type ResultSender = mpsc::UnboundedSender<TaskResult>;
-
-/// A change that must be sent to a server.
-pub(super) struct Task {
-    pub(super) key: Key,
-    /// The number of the registration.
-    pub(super) number: u64,
-    pub(super) change: Change,
-    pub(super) result_sender: Option<ResultSender>,
-}
 
 pub(super) struct LocalRegistrations {
     state: Mutex<LocalState>,

@@ -5,7 +5,7 @@
 //! | [`settings`], [`uri`] | the servers and how they are used, and how a URI sets that |
 //! | [`token`], `tls_reload` | authentication |
 //! | [`server`] | the connection to one server |
-//! | [`local_registrations`] | the registrations of this process, and what each server must be sent |
+//! | [`local_registrations`], [`task`] | the registrations of this process, and what each server must be sent |
 //! | [`server_session`] | keeps one server up to date |
 //! | [`session`] | one registration, at all servers |
 //! | [`reader`], [`feed`] | asks one server and follows at one server, with failover |
@@ -17,6 +17,7 @@ mod server;
 mod server_session;
 mod session;
 mod settings;
+mod task;
 #[cfg(feature = "tls")]
 mod tls_reload;
 mod token;

@@ -9,8 +9,9 @@ use rpc_runtime::Streaming;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::NameServersSettings;
-use super::local_registrations::{LocalRegistrations, Task, TaskResult};
+use super::local_registrations::LocalRegistrations;
 use super::server::RemoteServer;
+use super::task::{Task, TaskResult};
 use crate::contract::{Change, NameError, NameService, Refusal, Why, pack};
 
 /// Maximum size of a report in bytes, so that none takes long.

@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::NameServersSettings;
-use super::local_registrations::{Key, LocalRegistrations, TaskResult};
+use super::local_registrations::LocalRegistrations;
 use super::reader::none_answers;
+use super::task::{Key, TaskResult};
 
 /// Additional wait after the timeout of a server, so that its error is received.
 const SLACK: Duration = Duration::from_millis(250);

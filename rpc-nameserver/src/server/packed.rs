@@ -21,8 +21,7 @@ pub(super) struct Packed {
 
 /// The last encoded list of a service. One list is encoded at a time, outside of the table's lock,
 /// and requests that arrive during that time share the next one. So a service that changes
-/// constantly
-/// costs at most one core, and a list is never encoded more often than it is requested.
+/// constantly costs at most one core, and a list is never encoded more often than it is requested.
 #[derive(Default)]
 pub(super) struct PackedList {
     last: Mutex<Option<Packed>>,

@@ -31,8 +31,7 @@ impl BoundedInstances {
     }
 
     /// Adds an instance, or replaces the one with its id. `length` is its length in the registry,
-    /// in
-    /// bytes.
+    /// in bytes.
     pub(crate) fn put(&mut self, instance: Instance, length: usize) {
         self.remove(instance.id());
         let bytes = length.saturating_add(EACH);

@@ -12,8 +12,7 @@ use crate::sync::Mutex;
 use crate::{BoxFuture, Instance, RegistryError, RegistryUri, Resilient, ResilientSettings};
 
 /// The registry that a `memory:` URI names. `memory:name` and `memory://name` are the same; the
-/// name
-/// may be empty.
+/// name may be empty.
 pub(crate) async fn connect(uri: &RegistryUri) -> Result<Resilient<MemoryBackEnd>, RegistryError> {
     // A session in this process neither expires nor gets lost, so there is nothing to protect.
     Resilient::new(MemoryBackEnd::new(uri)?, ResilientSettings::default()).await

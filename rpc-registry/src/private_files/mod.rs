@@ -7,9 +7,8 @@
 //! write access to a parent can replace the folder, unless the parent is sticky.
 //!
 //! Members of a group can replace what is in their folder at any time, subfolders too. That must
-//! not
-//! affect files elsewhere. So for [`Access::Group`] the folder of a file is opened first, without
-//! following links, and the file is accessed relative to the open folder.
+//! not affect files elsewhere. So for [`Access::Group`] the folder of a file is opened first,
+//! without following links, and the file is accessed relative to the open folder.
 
 mod access;
 mod not_private;

@@ -83,8 +83,7 @@ pub(crate) fn rename(path: &Path, to: &Path, access: Access) -> io::Result<()> {
 }
 
 /// Calls `act` with an open folder and the path of the file relative to it. For [`Access::Group`]
-/// that
-/// is the parent folder, opened without following links, so that no member can replace it.
+/// that is the parent folder, opened without following links, so that no member can replace it.
 fn in_place<T>(
     path: &Path,
     access: Access,

@@ -97,9 +97,8 @@ impl<B: BackEnd> LeaseRenewer<B> {
     }
 
     /// Each attempt has an epoch of its own: an attempt without an answer may have left an entry.
-    /// If
-    /// another provider has the id, the epoch does not grow: otherwise it would soon be newer than
-    /// the epoch of that provider and displace it.
+    /// If another provider has the id, the epoch does not grow: otherwise it would soon be newer
+    /// than the epoch of that provider and displace it.
     async fn announce_again(
         &self,
         instance: &Instance,

@@ -10,13 +10,13 @@
 //! ```
 //!
 //! A broken rule panics with its name. Services and ids are new in each run, so the registry need
-//! not
-//! be empty.
+//! not be empty.
 #![expect(clippy::panic, clippy::expect_used, reason = "it tests, so it fails by panicking")]
 
 mod fixture;
 mod rules;
 mod subject;
+mod watch_rules;
 
 use std::time::Duration;
 
@@ -44,8 +44,7 @@ pub async fn conformance(fixture: &dyn Fixture) {
 }
 
 /// Checks the rules for an outage of this length, and for the time after it. To include the
-/// expiration
-/// of leases, the outage must be longer than a lease.
+/// expiration of leases, the outage must be longer than a lease.
 ///
 /// # Panics
 ///

@@ -1,7 +1,6 @@
 /// Replaces credentials by `***`. Error messages also show text that is not a URI, or whose
-/// password
-/// has characters that should be encoded. In doubt more is hidden than needed: everything between a
-/// colon and the last `@`.
+/// password has characters that should be encoded. In doubt more is hidden than needed: everything
+/// between a colon and the last `@`.
 pub(super) fn redact(text: &str) -> String {
     let after_scheme = text.find(':').map_or(0, |colon| colon + 1);
     let (scheme, rest) = text.split_at(after_scheme);

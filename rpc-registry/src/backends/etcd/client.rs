@@ -11,19 +11,19 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_stream::StreamExt;
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::messages::{AuthenticateRequest, AuthenticateResponse, WatchRequest, WatchResponse};
+use super::messages::{AuthenticateRequest, AuthenticateResponse};
 use super::request_error::{RequestError, is_about_the_token};
+use super::server::Server;
 use super::settings::Settings;
+use super::watch_messages::{WatchRequest, WatchResponse};
 use crate::RegistryError;
 use crate::random::random_index;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Maximum response. Ten thousand instances take about 3 MB.
-const MAX_ANSWER: usize = 64 << 20;
 /// Pause between two rounds through all servers.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -41,19 +41,6 @@ pub(super) struct Client {
     timeout: Duration,
     /// The runtime of the connections.
     runtime: Handle,
-}
-
-struct Server {
-    name: String,
-    endpoint: Endpoint,
-    connection: Mutex<Connection>,
-}
-
-/// The connection to a server.
-struct Connection {
-    channel: Channel,
-    /// The number of earlier connections.
-    number: u64,
 }
 
 /// The authentication token.
@@ -90,12 +77,9 @@ type Attempt<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
 impl Client {
     /// Connects when the first request is made.
     pub(super) fn new(settings: &Settings, runtime: Handle) -> Self {
-        let servers = settings.servers.iter().map(|(name, endpoint)| Server {
-            name: name.clone(),
-            endpoint: endpoint.clone(),
-            connection: Mutex::new(Connection { channel: channel(endpoint, &runtime), number: 0 }),
-        });
-        let servers: Vec<_> = servers.collect();
+        let servers = settings.servers.iter();
+        let servers: Vec<_> =
+            servers.map(|(name, endpoint)| Server::new(name, endpoint, &runtime)).collect();
         // Clients spread over the servers.
         let first = random_index(servers.len());
         Self {
@@ -161,7 +145,7 @@ impl Client {
             for _ in 0..self.servers.len() {
                 let index = self.current.load(Ordering::Relaxed);
                 let Some(server) = self.servers.get(index % self.servers.len()) else { break };
-                let connection = server.connection().number;
+                let connection = server.connection();
                 let limit = deadline.min(Instant::now() + share);
                 let failure = match timeout_at(limit, self.attempt(server, &attempt)).await {
                     Ok(Ok(answer)) => return Ok(answer),
@@ -251,33 +235,6 @@ impl Client {
     fn token(&self) -> MutexGuard<'_, Token> {
         self.token.lock()
     }
-}
-
-impl Server {
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock()
-    }
-
-    fn grpc(&self) -> Grpc<Channel> {
-        Grpc::new(self.connection().channel.clone()).max_decoding_message_size(MAX_ANSWER)
-    }
-
-    /// Replaces the connection, unless another task has replaced it already.
-    fn replace(&self, connection: u64, runtime: &Handle) {
-        let mut now = self.connection();
-        if now.number == connection {
-            *now = Connection {
-                channel: channel(&self.endpoint, runtime),
-                number: connection.wrapping_add(1),
-            };
-        }
-    }
-}
-
-/// A connection that is opened by the first request, in this runtime.
-fn channel(endpoint: &Endpoint, runtime: &Handle) -> Channel {
-    let _inside = runtime.enter();
-    endpoint.connect_lazy()
 }
 
 async fn unary<Q, A>(

@@ -8,11 +8,10 @@ use tonic::{Status, Streaming};
 
 use super::client::{Client, Method};
 use super::keys::{Keys, end_of};
-use super::messages::{
-    RangeRequest, RangeResponse, WatchCreateRequest, WatchOrder, WatchRequest, WatchResponse,
-};
+use super::messages::{RangeRequest, RangeResponse};
 use super::request_error::RequestError;
 use super::service_entries::ServiceEntries;
+use super::watch_messages::{WatchCreateRequest, WatchOrder, WatchRequest, WatchResponse};
 use crate::back_end::{Feed, Update};
 use crate::{BoxFuture, RegistryError};
 
@@ -192,7 +191,7 @@ mod tests {
     use super::super::settings::Settings;
     use super::*;
     use crate::RegistryUri;
-    use crate::backends::etcd::messages::Event;
+    use crate::backends::etcd::watch_messages::Event;
 
     #[tokio::test]
     async fn a_watch_that_is_always_behind_is_given_up_so_that_there_is_a_pause() {

@@ -3,8 +3,9 @@
 use prost::Message;
 
 use super::keys::{Keys, ParsedKey};
-use super::messages::{RangeResponse, WatchResponse};
+use super::messages::RangeResponse;
 use super::service_entries::ServiceEntries;
+use super::watch_messages::WatchResponse;
 use crate::Instance;
 
 /// The service (of an entry, not of a note) and the id of a key.

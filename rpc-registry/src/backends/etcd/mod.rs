@@ -57,6 +57,7 @@ mod request_error;
 mod service_entries;
 mod session;
 mod settings;
+mod watch_messages;
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::keys::{Keys, ParsedKey};
-use super::messages::{Event, EventKind, KeyValue};
+use super::messages::KeyValue;
+use super::watch_messages::{Event, EventKind};
 use crate::Instance;
 use crate::back_end::Update;
 use crate::backends::bounded_instances::BoundedInstances;

@@ -13,8 +13,7 @@ const GAIN: u32 = 1000;
 ///
 /// After the clock was set forward, or the machine was suspended, all process leases look old until
 /// they are renewed. So no lease expires for a lease time after that. A clock that is set back
-/// makes
-/// leases look new, which only delays the expiration.
+/// makes leases look new, which only delays the expiration.
 #[derive(Debug)]
 struct Clock {
     last: Option<(Instant, SystemTime)>,

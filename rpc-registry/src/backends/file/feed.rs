@@ -9,7 +9,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 
 use super::format::ListEntry;
-use super::store::{ServiceState, Store};
+use super::lookup::ServiceState;
+use super::store::Store;
 use super::watcher::{FolderWatcher, WatchEvents};
 use crate::back_end::{Feed, Update};
 use crate::{BoxFuture, Instance, RegistryError};

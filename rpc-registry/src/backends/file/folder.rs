@@ -138,8 +138,7 @@ impl Folder {
     }
 
     /// Whether the whole folder was removed. Then nothing is registered there, and the folder is
-    /// not
-    /// created again by a lookup or the end of a registration.
+    /// not created again by a lookup or the end of a registration.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self.root.try_exists(), Ok(false))
     }
@@ -231,7 +230,7 @@ impl Folder {
             }
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => (
                 RegistryError::unavailable,
-                "free space on the disk; existing registrations stay in force",
+                "make room on the disk; existing registrations stay in force",
             ),
             _ => (RegistryError::unavailable, "check the folder and its file system"),
         };

@@ -196,8 +196,7 @@ pub(super) fn render<'a>(entries: impl IntoIterator<Item = &'a Arc<ListEntry>>) 
 }
 
 /// A list after it was read and written again, and whether all of it could be read. The error is
-/// the
-/// version of another format.
+/// the version of another format.
 #[cfg(feature = "__fuzz")]
 pub fn rewritten_list(bytes: &[u8]) -> Result<(String, bool), String> {
     let contents = parse(bytes, []).map_err(|OtherVersion(version)| version)?;

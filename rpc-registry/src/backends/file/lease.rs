@@ -12,11 +12,9 @@
 //! - *Readers try with a shared lock*, so two readers do not take each other for the provider.
 //! - *Cleaning up* removes files that the list does not name: their provider died before it was
 //!   listed, or after it was removed. It runs under the exclusive registry lock, as does the
-//!   creation
-//!   of a lease, so the two do not interfere.
+//!   creation of a lease, so the two do not interfere.
 //! - *Child processes do not inherit a lease*: the standard library opens files with `O_CLOEXEC`.
-//!   (A
-//!   process that forks without exec shares the lease and keeps it alive.)
+//!   (A process that forks without exec shares the lease and keeps it alive.)
 //!
 //! Whether a living process is stopped is shown by its [process lease](super::process_lease).
 

@@ -14,8 +14,7 @@ use crate::sync::Mutex;
 use crate::{Printable, RegistryError, limited};
 
 /// Maximum size of a list that is read or written, in bytes: some 50,000 instances. A larger file
-/// is
-/// not a registry, and reading it could exhaust the memory.
+/// is not a registry, and reading it could exhaust the memory.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The list as it was last read, for all tasks of this process. It is read again when the file has
@@ -179,9 +178,8 @@ impl List {
 /// Replaces the list, and returns the new one. The caller holds the exclusive registry lock.
 ///
 /// The new list is complete on disk before it takes the name, so readers see the old or the new
-/// list,
-/// also after a crash. (After a crash of the machine, no provider of either list is alive. So the
-/// folder need not be synced.) On an error the old list stays.
+/// list, also after a crash. (After a crash of the machine, no provider of either list is alive. So
+/// the folder need not be synced.) On an error the old list stays.
 pub(super) fn replace(
     folder: &Folder,
     entries: Vec<Arc<ListEntry>>,

@@ -6,9 +6,8 @@
 //! opens with `O_CLOEXEC`, no child process inherits it.
 //!
 //! The lock file is never removed: a process that has it open would lock a file that no other
-//! process
-//! can find. In case it was removed by hand, an attempt checks that the locked file is the one that
-//! the path names.
+//! process can find. In case it was removed by hand, an attempt checks that the locked file is the
+//! one that the path names.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};

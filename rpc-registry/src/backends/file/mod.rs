@@ -15,10 +15,10 @@
 //! whose lease is free is ignored, and a later write removes it.
 //!
 //! Writing: [`changes`] has the changes that wait, [`commit`] writes them, [`session`] is a
-//! registration, [`sweep`] cleans up. Reading: [`store`] looks up a service, [`liveness`] checks
-//! who is alive, [`feed`] follows. [`shared_folder`] is shared by the tasks of a process.
-//! [`location`] finds the folder, and [`folder`] opens its files by the rules of
-//! [`private_files`](crate::private_files).
+//! registration, [`sweep`] cleans up. Reading: [`lookup`] reads a service, [`liveness`] checks which
+//! registrations are alive, [`feed`] follows a service. [`store`] is a connection to the folder,
+//! [`shared_folder`] the state that all tasks of a process share. [`location`] finds the folder, and
+//! [`folder`] opens its files by the rules of [`private_files`](crate::private_files).
 
 mod changes;
 mod clock;
@@ -31,6 +31,7 @@ mod list;
 mod liveness;
 mod location;
 mod lock;
+mod lookup;
 mod process_lease;
 mod session;
 mod shared_folder;

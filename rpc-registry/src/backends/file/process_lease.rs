@@ -223,7 +223,7 @@ impl ProcessLease {
     /// Finds registrations that other processes can no longer see.
     fn check_registered(&self) {
         let leases: Vec<_> = self.members.lock().registered.keys().cloned().collect();
-        // A list that cannot be read says nothing.
+        // An unreadable list gives no information.
         let Ok(list) = self.lists.current(&self.folder) else { return };
         if list.intact(&self.folder).is_err() {
             return;

@@ -19,9 +19,8 @@ const READERS: usize = 4;
 /// What the tasks of this process share for one folder, however many connections to it there are.
 pub(super) struct SharedFolder {
     /// Held by the task that writes. The registry lock alone would keep writers apart, but it is
-    /// not
-    /// fair and can only be polled: a thousand tasks would poll in vain where a queue serves them
-    /// all.
+    /// not fair and can only be polled: a thousand tasks would poll in vain where a queue serves
+    /// them all.
     pub(super) writers: tokio::sync::Mutex<()>,
     pub(super) readers: Semaphore,
     /// The changes that the next writer writes.

@@ -1,4 +1,4 @@
-//! Change signals: how a process tells the watchers of a folder that something has changed.
+//! Change signals: how a process notifies the watchers of a folder of a change.
 //!
 //! Watchers watch the folder `signs/` through the operating system. A signal is sent by closing a
 //! file in it that was open for writing: `list` after the list was replaced, and the file with the
@@ -7,8 +7,7 @@
 //!
 //! The list and the lease files are not watched themselves: the operating system also reports when
 //! a file is opened for reading. Each lookup of each process, and each attempt at a lock, would
-//! wake
-//! all other processes.
+//! wake all other processes.
 
 use super::folder::Folder;
 

@@ -4,8 +4,7 @@ use std::time::SystemTime;
 /// Identifies a file and one state of its content.
 ///
 /// As long as a process has the file open, its inode number is not given to another file. So
-/// compare
-/// with the stamp of a file that is kept open.
+/// compare with the stamp of a file that is kept open.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Stamp {
     identity: Identity,

@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,45 +12,23 @@ use super::changes::{Change, Reply};
 use super::commit;
 use super::folder::Folder;
 use super::format::ListEntry;
-use super::lease;
-use super::list::List;
-use super::liveness::{Liveness, LivenessCheck};
 use super::lock::{self, Mode};
+use super::lookup::{Lookup, ServiceState};
 use super::shared_folder::SharedFolder;
-use super::ticket_lock::{self, Attempt, TicketLock};
+use super::ticket_lock::{Attempt, TicketLock};
 use crate::private_files::Access;
 use crate::{Instance, RegistryError};
 
 /// How long a thread of the blocking pool waits for a lock that will soon be free.
 const ATTEMPT: Duration = Duration::from_millis(10);
-/// How often a lookup is repeated after concurrent writes before it locks out writers.
-const UNLOCKED_LOOKUPS: usize = 16;
 
-/// A connection to a folder. The methods that are not `async` block.
+/// A connection to a folder.
 pub(super) struct Store {
     folder: Arc<Folder>,
     lock_timeout: Duration,
     shared: Arc<SharedFolder>,
     /// The runtime in which the connection was made.
     runtime: Handle,
-}
-
-/// The state of one service.
-pub(super) struct ServiceState {
-    /// The living instances, ordered by id.
-    pub(super) living: Vec<Instance>,
-    /// The ids of expired instances, and of those that are no longer listed although they hold
-    /// their
-    /// leases.
-    pub(super) expired: Vec<String>,
-    /// All entries, alive or not.
-    pub(super) entries: Vec<Arc<ListEntry>>,
-    /// Whether the list was deleted.
-    pub(super) is_list_missing: bool,
-    /// Whether entries were lost.
-    pub(super) is_faulty: bool,
-    /// The time until the first living instance may expire.
-    pub(super) expires_in: Option<Duration>,
 }
 
 impl Store {
@@ -82,9 +59,8 @@ impl Store {
         &self.shared
     }
 
-    /// The current list.
-    fn list(&self) -> Result<Arc<List>, RegistryError> {
-        self.shared.lists.current(&self.folder)
+    fn lookups(&self) -> Lookup<'_> {
+        Lookup { folder: &self.folder, shared: &self.shared, lock_timeout: self.lock_timeout }
     }
 
     /// The living instances of one service, ordered by id.
@@ -93,13 +69,12 @@ impl Store {
         service: &str,
     ) -> Result<Vec<Instance>, RegistryError> {
         let service = service.to_owned();
-        let state = self.read(move |store| store.state(&service, &[], false)).await?;
+        let state = self.read(move |store| store.lookups().state(&service, &[], false)).await?;
         Ok(state.map(|state| state.living).unwrap_or_default())
     }
 
     /// The state of a service whose entries were `known`. `None` if `only_if_changed` is set and
-    /// the
-    /// entries have not changed.
+    /// the entries have not changed.
     pub(super) async fn state_of(
         self: &Arc<Self>,
         service: &str,
@@ -107,29 +82,12 @@ impl Store {
         only_if_changed: bool,
     ) -> Result<Option<ServiceState>, RegistryError> {
         let service = service.to_owned();
-        self.read(move |store| store.state(&service, &known, only_if_changed)).await
+        self.read(move |store| store.lookups().state(&service, &known, only_if_changed)).await
     }
 
     /// The names of all services with a living instance.
     pub(super) async fn services(self: &Arc<Self>) -> Result<Vec<String>, RegistryError> {
-        self.read(|store| {
-            let list = store.list()?;
-            let mut names = Vec::new();
-            for (name, entries) in list.intact(&store.folder)?.services() {
-                // The first entry is usually alive. Otherwise the complete check also finds a
-                // provider that has just replaced another one.
-                let is_alive = match entries.first() {
-                    Some(entry) => LivenessCheck::now(&store.folder).of(entry)?.is_alive(),
-                    None => false,
-                };
-                let state = || store.state(name, &[], false);
-                if is_alive || state()?.is_some_and(|state| !state.living.is_empty()) {
-                    names.push(name.to_owned());
-                }
-            }
-            Ok(names)
-        })
-        .await
+        self.read(|store| store.lookups().services()).await
     }
 
     /// Runs `job` without any lock.
@@ -203,90 +161,6 @@ impl Store {
             sleep(pause).await;
         }
     }
-
-    /// Which instances of a service are alive.
-    ///
-    /// The list is only ever replaced as a whole, so it is read without a lock, and a lookup never
-    /// waits for a writer that is stopped. But the result must not be empty because a provider was
-    /// replaced by another one after the list was read, and is then found dead. So if an instance
-    /// is
-    /// found dead and the list has changed since it was read, the lookup is repeated.
-    fn state(
-        &self,
-        service: &str,
-        known: &[Arc<ListEntry>],
-        only_if_changed: bool,
-    ) -> Result<Option<ServiceState>, RegistryError> {
-        let mut lookups = 0;
-        let mut without_writers = None;
-        loop {
-            let list = self.list()?;
-            let entries = list.intact(&self.folder)?.of(service);
-            if only_if_changed && is_same(known, entries) {
-                return Ok(None);
-            }
-            let (mut living, mut expired, mut expires_in) = (Vec::new(), Vec::new(), None);
-            let mut any_missing = false;
-            let mut liveness = LivenessCheck::now(&self.folder);
-            for entry in entries {
-                match liveness.of(entry)? {
-                    Liveness::Alive(remaining) => {
-                        living.push(entry.instance.clone());
-                        expires_in = remaining.into_iter().chain(expires_in).min();
-                    }
-                    Liveness::Expired => {
-                        expired.push(entry.instance.id().to_owned());
-                        any_missing = true;
-                    }
-                    Liveness::Dead => any_missing = true,
-                }
-            }
-            if !any_missing || without_writers.is_some() || list.is_current(&self.folder)? {
-                living.sort_by(|a, b| a.id().cmp(b.id()));
-                let mut entries = entries.to_vec();
-                let lost = self.lost(known, &entries)?;
-                let is_list_missing = list.is_missing();
-                let is_faulty = is_list_missing || !lost.is_empty();
-                expired.extend(lost.iter().map(|entry| entry.instance.id().to_owned()));
-                entries.extend(lost);
-                return Ok(Some(ServiceState {
-                    living,
-                    expired,
-                    entries,
-                    is_list_missing,
-                    is_faulty,
-                    expires_in,
-                }));
-            }
-            lookups += 1;
-            if lookups == UNLOCKED_LOOKUPS {
-                let lock = ticket_lock::wait(&self.folder, Mode::Shared, self.lock_timeout)?;
-                without_writers = Some(lock);
-            }
-        }
-    }
-
-    /// The `known` entries that are no longer listed although their leases are held. A provider
-    /// that
-    /// leaves, or an administrator who removes it, frees the lease first.
-    fn lost(
-        &self,
-        known: &[Arc<ListEntry>],
-        listed: &[Arc<ListEntry>],
-    ) -> Result<Vec<Arc<ListEntry>>, RegistryError> {
-        let ids: HashSet<_> = listed.iter().map(|entry| entry.instance.id()).collect();
-        let mut lost = Vec::new();
-        for entry in known.iter().filter(|entry| !ids.contains(entry.instance.id())) {
-            if lease::is_held(&self.folder, &entry.lease)? {
-                lost.push(Arc::clone(entry));
-            }
-        }
-        Ok(lost)
-    }
-}
-
-fn is_same(one: &[Arc<ListEntry>], two: &[Arc<ListEntry>]) -> bool {
-    one.len() == two.len() && one.iter().zip(two).all(|(one, two)| Arc::ptr_eq(one, two))
 }
 
 fn received<T>(outcome: Result<Result<T, RegistryError>, RecvError>) -> Result<T, RegistryError> {

@@ -59,8 +59,7 @@ enum Input {
 
 impl FolderWatcher {
     /// The watcher of this process, which is started if there is none. It polls the time of the
-    /// list
-    /// at each `interval`: a person who edits the list sends no signal.
+    /// list at each `interval`: a person who edits the list sends no signal.
     pub(super) fn shared(
         slot: &Mutex<Weak<Self>>,
         folder: &Arc<Folder>,

@@ -1,23 +1,20 @@
+//! [`Instance`]: one provider of one service.
+
+mod rules;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use self::rules::check_service;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+pub(crate) use self::rules::is_name;
+use self::rules::{check_metadata, check_name, check_text, check_uri};
 use crate::RegistryError;
 use crate::clock::unix_ms;
-use crate::printable::is_printable;
 use crate::random::random_u64;
-use crate::uri::split_scheme;
-
-/// Longest service name, id, version, group, zone or metadata key, in bytes.
-const MAX_NAME: usize = 255;
-/// Longest URI, in bytes.
-const MAX_URI: usize = 2048;
-/// Most metadata pairs of one instance.
-const MAX_METADATA: usize = 64;
-/// Longest metadata value, in bytes.
-const MAX_METADATA_VALUE: usize = 4096;
 
 /// One provider of one service: its address, and the data by which consumers choose.
 ///
@@ -218,29 +215,13 @@ impl Instance {
     ///
     /// `is_invalid_instance`, naming the field, the rule and the value.
     pub fn validate(&self) -> Result<(), RegistryError> {
-        check_service(&self.0.service)?;
-        check_name("id", &self.0.id)?;
-        check_uri(&self.0.uri)?;
-        check_name("version", &self.0.version)?;
-        check_text("group", &self.0.group)?;
+        check_service(self.service())?;
+        check_name("id", self.id())?;
+        check_uri(self.uri())?;
+        check_name("version", self.version())?;
+        check_text("group", self.group())?;
         check_text("zone", self.zone().unwrap_or_default())?;
-        if self.0.metadata.len() > MAX_METADATA {
-            return Err(invalid(format!(
-                "{} metadata pairs, at most {MAX_METADATA} are allowed",
-                self.0.metadata.len()
-            )));
-        }
-        for (key, value) in &self.0.metadata {
-            check_name("metadata key", key)?;
-            if value.len() > MAX_METADATA_VALUE {
-                return Err(invalid(format!(
-                    "the metadata value of {key:?} has {} bytes, at most {MAX_METADATA_VALUE} are \
-                     allowed",
-                    value.len()
-                )));
-            }
-        }
-        Ok(())
+        check_metadata(self.metadata())
     }
 }
 
@@ -273,63 +254,6 @@ impl<'de> Deserialize<'de> for Instance {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Fields::deserialize(deserializer).map(|fields| Self(Arc::new(fields)))
     }
-}
-
-/// Checks the name of a service in a request.
-pub(crate) fn check_service(service: &str) -> Result<(), RegistryError> {
-    check_name("service name", service)
-}
-
-/// Whether a service or an instance can have this name.
-#[cfg(any(feature = "etcd", feature = "zookeeper"))]
-pub(crate) fn is_name(value: &str) -> bool {
-    check_name("name", value).is_ok()
-}
-
-fn check_name(field: &str, value: &str) -> Result<(), RegistryError> {
-    if value.is_empty() {
-        return Err(invalid(format!("the {field} is empty")));
-    }
-    check_text(field, value)
-}
-
-fn check_text(field: &str, value: &str) -> Result<(), RegistryError> {
-    if value.len() > MAX_NAME {
-        return Err(invalid(format!(
-            "the {field} has {} bytes, at most {MAX_NAME} are allowed",
-            value.len()
-        )));
-    }
-    check_characters(field, value)
-}
-
-fn check_uri(uri: &str) -> Result<(), RegistryError> {
-    if uri.len() > MAX_URI {
-        return Err(invalid(format!(
-            "the uri has {} bytes, at most {MAX_URI} are allowed",
-            uri.len()
-        )));
-    }
-    check_characters("uri", uri)?;
-    match split_scheme(uri).and_then(|(_, rest)| rest.strip_prefix("//")) {
-        Some(place) if !place.is_empty() => Ok(()),
-        _ => Err(invalid(format!("the uri {uri:?} is not of the form scheme://address"))
-            .with_hint("write it like tcp://127.0.0.1:9000")),
-    }
-}
-
-fn check_characters(field: &str, value: &str) -> Result<(), RegistryError> {
-    match value.chars().find(|c| c.is_whitespace() || !is_printable(*c)) {
-        Some(bad) => Err(invalid(format!(
-            "the {field} {value:?} contains {bad:?}; whitespace, control characters and those that \
-             change the direction of text are not allowed"
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn invalid(what: String) -> RegistryError {
-    RegistryError::invalid_instance(format!("invalid instance: {what}"))
 }
 
 fn new_id(now_ms: u64) -> String {
