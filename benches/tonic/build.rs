@@ -1,4 +1,4 @@
-//! Generates the contract. protox stands in for protoc, so no tool of the system is needed.
+//! Generates the contract with protox in place of protoc, so no system tool is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=../schemas/echo.proto");

@@ -1,4 +1,4 @@
-//! Generates the contract, with a parser in Rust: no tool of the system is needed.
+//! Generates the contract with a parser in Rust, so no system tool is needed.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .rust_protobuf()
         .customize(Customize { async_all: true, ..Default::default() })
         .run()?;
-    // The module that it would write itself cannot be included.
+    // The generated module file cannot be included.
     fs::write(out.join("contract.rs"), "pub mod echo;\npub mod echo_ttrpc;\n")?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Generates the contract, with a parser in Rust: no tool of the system is needed.
+//! Generates the contract with a parser in Rust, so no system tool is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=../schemas/echo.thrift");

@@ -1,7 +1,7 @@
 //! The hello example: a contract, a provider of it and a consumer.
 //!
-//! This page is the whole program. The binaries `hello-provider`, `hello-consumer` and `quickstart`
-//! only start it, in processes that share nothing but a registry.
+//! This file is the whole program. The binaries `hello-provider`, `hello-consumer` and `quickstart`
+//! only start it, in processes that share a registry.
 #![allow(clippy::print_stdout, reason = "examples show what they do")]
 
 pub mod process;
@@ -14,18 +14,18 @@ use rpc_registry::Registry;
 use rpc_runtime::{Server, rpc_service};
 use tracing_subscriber::EnvFilter;
 
-/// Default registry of the examples: a folder of this user on this machine.
+/// The default registry of the examples: a folder of this user on this machine.
 pub const DEFAULT_REGISTRY: &str = "file:rpc-demo";
 
-/// The contract. From it the macro makes the stub, `HelloServiceClient`, and the dispatcher,
-/// `HelloServiceServer`; provider and consumer share nothing else.
+/// The contract, which provider and consumer share. The macro generates the stub
+/// `HelloServiceClient` and the dispatcher `HelloServiceServer` from it.
 #[rpc_service]
 pub trait HelloService {
     /// Greets `name`.
     async fn hello(&self, name: String) -> rpc_runtime::Result<String>;
 }
 
-/// What the provider provides. It is an ordinary object: nothing in it knows of a network.
+/// The implementation of the provider: an ordinary type without network code.
 pub struct Hello;
 
 impl HelloService for Hello {
@@ -34,21 +34,21 @@ impl HelloService for Hello {
     }
 }
 
-/// Connects to the registry at `uri`, of any kind that this build knows: see the features in
-/// `examples/Cargo.toml`.
+/// Connects to the registry at `uri`. The features in `examples/Cargo.toml` add kinds of
+/// registries.
 ///
 /// # Errors
 /// The URI is invalid, or the registry cannot be used.
 pub async fn registry(uri: &str) -> anyhow::Result<Arc<dyn Registry>> {
     #[cfg(feature = "nameserver")]
     {
-        // Once in a process; a second time does no harm.
+        // Needed once per process. Repeated calls have no effect.
         let _ = rpc_nameserver::register_scheme();
     }
     Ok(rpc_registry::connect(uri).await?)
 }
 
-/// Provides [`Hello`] at `listen`, announced in `registry`, until `stop` is ready.
+/// Provides [`Hello`] at `listen`, registered in `registry`, until `stop` completes.
 ///
 /// # Errors
 /// The registry or the address cannot be used.
@@ -56,25 +56,25 @@ pub async fn provide(registry: &str, listen: &str, stop: impl Future) -> anyhow:
     let server = Server::builder()
         .provide(HelloServiceServer::new(Hello))
         .registry(crate::registry(registry).await?)
-        // Any text may be announced along; here, so that the consumer can name the process.
+        // Metadata can be any text. The consumer prints this process id.
         .metadata("pid", std::process::id().to_string())
         .bind(listen)
         .await?;
-    // A consumer finds the provider from here on. With port 0 only the server knows the address.
-    println!("serving HelloService at {}, announced in {registry}", server.local_uri());
+    // Consumers can find the provider now. With port 0, only the server knows the actual address.
+    println!("serving HelloService at {}, registered in {registry}", server.local_uri());
 
     server.serve_until(stop).await?;
-    println!("stopped: calls in work are answered, the announcement is taken back");
+    println!("stopped: calls in progress are answered, the registration is removed");
     Ok(())
 }
 
-/// Finds a provider of [`HelloService`] in `registry` and has it greet `name`.
+/// Finds a provider of [`HelloService`] in `registry` and calls it with `name`.
 ///
 /// # Errors
-/// The registry cannot be used, nobody provides the service, or the call fails.
+/// The registry cannot be used, there is no provider, or the call fails.
 pub async fn consume(registry: &str, name: &str) -> anyhow::Result<()> {
     let registry = crate::registry(registry).await?;
-    // Only to show what is in the registry: `discover` looks by itself.
+    // Only prints the content of the registry. `discover` does its own lookup.
     for provider in registry.lookup("HelloService").await? {
         let pid = provider.metadata().get("pid").map_or("unknown", String::as_str);
         println!("found HelloService at {}, process {pid}", provider.uri());
@@ -85,10 +85,10 @@ pub async fn consume(registry: &str, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Greets again and again, to see what happens when providers come and go.
+/// Calls repeatedly, to show what happens when providers start and stop.
 ///
 /// # Errors
-/// The registry cannot be used. A call that fails is shown, and the next one made.
+/// The registry cannot be used. A failed call is printed, and the calls continue.
 pub async fn consume_for_ever(registry: &str, name: &str, pause: Duration) -> anyhow::Result<()> {
     let registry = crate::registry(registry).await?;
     let hello = HelloServiceClient::discover(registry).await?;
@@ -101,11 +101,12 @@ pub async fn consume_for_ever(registry: &str, name: &str, pause: Duration) -> an
     }
 }
 
-/// Lets people look inside: `RUST_LOG=rpc_runtime=debug`, say. Silent without `RUST_LOG`.
+/// Writes the log that `RUST_LOG` selects, such as `RUST_LOG=rpc_runtime=debug`, to standard error.
+/// Without `RUST_LOG` there is none.
 pub fn init_tracing() {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
-        // Standard output belongs to what the example has to say.
+        // Standard output is for the example itself.
         .with_writer(std::io::stderr)
         .init();
 }

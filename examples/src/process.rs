@@ -1,4 +1,4 @@
-//! A program that plays several roles, in processes of its own.
+//! Child processes that run this program in another role.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// How long each step may take. Milliseconds do; the rest is for a busy machine.
+/// Maximum time of each step. Usually a step takes milliseconds; the rest is for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Ready when standard input ends: the way to ask a process to stop that works on every system.
-/// It also ends with the process at the other end, so a provider never outlives the example.
+/// Completes when standard input is closed. Closing it is a portable way to stop a process. It is
+/// also closed when the parent process ends, so a provider never outlives the example.
 pub async fn end_of_input() {
     let mut ignored = Vec::new();
-    // An input that fails is as much at its end as one that is closed.
+    // An error counts as the end.
     let _ = tokio::io::stdin().read_to_end(&mut ignored).await;
 }
 
-/// This program in another process and another role. Killed when dropped.
+/// A child process that runs this program in another role. Killed when dropped.
 pub struct Process {
     role: &'static str,
-    /// Its id.
+    /// The process id.
     pub pid: u32,
     child: Child,
-    /// Closing it asks the process to stop.
+    /// Closed to stop the process.
     stdin: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Process {
-    /// Starts it with these arguments.
+    /// Starts the process with these arguments.
     ///
     /// # Errors
-    /// It can't be started.
+    /// The process cannot be started.
     pub fn start(role: &'static str, args: &[&str]) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(args)
@@ -53,10 +53,10 @@ impl Process {
         })
     }
 
-    /// Shows what the process prints, up to a line that contains `expected`.
+    /// Prints the output of the process up to a line that contains `expected`.
     ///
     /// # Errors
-    /// There is none within [`PATIENCE`], or the process ends first.
+    /// There is no such line within [`PATIENCE`], or the process ends before.
     pub async fn show_until(&mut self, expected: &str) -> anyhow::Result<()> {
         let seen = async {
             while let Some(line) = self.show_line().await? {
@@ -71,10 +71,10 @@ impl Process {
             .with_context(|| format!("no {expected:?} within {PATIENCE:?}"))?
     }
 
-    /// Asks the process to stop, and shows what it prints until it has ended well.
+    /// Stops the process, prints its remaining output and waits for its end.
     ///
     /// # Errors
-    /// It does not within [`PATIENCE`], or fails.
+    /// The process does not end within [`PATIENCE`], or fails.
     pub async fn finish(&mut self) -> anyhow::Result<()> {
         drop(self.stdin.take());
         let ended = async {
@@ -88,10 +88,10 @@ impl Process {
         Ok(())
     }
 
-    /// Kills it: it can't do anything about it, nor say anything.
+    /// Kills the process, which has no chance to clean up.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system cannot kill it.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
     }

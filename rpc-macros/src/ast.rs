@@ -1,4 +1,4 @@
-//! The trait as the expansion needs it: the contract itself, and its remote methods.
+//! The parsed trait: the contract itself, and its remote methods.
 
 use proc_macro2::Span;
 use quote::{ToTokens, format_ident, quote};
@@ -8,29 +8,29 @@ use syn::{Attribute, FnArg, Ident, ItemTrait, Pat, ReturnType, TraitItemFn, Type
 use crate::attr::{self, MethodOptions, ServiceOptions};
 use crate::errors::Errors;
 
-/// One `#[rpc_service]` trait.
+/// A trait with `#[rpc_service]`.
 pub(crate) struct Service {
     /// The trait as written, without its `#[rpc]` attributes.
     pub(crate) contract: ItemTrait,
     pub(crate) options: ServiceOptions,
     pub(crate) names: Names,
-    /// What a stub calls over the wire, in the order of the trait.
+    /// The remote methods, in the order of the trait.
     pub(crate) methods: Vec<Method>,
-    /// Methods without a body in which an error was found.
-    pub(crate) refused: Vec<TraitItemFn>,
-    pub(crate) cfgs: Vec<Attribute>,
+    /// Methods without a body that have errors.
+    pub(crate) invalid: Vec<TraitItemFn>,
+    pub(crate) cfg_attributes: Vec<Attribute>,
     pub(crate) deprecated: bool,
 }
 
-/// A method that runs on the provider.
+/// A remote method.
 pub(crate) struct Method {
     pub(crate) ident: Ident,
     pub(crate) arguments: Vec<Argument>,
-    /// The list of arguments, as a place for errors about all of them.
+    /// The span of the list of arguments, for errors about all of them.
     pub(crate) arguments_span: Span,
     pub(crate) output: Type,
     pub(crate) options: MethodOptions,
-    pub(crate) cfgs: Vec<Attribute>,
+    pub(crate) cfg_attributes: Vec<Attribute>,
 }
 
 pub(crate) struct Argument {
@@ -40,7 +40,7 @@ pub(crate) struct Argument {
     pub(crate) defaulted: bool,
 }
 
-/// The items that the expansion adds beside the trait.
+/// The names of the generated items.
 pub(crate) struct Names {
     /// `HelloServiceClient`
     pub(crate) client: Ident,
@@ -60,7 +60,7 @@ impl Service {
 }
 
 impl Method {
-    /// Reads a method without a body, taking its `#[rpc]` attributes away.
+    /// Parses a method without a body and removes its `#[rpc]` attributes.
     pub(crate) fn read(function: &mut TraitItemFn, errors: &mut Errors) -> Self {
         let options = MethodOptions::take(&mut function.attrs, errors);
         let mut arguments = Vec::new();
@@ -68,12 +68,12 @@ impl Method {
             match input {
                 FnArg::Receiver(receiver) => attr::refuse_rpc(
                     &mut receiver.attrs,
-                    "`#[rpc]` stands above the method or before one of its arguments",
+                    "write `#[rpc]` above the method or before one of its arguments",
                     errors,
                 ),
                 FnArg::Typed(typed) => {
                     let defaulted = attr::take_default(&mut typed.attrs, errors);
-                    // Any other pattern is an error of its own in `check`.
+                    // `check` reports any other pattern.
                     if let Pat::Ident(pattern) = &*typed.pat {
                         let (ident, ty) = (pattern.ident.clone(), (*typed.ty).clone());
                         arguments.push(Argument { ident, ty, defaulted });
@@ -87,11 +87,11 @@ impl Method {
             arguments_span: function.sig.paren_token.span.join(),
             output: output(&function.sig.output),
             options,
-            cfgs: attr::cfgs(&function.attrs),
+            cfg_attributes: attr::cfg_attributes(&function.attrs),
         }
     }
 
-    /// What the method id is made of, beside the service.
+    /// The name on the wire, which is part of the method id.
     pub(crate) fn wire_name(&self) -> String {
         match &self.options.name {
             Some(name) => name.value(),
@@ -99,21 +99,21 @@ impl Method {
         }
     }
 
-    /// `hello`, as the name of a constant: its own spelling, so that no two can meet, and the
-    /// macro's own token, so that no lint asks the user for capitals.
+    /// `hello` as the name of a constant. The spelling is that of the method, so two constants
+    /// cannot collide. The token is the macro's own, so no lint asks for capitals.
     pub(crate) fn constant(&self) -> Ident {
         let mut ident = self.ident.clone();
         ident.set_span(Span::mixed_site().located_at(self.ident.span()));
         ident
     }
 
-    /// `__method_hello`, the method as a type. The prefix keeps it apart from the other invented
-    /// names, `__S` and `__Ids`, whatever the method is called.
+    /// `__method_hello`, the type of the method. The prefix avoids collisions with the other
+    /// generated names, `__S` and `__Ids`.
     pub(crate) fn type_name(&self) -> Ident {
         format_ident!("__method_{}", self.ident.unraw(), span = self.constant().span())
     }
 
-    /// The token to which an error about the name belongs.
+    /// The token for errors about the name.
     pub(crate) fn name_token(&self) -> &dyn ToTokens {
         match &self.options.name {
             Some(name) => name,
@@ -123,7 +123,7 @@ impl Method {
 }
 
 impl Argument {
-    /// What errors and descriptions call it.
+    /// The name in errors and descriptions.
     pub(crate) fn wire_name(&self) -> String {
         self.ident.unraw().to_string()
     }
@@ -132,18 +132,18 @@ impl Argument {
 impl Names {
     pub(crate) fn of(service: &Ident) -> Self {
         let name = service.unraw().to_string();
-        // Found at the trait by errors and by editors, resolved as the macro's own.
+        // Errors and editors locate it at the trait; it resolves like names of the macro.
         let span = Span::mixed_site().located_at(service.span());
         Self {
             client: format_ident!("{name}Client", span = span),
             server: format_ident!("{name}Server", span = span),
-            descriptor: format_ident!("{}_DESCRIPTOR", shouting(&name), span = span),
+            descriptor: format_ident!("{}_DESCRIPTOR", screaming_snake_case(&name), span = span),
             methods: format_ident!("__{name}Methods", span = span),
         }
     }
 }
 
-/// The type that a function returns, `()` where none is written.
+/// The return type of a function; `()` if none is written.
 pub(crate) fn output(output: &ReturnType) -> Type {
     match output {
         ReturnType::Type(_, ty) => (**ty).clone(),
@@ -152,7 +152,7 @@ pub(crate) fn output(output: &ReturnType) -> Type {
 }
 
 /// `HelloService` → `HELLO_SERVICE`, `HTTPProxy2` → `HTTP_PROXY2`
-fn shouting(name: &str) -> String {
+fn screaming_snake_case(name: &str) -> String {
     let letters: Vec<char> = name.chars().collect();
     let mut shouted = String::new();
     for (i, letter) in letters.iter().enumerate() {
@@ -170,7 +170,7 @@ fn shouting(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::shouting;
+    use super::screaming_snake_case;
 
     #[test]
     fn constants_are_named_after_the_words_of_the_trait() {
@@ -182,7 +182,7 @@ mod tests {
             ("Snake_Case", "SNAKE_CASE"),
             ("x", "X"),
         ] {
-            assert_eq!(shouting(name), shouted);
+            assert_eq!(screaming_snake_case(name), shouted);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What may stand in `#[rpc_service(…)]` and `#[rpc(…)]`.
+//! The options in `#[rpc_service(…)]` and `#[rpc(…)]`.
 
 mod duration;
 mod suggest;
@@ -12,20 +12,20 @@ use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
 
 use crate::errors::Errors;
 
-/// `#[rpc_service(name = "…", version = "…", group = "…", crate = path)]`
+/// The options in `#[rpc_service(name = "…", version = "…", group = "…", crate = path)]`.
 pub(crate) struct ServiceOptions {
-    /// The name of the trait unless given.
+    /// `None` for the name of the trait.
     pub(crate) name: Option<String>,
     pub(crate) version: String,
     pub(crate) group: String,
-    /// Where the runtime is found from the user's code.
+    /// The path of the runtime in the user's code.
     pub(crate) runtime: TokenStream,
 }
 
-/// `#[rpc(…)]` on a method.
+/// The options in `#[rpc(…)]` on a method.
 #[derive(Default)]
 pub(crate) struct MethodOptions {
-    /// The name of the method unless given.
+    /// `None` for the name of the method.
     pub(crate) name: Option<LitStr>,
     pub(crate) idempotent: bool,
     pub(crate) oneway: bool,
@@ -85,7 +85,7 @@ impl MethodOptions {
     const KEYS: &[&str] =
         &["name", "idempotent", "oneway", "timeout", "inline", "spawn", "blocking"];
 
-    /// Takes the `#[rpc]` attributes out of `attrs` and reads them.
+    /// Removes the `#[rpc]` attributes from `attrs` and parses them.
     pub(crate) fn take(attrs: &mut Vec<Attribute>, errors: &mut Errors) -> Self {
         let mut options = Self::default();
         for entry in take_entries(attrs, errors) {
@@ -99,7 +99,7 @@ impl MethodOptions {
                 "blocking" => options.set_dispatch(Dispatch::Blocking, &entry, errors),
                 "default" => errors.at(
                     &entry.key,
-                    "`default` belongs to one argument: `#[rpc(default)] limit: u32`",
+                    "`default` belongs on an argument: `#[rpc(default)] limit: u32`",
                 ),
                 _ => entry.refuse_key("rpc", Self::KEYS, errors),
             }
@@ -118,7 +118,7 @@ impl MethodOptions {
     }
 }
 
-/// Takes `#[rpc(default)]` out of the attributes of an argument; says whether it was there.
+/// Removes `#[rpc(default)]` from the attributes of an argument. Returns whether it was present.
 pub(crate) fn take_default(attrs: &mut Vec<Attribute>, errors: &mut Errors) -> bool {
     let mut defaulted = false;
     for entry in take_entries(attrs, errors) {
@@ -134,7 +134,7 @@ pub(crate) fn take_default(attrs: &mut Vec<Attribute>, errors: &mut Errors) -> b
     defaulted
 }
 
-/// Takes the `#[rpc]` attributes out of `attrs` where none may be.
+/// Removes the `#[rpc]` attributes from `attrs` and reports them as errors.
 pub(crate) fn refuse_rpc(attrs: &mut Vec<Attribute>, reason: &str, errors: &mut Errors) {
     for attr in attrs.extract_if(.., |attr| attr.path().is_ident("rpc")) {
         errors.at(attr, reason);
@@ -142,8 +142,8 @@ pub(crate) fn refuse_rpc(attrs: &mut Vec<Attribute>, reason: &str, errors: &mut 
     refuse_conditional_rpc(attrs, errors);
 }
 
-/// The attributes that decide whether an item exists; each generated piece of it repeats them.
-pub(crate) fn cfgs(attrs: &[Attribute]) -> Vec<Attribute> {
+/// The `#[cfg]` attributes of an item, which all items generated for it repeat.
+pub(crate) fn cfg_attributes(attrs: &[Attribute]) -> Vec<Attribute> {
     attrs.iter().filter(|attr| attr.path().is_ident("cfg")).cloned().collect()
 }
 
@@ -164,12 +164,12 @@ fn take_entries(attrs: &mut Vec<Attribute>, errors: &mut Errors) -> Vec<Entry> {
     entries
 }
 
-/// The compiler expands `cfg_attr` only after this macro has run.
+/// Reports `#[rpc]` in `cfg_attr`, which the compiler expands only after this macro.
 fn refuse_conditional_rpc(attrs: &mut Vec<Attribute>, errors: &mut Errors) {
     for attr in attrs.extract_if(.., |attr| conditional_rpc(attr).is_some()) {
         errors.at(
             conditional_rpc(&attr),
-            "`#[rpc]` cannot be conditional, it is part of the contract: \
+            "`#[rpc]` cannot be conditional, since it is part of the contract: \
              write two methods under opposite `#[cfg]`s",
         );
     }
@@ -192,7 +192,7 @@ fn refuse_repeated(entries: &[Entry], errors: &mut Errors) {
     }
 }
 
-/// `key` or `key = value`
+/// An option `key` or `key = value`.
 struct Entry {
     key: Ident,
     value: Option<Expr>,
@@ -218,7 +218,7 @@ impl Entry {
 
     fn flag(&self, errors: &mut Errors) -> bool {
         if let Some(value) = &self.value {
-            errors.at(value, format!("`{}` stands alone, without a value", self.key));
+            errors.at(value, format!("`{}` takes no value", self.key));
         }
         true
     }
@@ -235,7 +235,7 @@ impl Entry {
         None
     }
 
-    /// A name that peers, registries and logs see.
+    /// Parses a name that is visible to peers, registries and logs.
     fn wire_name(&self, errors: &mut Errors) -> Option<LitStr> {
         let name = self.string("example", errors)?;
         let text = name.value();
@@ -251,7 +251,7 @@ impl Entry {
         let is_number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && !part.is_empty();
         if text.split('.').count() != 3 || !text.split('.').all(is_number) {
             let message = format!(
-                "`{text}` is no version: write `major.minor.patch` in numbers, such as `1.2.0`"
+                "`{text}` is not a version: write `major.minor.patch` in numbers, such as `1.2.0`"
             );
             errors.at(&literal, message);
         }
@@ -282,9 +282,9 @@ impl Entry {
         let key = &self.key;
         let advice = match suggest::nearest(&key.to_string(), keys) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("there is {}", list(keys)),
+            None => format!("the options are {}", list(keys)),
         };
-        errors.at(key, format!("`#[{attribute}]` knows no `{key}`: {advice}"));
+        errors.at(key, format!("`#[{attribute}]` has no option `{key}`: {advice}"));
     }
 }
 
@@ -362,7 +362,7 @@ mod tests {
             "finer than",
             "write `name = \\\"example\\\"`",
             "exclude each other",
-            "stands alone",
+            "takes no value",
             "`oneway` is given twice",
         ] {
             assert!(errors.contains(part), "{part}: {errors}");
@@ -373,7 +373,7 @@ mod tests {
     fn what_is_no_version_is_refused() {
         for version in ["1", "1.2", "1.2.x", "1.2.3.4", "v1.2.3", "1..2", "", "1.2.3-rc1"] {
             let (_, errors) = service(quote!(version = #version));
-            assert!(errors.contains("is no version"), "{version}");
+            assert!(errors.contains("is not a version"), "{version}");
         }
     }
 

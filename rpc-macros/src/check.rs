@@ -1,4 +1,4 @@
-//! What a contract cannot say, each with the reason and the way out.
+//! Checks of a contract. Each error has a reason and a solution.
 
 use quote::{ToTokens, quote};
 use syn::visit::{self, Visit};
@@ -11,14 +11,14 @@ use crate::ast::Method;
 use crate::errors::Errors;
 use crate::expand::type_name;
 
-/// Arguments travel as one tuple, and the runtime implements its traits up to this size.
+/// Maximum number of arguments: the runtime implements its traits for tuples up to this size.
 const MAX_ARGUMENTS: usize = 16;
 
-/// Inherent methods of every stub, which would hide a remote method of the same name.
+/// Inherent methods of every stub. They would hide a remote method of the same name.
 const RESERVED: &[&str] =
     &["with_timeout", "with_encoding", "with_wait_for_ready", "with_metadata"];
 
-/// The trait itself and its items that are no methods.
+/// Checks the trait itself and its items other than methods.
 pub(crate) fn contract(contract: &ItemTrait, errors: &mut Errors) {
     if let Some(unsafety) = &contract.unsafety {
         errors.at(unsafety, "a service cannot be an `unsafe trait`: its stub is generated code");
@@ -51,7 +51,7 @@ pub(crate) fn contract(contract: &ItemTrait, errors: &mut Errors) {
     }
 }
 
-/// A method without a body, which therefore is remote.
+/// Checks a remote method.
 pub(crate) fn method(function: &TraitItemFn, method: &Method, errors: &mut Errors) {
     qualifiers(function, errors);
     receiver(function, errors);
@@ -63,26 +63,28 @@ pub(crate) fn method(function: &TraitItemFn, method: &Method, errors: &mut Error
         errors.at(
             name,
             format!(
-                "every stub has a method `{name}` of its own, which hides this one: rename it, \
+                "every stub has its own method `{name}`, which hides this one: rename it, \
                  and keep the name on the wire with `#[rpc(name = \"{name}\")]`"
             ),
         );
     }
 }
 
-/// Two methods with one wire name; under `cfg` the compiler judges by their ids.
+/// Checks for two methods with the same wire name. With `cfg`, the compiler compares their ids.
 pub(crate) fn distinct(earlier: &[Method], method: &Method, errors: &mut Errors) {
     let name = method.wire_name();
-    let twin = earlier
-        .iter()
-        .find(|other| other.wire_name() == name && other.cfgs.is_empty() && method.cfgs.is_empty());
-    if let Some(twin) = twin {
+    let duplicate = earlier.iter().find(|other| {
+        other.wire_name() == name
+            && other.cfg_attributes.is_empty()
+            && method.cfg_attributes.is_empty()
+    });
+    if let Some(duplicate) = duplicate {
         errors.at(
             method.name_token(),
             format!(
-                "`{}` and `{}` are both called `{name}` on the wire: \
-                 give one another name with `#[rpc(name = \"…\")]`",
-                twin.ident, method.ident
+                "`{}` and `{}` both have the name `{name}` on the wire: \
+                 give one a different name with `#[rpc(name = \"…\")]`",
+                duplicate.ident, method.ident
             ),
         );
     }
@@ -106,7 +108,7 @@ fn qualifiers(function: &TraitItemFn, errors: &mut Errors) {
     if let Safety::Unsafe(_) | Safety::Safe(_) = &sig.safety {
         errors.at(
             &sig.safety,
-            "a remote method cannot be `unsafe`: a peer gives no promises, so check what it sends",
+            "a remote method cannot be `unsafe`: its callers cannot give guarantees, so check the arguments",
         );
     }
     if let Some(abi) = &sig.abi {
@@ -132,7 +134,7 @@ fn receiver(function: &TraitItemFn, errors: &mut Errors) {
         errors.at(
             bare,
             "a remote method takes `&self`: a stub is shared, and a provider serves many calls \
-             at once. Keep what changes in a `Mutex` or an atomic",
+             at once. Keep mutable state in a `Mutex` or an atomic",
         );
     }
 }
@@ -176,30 +178,30 @@ fn arguments(function: &TraitItemFn, errors: &mut Errors) {
         if let Some(cfg) = argument.attrs.iter().find(|attr| attr.path().is_ident("cfg")) {
             errors.at(
                 cfg,
-                "an argument cannot be conditional, both sides count on its place: \
+                "an argument cannot be conditional, since both ends depend on its position: \
                  write two methods under opposite `#[cfg]`s",
             );
         }
-        Unfit { position: Position::Argument, errors }.visit_type(&argument.ty);
+        WireTypeCheck { position: Position::Argument, errors }.visit_type(&argument.ty);
     }
 }
 
 fn argument_pattern(argument: &PatType, errors: &mut Errors) {
     let advice = match &*argument.pat {
         plain if is_plain(plain) => return,
-        Pat::Ident(adorned) => format!("write `{}`", adorned.ident),
-        Pat::Wild(_) => "give it one".to_owned(),
-        _ => "take it apart in the implementation".to_owned(),
+        Pat::Ident(complex) => format!("write `{}`", complex.ident),
+        Pat::Wild(_) => "give it a name".to_owned(),
+        _ => "destructure it in the implementation".to_owned(),
     };
     errors.at(
         &argument.pat,
         format!(
-            "an argument of a remote method is a plain name, it is part of the contract: {advice}"
+            "an argument of a remote method must be a plain name, since it is part of the contract: {advice}"
         ),
     );
 }
 
-/// Whether an argument is nothing but a name.
+/// Whether an argument is a plain name.
 pub(crate) fn is_plain(pattern: &Pat) -> bool {
     matches!(pattern, Pat::Ident(plain)
         if plain.by_ref.is_none() && plain.mutability.is_none() && plain.subpat.is_none())
@@ -217,14 +219,14 @@ fn returns(function: &TraitItemFn, method: &Method, errors: &mut Errors) {
         );
         return;
     };
-    // Whether a path means a `Result` only the compiler knows: it may be an alias.
-    // A reference is told to become owned instead.
+    // Only the compiler knows whether a path is a `Result`, since it may be an alias. A reference
+    // gets another error.
     let may_be_result = matches!(
         **ty,
         Type::Path(_) | Type::Macro(_) | Type::Group(_) | Type::Paren(_) | Type::Reference(_)
     );
     if !may_be_result {
-        // `fn … -> impl Future` is already told to become an `async fn`.
+        // `fn … -> impl Future` has already got an error.
         if function.sig.asyncness.is_some() {
             errors.at(
                 ty,
@@ -237,21 +239,21 @@ fn returns(function: &TraitItemFn, method: &Method, errors: &mut Errors) {
         }
         return;
     }
-    Unfit { position: Position::Return, errors }.visit_type(ty);
+    WireTypeCheck { position: Position::Return, errors }.visit_type(ty);
     if method.options.oneway
-        && let Some(answer) = visible_answer(ty)
+        && let Some(answer) = result_value(ty)
         && !matches!(answer, Type::Tuple(unit) if unit.elems.is_empty())
     {
         errors.at(
             answer,
-            "a oneway call has no answer, its `Result` says whether it was sent: \
+            "a oneway call has no response; its `Result` says whether it was sent: \
              write `Result<()>`, or remove `oneway`",
         );
     }
 }
 
-/// The `T` of a return type that is spelled `Result<T, …>`.
-fn visible_answer(ty: &Type) -> Option<&Type> {
+/// The `T` of a return type `Result<T, …>`.
+fn result_value(ty: &Type) -> Option<&Type> {
     let Type::Path(path) = ty else { return None };
     let last = path.path.segments.last().filter(|segment| segment.ident == "Result")?;
     let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
@@ -266,23 +268,27 @@ enum Position {
     Return,
 }
 
-/// Finds what cannot cross the wire in a type.
-struct Unfit<'e> {
+/// Reports the parts of a type that cannot be sent over the wire.
+struct WireTypeCheck<'e> {
     position: Position,
     errors: &'e mut Errors,
 }
 
-impl Unfit<'_> {
+impl WireTypeCheck<'_> {
     fn borrowed(&mut self, tokens: impl ToTokens, owned: &str) {
         let message = match self.position {
-            Position::Argument => format!("an argument is sent away, it cannot borrow: {owned}"),
-            Position::Return => format!("an answer comes over the wire, it cannot borrow: {owned}"),
+            Position::Argument => {
+                format!("an argument is sent over the wire and cannot borrow: {owned}")
+            }
+            Position::Return => {
+                format!("a result is sent over the wire and cannot borrow: {owned}")
+            }
         };
         self.errors.at(tokens, message);
     }
 }
 
-impl<'ast> Visit<'ast> for Unfit<'_> {
+impl<'ast> Visit<'ast> for WireTypeCheck<'_> {
     fn visit_type_reference(&mut self, reference: &'ast syn::TypeReference) {
         let owned = match &*reference.elem {
             Type::Path(path) if path.path.is_ident("str") => "write `String`".to_owned(),
@@ -304,7 +310,7 @@ impl<'ast> Visit<'ast> for Unfit<'_> {
     fn visit_type_impl_trait(&mut self, ty: &'ast syn::TypeImplTrait) {
         self.errors.at(
             ty,
-            "the provider cannot know what hides behind `impl Trait`: write the type. \
+            "the provider cannot know the type behind `impl Trait`: name the type. \
              A stream travels as `rpc_runtime::Streaming<T>`",
         );
     }

@@ -1,14 +1,14 @@
 use proc_macro2::TokenStream;
 use quote::ToTokens;
 
-/// Everything wrong with one use of `#[rpc_service]`.
+/// All errors of a use of `#[rpc_service]`.
 ///
-/// Checks push and go on, so that a user sees all errors of a trait in one build.
+/// Checks continue after an error, so that one build reports all errors of a trait.
 #[derive(Default)]
 pub(crate) struct Errors(Vec<syn::Error>);
 
 impl Errors {
-    /// Reports `message` under `tokens`.
+    /// Adds the error `message` at `tokens`.
     pub(crate) fn at(&mut self, tokens: impl ToTokens, message: impl std::fmt::Display) {
         self.push(syn::Error::new_spanned(tokens, message));
     }
@@ -17,12 +17,12 @@ impl Errors {
         self.0.push(error);
     }
 
-    /// How many there are so far; a check compares before and after.
+    /// The number of errors so far. Callers compare it before and after a check.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// One `compile_error!` for each, or nothing.
+    /// One `compile_error!` for each error.
     pub(crate) fn into_compile_errors(self) -> TokenStream {
         let combined = self.0.into_iter().reduce(|mut all, next| {
             all.combine(next);

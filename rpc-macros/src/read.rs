@@ -1,4 +1,4 @@
-//! Reads an annotated trait into a [`Service`], with all its errors.
+//! Parsing an annotated trait into a [`Service`], with all errors.
 
 use proc_macro2::TokenStream;
 use syn::{FnArg, ItemTrait, TraitItem, TraitItemFn};
@@ -8,19 +8,19 @@ use crate::attr::{self, ServiceOptions};
 use crate::check;
 use crate::errors::Errors;
 
-/// Reads the trait. What is wrong with it goes to `errors` and not to `methods`, so that
-/// the rest can still be expanded.
+/// Parses the trait. Items with errors are left out of `methods`, so that the rest can still be
+/// expanded.
 pub(crate) fn service(args: TokenStream, mut contract: ItemTrait, errors: &mut Errors) -> Service {
     let options = ServiceOptions::parse(args, errors);
     check::contract(&contract, errors);
     attr::refuse_rpc(
         &mut contract.attrs,
-        "options of the whole service are written in `#[rpc_service(…)]`",
+        "options of the service belong in `#[rpc_service(…)]`",
         errors,
     );
 
     let mut methods = Vec::<Method>::new();
-    let mut refused = Vec::new();
+    let mut invalid = Vec::new();
     let mut deprecated = attr::is_deprecated(&contract.attrs);
     for item in &mut contract.items {
         let TraitItem::Fn(function) = item else { continue };
@@ -36,13 +36,13 @@ pub(crate) fn service(args: TokenStream, mut contract: ItemTrait, errors: &mut E
         if errors.count() == errors_before {
             methods.push(method);
         } else {
-            refused.push(function.clone());
+            invalid.push(function.clone());
         }
     }
 
     let names = Names::of(&contract.ident);
-    let cfgs = attr::cfgs(&contract.attrs);
-    Service { contract, options, names, methods, refused, cfgs, deprecated }
+    let cfg_attributes = attr::cfg_attributes(&contract.attrs);
+    Service { contract, options, names, methods, invalid, cfg_attributes, deprecated }
 }
 
 fn refuse_rpc_on_local(function: &mut TraitItemFn, errors: &mut Errors) {

@@ -28,7 +28,7 @@ pub fn encode<T: Serialize>(value: &T, form: Form) -> Result<(Vec<u8>, Form), Rp
 
 /// Reads an array of arguments.
 pub fn decode_arguments<A: Arguments>(bytes: &[u8]) -> Result<A, RpcError> {
-    A::decode(bytes, &[], DecodeLimits::new()).map(|counted| counted.value)
+    Ok(A::decode(bytes, &[], DecodeLimits::new())?.value)
 }
 
 /// Metadata.

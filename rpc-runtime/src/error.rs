@@ -1,4 +1,4 @@
-//! [`RpcError`]: what went wrong, where, and whether a retry is safe.
+//! [`RpcError`]: the error of a call.
 
 mod cause;
 mod text;
@@ -13,20 +13,20 @@ pub(crate) use self::cause::{exposed, withheld};
 use crate::metadata::Metadata;
 use crate::status::Status;
 
-/// The result of a remote method that has no error type of its own.
+/// The result of a remote method without its own error type.
 pub type Result<T, E = RpcError> = std::result::Result<T, E>;
 
-/// Why a call failed.
+/// The error of a call: its reason, where it occurred, and whether a retry is safe.
 ///
 /// Its texts are safe to log. Control characters, line separators and characters that change the
 /// direction of text are escaped (`\n`), and a text is cut after 4,096 characters.
 ///
-/// An `RpcError` answers questions instead of being matched on, so that new causes do not break
-/// users: [`is_timeout`](Self::is_timeout), [`is_unavailable`](Self::is_unavailable), … and, the
-/// one that decides what to do next, [`is_safe_to_retry`](Self::is_safe_to_retry). Its message
-/// names the method, the peer and the cause; [`source`](Error::source) leads to the root.
+/// The type is opaque, so that new kinds of errors do not break users. Methods such as
+/// [`is_timeout`](Self::is_timeout), [`is_unavailable`](Self::is_unavailable) and
+/// [`is_safe_to_retry`](Self::is_safe_to_retry) classify an error. Its text names the method, the
+/// peer and the reason; [`source`](Error::source) returns the cause.
 ///
-/// It is `Clone`, `PartialEq`, `Serialize` and `Deserialize`, since contracts put it into their own
+/// It is `Clone`, `PartialEq`, `Serialize` and `Deserialize`, so contracts can use it in their own
 /// error enums:
 ///
 /// ```
@@ -49,9 +49,9 @@ pub type Result<T, E = RpcError> = std::result::Result<T, E>;
 /// connection, also not within a value or an error of the contract. See
 /// [`ServerBuilder::expose_internal_errors`](crate::ServerBuilder::expose_internal_errors).
 ///
-/// Whether a retry is safe, and [metadata](Self::metadata), are knowledge of one hop: they are
-/// neither serialized nor compared. An `RpcError` that a provider passes on from a call of its own
-/// says nothing about whether the provider itself ran.
+/// [`is_safe_to_retry`](Self::is_safe_to_retry) and [metadata](Self::metadata) apply to one hop, so
+/// they are neither serialized nor compared. An `RpcError` that a provider passes on from a nested
+/// call says nothing about whether the provider's own method ran.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct RpcError(Box<Inner>);
 
@@ -67,7 +67,7 @@ struct Inner {
     peer: Option<String>,
     #[serde(default, serialize_with = "cause::source", deserialize_with = "cause::at_most_16")]
     source: Option<Cause>,
-    /// The provider surely did not run the method.
+    /// The provider certainly did not run the method.
     #[serde(skip)]
     unexecuted: bool,
     #[serde(skip)]
@@ -95,9 +95,10 @@ mod status_as_number {
 }
 
 impl RpcError {
-    /// An error of this kind. Providers mostly want [`internal`](Self::internal).
+    /// An error with this status. Providers usually use [`internal`](Self::internal).
     ///
-    /// `Status::Ok` and `Status::Application` are no kinds of failure; they count as internal.
+    /// `Status::Ok` and `Status::Application` are not failures; they are replaced by
+    /// `Status::Internal`.
     pub fn new(status: Status, message: impl Into<String>) -> Self {
         let status = match status {
             Status::Ok | Status::Application => Status::Internal,
@@ -116,7 +117,7 @@ impl RpcError {
         }))
     }
 
-    /// The handler failed outside its contract.
+    /// The method failed outside its contract.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Status::Internal, message)
     }
@@ -126,17 +127,17 @@ impl RpcError {
         Self::new(Status::Unavailable, message)
     }
 
-    /// Something the user gave is invalid. The message says what, and what would be right.
+    /// Something that the user gave is invalid. The message should name it and a valid form.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Status::Invalid, message).unexecuted()
     }
 
-    /// The caller must prove who it is, or must do so in another way. The message says how.
+    /// The caller must authenticate, or must use other credentials. The message should say how.
     pub fn unauthenticated(message: impl Into<String>) -> Self {
         Self::new(Status::Unauthenticated, message)
     }
 
-    /// The caller is known and may not do this.
+    /// The caller is authenticated and does not have the permission.
     pub fn permission_denied(message: impl Into<String>) -> Self {
         Self::new(Status::PermissionDenied, message)
     }
@@ -149,46 +150,52 @@ impl RpcError {
         Self::new(Status::Protocol, message)
     }
 
-    /// Keeps `error` and all that it says to have caused it as the [`source`](Error::source).
+    /// Sets `error` and its causes as the [`source`](Error::source). Only the texts are kept.
     pub fn with_source(mut self, error: &(dyn Error + 'static)) -> Self {
         self.0.source = Some(Cause::from_error(error));
         self
     }
 
-    /// The same error with this text under `key`, for the caller's interceptors. It travels beside
-    /// the error of a call that an interceptor refuses, as the metadata of the reply: at most 16 KiB.
-    /// The error of a method is a value of its contract; a method sets metadata in its context.
+    /// Adds metadata for the caller's interceptors. If an interceptor refuses a call with this
+    /// error, the metadata is sent as reply metadata, at most 16 KiB. It has no effect on an error
+    /// that a method returns, which is a value of its contract; a method sets metadata in its
+    /// context.
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.metadata.get_or_insert_default().insert(key.into(), value.into());
         self
     }
 
-    /// Keeps the metadata that the provider sent with the error. It is not sent any further.
+    /// Sets the metadata that the provider sent with the error. It is not passed on.
     pub(crate) fn with_received(mut self, metadata: Option<Box<Metadata>>) -> Self {
         self.0.received = metadata;
         self
     }
 
-    /// Names the method, unless one is named already: the innermost knows best.
+    /// What travels to the other end.
+    pub(crate) fn own_metadata(&self) -> Option<&Metadata> {
+        self.0.metadata.as_deref()
+    }
+
+    /// Sets the method, unless one is already set by an inner layer.
     pub(crate) fn with_method(mut self, method: impl fmt::Display) -> Self {
         self.0.method.get_or_insert_with(|| method.to_string());
         self
     }
 
-    /// Names the peer, unless one is named already.
+    /// Sets the peer, unless one is already set.
     pub(crate) fn with_peer(mut self, peer: impl fmt::Display) -> Self {
         self.0.peer.get_or_insert_with(|| peer.to_string());
         self
     }
 
-    /// Says that the provider surely did not run the method.
+    /// Marks that the provider certainly did not run the method.
     pub(crate) fn unexecuted(mut self) -> Self {
         self.0.unexecuted = true;
         self
     }
 
-    /// Says that the provider may have run the method.
+    /// Marks that the provider may have run the method.
     pub(crate) fn maybe_executed(mut self) -> Self {
         self.0.unexecuted = false;
         self
@@ -203,23 +210,22 @@ impl RpcError {
         self
     }
 
-    /// The kind of failure, as it travels on the wire. The questions below are meant for deciding,
-    /// this is meant for counting.
+    /// The status, as sent on the wire. Use it for metrics; for decisions, use the methods below.
     pub fn status(&self) -> Status {
         self.0.status
     }
 
-    /// What happened, without method and peer.
+    /// The message, without method and peer.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// `Service/method`, where known.
+    /// `Service/method`, if known.
     pub fn method(&self) -> Option<&str> {
         self.0.method.as_deref()
     }
 
-    /// The URI of the other end, where known.
+    /// The URI of the other end, if known.
     pub fn peer(&self) -> Option<&str> {
         self.0.peer.as_deref()
     }
@@ -231,69 +237,69 @@ impl RpcError {
         both.into_iter().flatten().find_map(|metadata| metadata.get(key)).map(String::as_str)
     }
 
-    /// The deadline passed before the answer came.
+    /// Whether the deadline passed before the response arrived.
     pub fn is_timeout(&self) -> bool {
         self.0.status == Status::Timeout
     }
 
-    /// No provider or no connection, or the connection ended before the answer.
+    /// Whether there was no provider or no connection, or the connection ended before the response.
     pub fn is_unavailable(&self) -> bool {
         self.0.status == Status::Unavailable
     }
 
-    /// The provider has no such service or method, or not in a version that fits.
+    /// Whether the provider has no such service or method, or not in a compatible version.
     pub fn is_not_found(&self) -> bool {
         self.0.status == Status::NotFound
     }
 
-    /// A limit on concurrent work was reached.
+    /// Whether a limit on concurrent work was reached.
     pub fn is_overloaded(&self) -> bool {
         self.0.status == Status::Overloaded
     }
 
-    /// Arguments or result were over the payload limit.
+    /// Whether arguments or result exceeded the payload limit.
     pub fn is_too_large(&self) -> bool {
         self.0.status == Status::TooLarge
     }
 
-    /// The call was cancelled.
+    /// Whether the call was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.0.status == Status::Cancelled
     }
 
-    /// Arguments or result did not decode as the types of the contract.
+    /// Whether arguments or result could not be decoded as the types of the contract.
     pub fn is_decode(&self) -> bool {
         self.0.status == Status::Decode
     }
 
-    /// The handler panicked or failed outside its contract.
+    /// Whether the method panicked or failed outside its contract.
     pub fn is_internal(&self) -> bool {
         self.0.status == Status::Internal
     }
 
-    /// The peer speaks another protocol, another version of it, or broke its rules.
+    /// Whether the peer uses another protocol or another version of it, or broke its rules.
     pub fn is_protocol(&self) -> bool {
         self.0.status == Status::Protocol
     }
 
-    /// A URI or a setting that the user gave is invalid.
+    /// Whether a URI or a setting that the user gave is invalid.
     pub fn is_invalid(&self) -> bool {
         self.0.status == Status::Invalid
     }
 
-    /// The provider does not accept the caller's credentials, or there were none.
+    /// Whether the provider does not accept the caller's credentials, or there were none.
     pub fn is_unauthenticated(&self) -> bool {
         self.0.status == Status::Unauthenticated
     }
 
-    /// The caller may not call this method, or not with these arguments.
+    /// Whether the caller is not permitted to call this method, or not with these arguments.
     pub fn is_permission_denied(&self) -> bool {
         self.0.status == Status::PermissionDenied
     }
 
-    /// A second try can do no harm: the provider surely did not run the method, or the contract
-    /// marks it `idempotent`. Whether it promises anything is another question: what is
-    /// [too large](Self::is_too_large) stays so.
+    /// Whether a retry is safe: the provider certainly did not run the method, or the contract
+    /// marks it as `idempotent`. A safe retry may still be useless, for example if a payload is
+    /// [too large](Self::is_too_large).
     pub fn is_safe_to_retry(&self) -> bool {
         self.0.unexecuted || self.0.idempotent
     }
@@ -321,11 +327,11 @@ impl fmt::Display for RpcError {
     }
 }
 
-/// One line that can be read, since this is what `main` prints of an error that it returns.
+/// One readable line, since `main` prints this for an error that it returns.
 impl fmt::Debug for RpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RpcError({}: {self}", self.status())?;
-        // Where a second try could come to something else.
+        // Only for errors that a retry could avoid.
         if matches!(
             self.status(),
             Status::Timeout
@@ -341,8 +347,8 @@ impl fmt::Debug for RpcError {
     }
 }
 
-/// A registry that cannot be used is an unavailable service; an invalid URI or instance stays
-/// invalid.
+/// An invalid URI or instance becomes `invalid`; all other errors of a registry become
+/// `unavailable`.
 impl From<rpc_registry::RegistryError> for RpcError {
     fn from(error: rpc_registry::RegistryError) -> Self {
         let invalid =

@@ -14,6 +14,8 @@ use crate::call::{Items, Source};
 use crate::connection::IncomingStream;
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::RpcError;
+use crate::metadata::Metadata;
+use crate::protocol::messagepack::NotDecoded;
 use crate::protocol::payload::{self, Arguments, Form, Wire};
 use crate::protocol::{DecodeLimits, Output, blob};
 use crate::shape::{self, Shape};
@@ -67,8 +69,29 @@ impl Request<'_> {
     }
 }
 
-/// What dispatching a request gives: a call to be polled, or the error that is its answer.
-pub type Dispatched = Result<BoxCall, RpcError>;
+/// What dispatching a request gives: a call to be polled, or why there is none.
+pub type Dispatched = Result<BoxCall, NotDispatched>;
+
+/// Why a request was not dispatched. The method has not run.
+#[derive(Debug)]
+pub struct NotDispatched {
+    /// The answer to the request.
+    pub(crate) error: RpcError,
+    /// If the arguments take more memory than the limit: what is needed to decode them again.
+    pub(crate) over_memory: Option<OverMemory>,
+}
+
+/// A request whose arguments take more memory than the limit.
+#[derive(Debug)]
+pub(crate) struct OverMemory {
+    pub(crate) stream: Option<IncomingStream>,
+}
+
+impl From<NotDispatched> for RpcError {
+    fn from(not_dispatched: NotDispatched) -> Self {
+        not_dispatched.error
+    }
+}
 
 /// A running call. Like a future, but its result is encoded straight into the buffer that it is
 /// polled with.
@@ -85,6 +108,8 @@ pub(crate) struct Finished {
     /// In which the value is written.
     pub(crate) form: Form,
     pub(crate) stream: Option<Box<dyn Source>>,
+    /// Of the reply.
+    pub(crate) metadata: Option<Box<Metadata>>,
 }
 
 impl BoxCall {
@@ -182,7 +207,7 @@ fn encode<T: Wire, E: Wire>(
         Err(error) => payload::encode(&error, form, out).map(|form| (Status::Application, form)),
     });
     let stream = collected.source;
-    encoded.map(|(status, form)| Finished { status, form, stream })
+    encoded.map(|(status, form)| Finished { status, form, stream, metadata: None })
 }
 
 /// A remote method as a type: what goes in and what comes out.
@@ -239,16 +264,30 @@ where
     let Request { method, arguments, payload, form, limits, stream } = request;
     let decode =
         || blob::decoding(payload, || M::Arguments::decode(arguments, method.arguments(), limits));
+    // The failed arguments may have taken the stream with them.
+    let again = stream.clone();
     let stream = stream.map(|stream| Box::new(stream) as Box<dyn Items>);
-    let arguments = streaming::offer(stream, decode).map_err(RpcError::unexecuted)?;
+    let arguments = match streaming::offer(stream, decode) {
+        Ok(arguments) => arguments,
+        Err(not_decoded) => return Err(not_dispatched(not_decoded, again)),
+    };
+    drop(again);
     let stage = Stage::Running { future: handler(arguments.value) };
     Ok(BoxCall { call: Box::pin(Unary { form, stage }), memory: arguments.charged })
 }
 
+#[cold]
+fn not_dispatched(why: NotDecoded, stream: Option<IncomingStream>) -> NotDispatched {
+    let NotDecoded { error, over_memory } = why;
+    let over_memory = over_memory.then_some(OverMemory { stream });
+    NotDispatched { error: error.unexecuted(), over_memory }
+}
+
 /// The answer to a method that the service does not have.
 pub fn unknown_method(request: Request<'_>) -> Dispatched {
-    Err(RpcError::new(Status::NotFound, format!("{} is not provided here", request.method))
-        .unexecuted())
+    let why = format!("{} is not provided here", request.method);
+    let error = RpcError::new(Status::NotFound, why).unexecuted();
+    Err(NotDispatched { error, over_memory: None })
 }
 
 /// What a remote method may return: `Result<T, E>` with serde types, where `E` can be made of an

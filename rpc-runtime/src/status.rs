@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The outcome of a call.
 ///
-/// The numbers are part of the wire protocol (`docs/protocol.md`) and never change their meaning.
-/// A number this version does not know is read as [`Status::Internal`].
+/// The numbers are part of the wire protocol (`docs/protocol.md`) and never change their meaning. A
+/// number that this version does not know is read as [`Status::Internal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 #[non_exhaustive]
@@ -16,27 +16,27 @@ pub enum Status {
     Application = 1,
     /// Arguments or result did not decode as the types of the contract.
     Decode = 10,
-    /// The provider has no such service or method, or only in a version that does not fit.
+    /// The provider has no such service or method, or only in an incompatible version.
     NotFound = 20,
-    /// The deadline passed first.
+    /// The deadline passed.
     Timeout = 30,
-    /// The caller gave up, or the provider ended the call.
+    /// The caller cancelled the call, or the provider ended it.
     Cancelled = 31,
     /// A limit on concurrent work was reached.
     Overloaded = 40,
     /// A payload is over the limit.
     TooLarge = 41,
-    /// There is no usable connection, or it ended before the answer.
+    /// There is no usable connection, or it ended before the response.
     Unavailable = 50,
-    /// The handler panicked or failed outside its contract.
+    /// The method panicked or failed outside its contract.
     Internal = 60,
-    /// The peer speaks another protocol, another version of it, or broke its rules.
+    /// The peer uses another protocol or another version of it, or broke its rules.
     Protocol = 70,
-    /// Something the user gave is invalid: a URI, a setting.
+    /// Something that the user gave is invalid, such as a URI or a setting.
     Invalid = 80,
-    /// The caller has not proved who it is, or not with credentials that are accepted.
+    /// The caller is not authenticated: it has no credentials, or none that are accepted.
     Unauthenticated = 90,
-    /// The caller is known and may not do this.
+    /// The caller is authenticated and does not have the permission.
     PermissionDenied = 91,
 }
 

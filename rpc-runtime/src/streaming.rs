@@ -13,7 +13,6 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use futures_core::Stream;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,7 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::call::{Items, Source};
 use crate::error::RpcError;
-use crate::protocol;
+use crate::protocol::messagepack::decode_counted;
 use crate::protocol::payload::{self, Form, Wire};
 use crate::shape::STREAM;
 
@@ -74,7 +73,7 @@ pub struct Streaming<T>(
 
 enum Inner<T> {
     Local(Pin<Box<dyn Stream<Item = Result<T, RpcError>> + Send>>),
-    Remote(Box<dyn Items>, PhantomData<fn() -> T>),
+    Remote(Remote, PhantomData<fn() -> T>),
     /// Stands for the items while the shape of a type is found out.
     Traced(Box<T>),
 }
@@ -86,13 +85,40 @@ impl<T> Inner<T> {
     {
         match self {
             Self::Local(stream) => stream.as_mut().poll_next(cx),
-            Self::Remote(stream, _) => {
-                let item = ready!(stream.poll_next(cx));
-                let decode = |bytes: Bytes| protocol::decode(&bytes, stream.limits());
-                Poll::Ready(item.map(|item| item.and_then(decode)))
-            }
+            Self::Remote(remote, _) => remote.poll_next(cx),
             Self::Traced(_) => Poll::Ready(None),
         }
+    }
+}
+
+/// Bytes, encoded or in memory, from which an item is large. Decoding it takes tens of microseconds
+/// or more.
+const LARGE: usize = 64 << 10;
+
+/// The items that a peer sends.
+struct Remote {
+    items: Box<dyn Items>,
+    /// Other tasks get their turn before the next item.
+    yields: bool,
+}
+
+impl Remote {
+    /// The next item. The task yields after a large one: many small items can become large values.
+    fn poll_next<T>(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, RpcError>>>
+    where
+        T: for<'de> Deserialize<'de>,
+    {
+        if std::mem::take(&mut self.yields) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Some(item) = ready!(self.items.poll_next(cx)) else { return Poll::Ready(None) };
+        Poll::Ready(Some(item.and_then(|bytes| {
+            let decoded = decode_counted(&bytes, self.items.limits());
+            let memory = decoded.as_ref().map_or(LARGE, |decoded| decoded.charged);
+            self.yields = memory.max(bytes.len()) >= LARGE;
+            decoded.map(|decoded| decoded.value)
+        })))
     }
 }
 
@@ -338,8 +364,8 @@ impl<'de, T: Wire> Visitor<'de> for StreamVisitor<T> {
             Slot::Incoming(stream) => stream.take(),
             Slot::Outside | Slot::Outgoing(_) => None,
         });
-        let stream = stream.ok_or_else(|| D::Error::custom("no stream came with this call"))?;
-        Ok(Streaming::of(Inner::Remote(stream, PhantomData)))
+        let items = stream.ok_or_else(|| D::Error::custom("no stream came with this call"))?;
+        Ok(Streaming::of(Inner::Remote(Remote { items, yields: false }, PhantomData)))
     }
 
     /// Only when the shape of a type is found out: an item in place of the stream.

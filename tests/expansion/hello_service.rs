@@ -1,4 +1,4 @@
-// What `#[rpc_service]` makes of:
+// The expansion of `#[rpc_service]` on:
 //
 //     /// Greets.
 //     pub trait HelloService {
@@ -18,17 +18,17 @@ pub trait HelloService: ::core::marker::Send + ::core::marker::Sync + 'static {
         Output = rpc_runtime::Result<String>,
     > + ::core::marker::Send;
 }
-/// What `HelloService` offers: its methods and their arguments.
+/// The descriptor of `HelloService`: its methods and their arguments.
 pub const HELLO_SERVICE_DESCRIPTOR: ::rpc_runtime::ServiceDescriptor = ::rpc_runtime::ServiceDescriptor::new(
     ::rpc_runtime::ServiceKey::new("HelloService", "1.0.0", ""),
     &[__HelloServiceMethods::hello],
 );
 struct __HelloServiceMethods;
-/// A stub of `HelloService`: implements the trait by calling a provider. Clones are cheap and share the connection.
+/// A client stub of `HelloService`, which implements the trait by remote calls. Clones are cheap and share the connections.
 pub struct HelloServiceClient {
     __client: ::rpc_runtime::Client,
 }
-/// Serves an implementation of `HelloService`. Clones share the implementation.
+/// The dispatcher of `HelloService`, which serves an implementation. Clones share the implementation.
 pub struct HelloServiceServer<__S> {
     __service: ::std::sync::Arc<__S>,
 }
@@ -48,7 +48,7 @@ const _: () = {
         type Outcome = rpc_runtime::Result<String>;
     }
     impl HelloServiceClient {
-        /// Calls through `client`.
+        /// A stub that calls through `client`.
         pub fn new(client: ::rpc_runtime::Client) -> Self {
             Self { __client: client }
         }
@@ -64,7 +64,7 @@ const _: () = {
                 .await?;
             ::core::result::Result::Ok(Self::new(client))
         }
-        /// Finds the providers in `registry`, and follows them as they come and go.
+        /// Finds the providers in `registry`, and follows its changes.
         pub async fn discover(
             registry: ::std::sync::Arc<dyn ::rpc_runtime::__private::Registry>,
         ) -> ::rpc_runtime::Result<Self> {
@@ -75,22 +75,33 @@ const _: () = {
                 .await?;
             ::core::result::Result::Ok(Self::new(client))
         }
-        /// The same stub with another timeout for each call.
+        /// Returns a stub with this timeout for each call.
         #[must_use]
         pub fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
             Self::new(::rpc_runtime::Client::with_timeout(&self.__client, timeout))
         }
-        /// The same stub, writing structs this way.
+        /// Returns a stub with this encoding of structs.
         #[must_use]
         pub fn with_encoding(&self, encoding: ::rpc_runtime::Encoding) -> Self {
             Self::new(::rpc_runtime::Client::with_encoding(&self.__client, encoding))
         }
-        /// The same stub, whose calls wait for a connection, or do not.
+        /// Returns a stub whose calls wait for a connection, or fail without one if `wait` is
+        /// `false`.
         #[must_use]
         pub fn with_wait_for_ready(&self, wait: ::core::primitive::bool) -> Self {
             Self::new(::rpc_runtime::Client::with_wait_for_ready(&self.__client, wait))
         }
-        /// The same stub with one more entry of metadata on each call.
+        /// The same stub, whose calls pass through one more interceptor, the innermost.
+        #[must_use]
+        pub fn with_interceptor(
+            &self,
+            interceptor: impl ::rpc_runtime::Interceptor,
+        ) -> Self {
+            Self::new(
+                ::rpc_runtime::Client::with_interceptor(&self.__client, interceptor),
+            )
+        }
+        /// Returns a stub that adds this entry to the metadata of each call.
         #[must_use]
         pub fn with_metadata(
             &self,
@@ -129,16 +140,16 @@ const _: () = {
     where
         __S: HelloService,
     {
-        /// Serves `service`.
+        /// A dispatcher for `service`.
         pub fn new(service: __S) -> Self {
             Self::from_arc(::std::sync::Arc::new(service))
         }
-        /// Serves `service`, which may be in use elsewhere too.
+        /// A dispatcher for `service`, which may be shared.
         pub fn from_arc(service: ::std::sync::Arc<__S>) -> Self {
             Self { __service: service }
         }
     }
-    /// The method ids as constants, which a `match` can be made of.
+    /// The method ids as constants, for a `match`.
     struct __Ids;
     impl __Ids {
         const hello: ::core::primitive::u64 = __HelloServiceMethods::hello.id();

@@ -1,5 +1,5 @@
-//! capnp-rpc. It stays on one thread by nature; what is echoed is copied from message to message
-//! and never made into Rust values.
+//! capnp-rpc, which runs on one thread. Echoed values are copied from message to message and not
+//! converted to Rust values.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

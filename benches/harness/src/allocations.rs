@@ -1,4 +1,4 @@
-//! Who counts the allocations of this process, if somebody does.
+//! The counter of allocations of this process, if it has one.
 
 use std::sync::OnceLock;
 
@@ -7,12 +7,12 @@ use crate::report::{self, Totals};
 
 static COUNTER: OnceLock<fn() -> u64> = OnceLock::new();
 
-/// From now on, `counter` says how many allocations there were. Only the first one counts.
+/// Sets the function that returns the number of allocations. Only the first call has an effect.
 pub fn count_with(counter: fn() -> u64) {
     COUNTER.get_or_init(|| counter);
 }
 
-/// Prints what was counted.
+/// Prints the counts.
 pub(crate) fn print_totals() -> Result<()> {
     report::print(&Totals { allocations: COUNTER.get().map(|counter| counter()) })
 }

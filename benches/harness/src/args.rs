@@ -1,4 +1,4 @@
-//! The arguments that every contestant takes.
+//! The arguments of all contestants.
 
 use std::net::SocketAddr;
 
@@ -8,61 +8,61 @@ use tokio::runtime::{Builder, Runtime};
 use crate::Result;
 use crate::work::Workload;
 
-/// The arguments of a contestant. Each means the same to all of them.
+/// The arguments of a contestant, with the same meaning for all of them.
 #[derive(Clone, Debug, Parser)]
 pub struct Args {
-    /// What this process does.
+    /// The role of this process.
     #[arg(value_enum)]
     pub role: Role,
-    /// Which form of the contestant, if it has several.
+    /// The variant of the contestant, if it has several.
     #[arg(long, default_value = "default")]
     pub variant: String,
-    /// Where the server listens (port 0: any that is free), and where the client connects.
+    /// The address of the server; port 0 for any free port.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub address: SocketAddr,
-    /// Which of tokio's runtimes.
+    /// The tokio runtime.
     #[arg(long, value_enum, default_value = "two")]
     pub threads: Threads,
-    /// Keep to this core.
+    /// Pin the process to this core.
     #[arg(long)]
     pub core: Option<usize>,
-    /// What is called.
+    /// The workload.
     #[arg(long, value_enum, default_value = "order")]
     pub workload: Workload,
-    /// How many callers there are. Each waits for its answer before it calls again.
+    /// Number of callers. Each waits for its answer before it calls again.
     #[arg(long, default_value_t = 1)]
     pub callers: usize,
-    /// How many connections the callers share, or how many are opened and left idle.
+    /// Number of connections that the callers share, or that are opened and left idle.
     #[arg(long, default_value_t = 1)]
     pub connections: usize,
-    /// How many calls all callers make together, in the role `calls`.
+    /// Total number of calls of all callers, in the role `calls`.
     #[arg(long, default_value_t = 1_000)]
     pub calls: u64,
-    /// For how many seconds is measured.
+    /// Seconds of the measurement.
     #[arg(long, default_value_t = 3.0)]
     pub secs: f64,
-    /// How many seconds of load go before that.
+    /// Seconds of load before the measurement.
     #[arg(long, default_value_t = 0.7)]
     pub warm_up: f64,
-    /// The server's process, so that its CPU time is counted; 0: none.
+    /// Process id of the server, to count its CPU time; 0 for none.
     #[arg(long, default_value_t = 0)]
     pub server_pid: u32,
 }
 
-/// What a contestant's process does.
+/// The role of a contestant's process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Role {
-    /// Prints where it listens and serves until its standard input ends.
+    /// Prints its address and serves until its standard input ends.
     Server,
-    /// Calls for a time and reports throughput and latency.
+    /// Calls for a time, then reports throughput and latency.
     Load,
-    /// Makes a number of calls and ends; for what is counted and not timed.
+    /// Makes a number of calls and ends; for counts.
     Calls,
-    /// Opens connections, makes one call on each, and keeps them.
+    /// Opens connections, makes one call on each, and keeps them open.
     Idle,
 }
 
-/// Which of tokio's runtimes a process uses.
+/// The tokio runtime of a process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Threads {
     /// The current-thread runtime.
@@ -72,7 +72,7 @@ pub enum Threads {
 }
 
 impl Args {
-    /// The runtime that was asked for.
+    /// Creates the selected runtime.
     pub fn runtime(&self) -> Result<Runtime> {
         let mut builder = match self.threads {
             Threads::One => Builder::new_current_thread(),

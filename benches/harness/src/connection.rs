@@ -1,4 +1,4 @@
-//! What a contestant's client is to the harness.
+//! The interface to a contestant's client.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use crate::load::Caller;
 use crate::work::Call;
 use crate::{Args, Histogram, Result, Role, idle, load};
 
-/// One connection, used by any number of callers at a time. Clones are the same connection.
+/// A connection for any number of concurrent callers. Clones share it.
 pub trait Connection: Clone + Send + Sync + 'static {
     /// Makes one call, and checks that the answer is its answer.
     fn call(&self, call: Call) -> impl Future<Output = Result<()>> + Send;
@@ -20,7 +20,7 @@ pub trait LocalConnection: Clone + 'static {
     fn call(&self, call: Call) -> impl Future<Output = Result<()>>;
 }
 
-/// Does what the role asks of a client, on connections that `connect` opens.
+/// Runs the role of a client, on connections that `connect` opens.
 pub async fn drive<C: Connection>(
     args: &Args,
     connect: impl AsyncFn(SocketAddr) -> Result<C>,
@@ -31,7 +31,7 @@ pub async fn drive<C: Connection>(
     drive_with(args, connect, async |connection| connection.call(Call::Text).await, spawn).await
 }
 
-/// As [`drive`], all on this thread.
+/// Like [`drive`], on the current thread only.
 pub async fn drive_local<C: LocalConnection>(
     args: &Args,
     connect: impl AsyncFn(SocketAddr) -> Result<C>,

@@ -1,4 +1,4 @@
-//! CPU time and memory of processes, as the kernel counts them in `/proc`.
+//! CPU time and memory of processes, from `/proc`.
 
 use std::fs;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::Result;
 /// The kernel's unit of CPU time in `/proc`, on every architecture that Linux has today.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What had been used when it was taken. Two of them make a measurement.
+/// CPU time at a point in time. A measurement is the difference of two.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     /// When it was taken.
@@ -24,7 +24,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What has been used so far, by this process, by the process `server` (0: none), by all.
+    /// The CPU time so far of this process, of the process `server` (0 for none), and of all.
     pub fn now(server: u32) -> Result<Self> {
         let (machine, stolen) = machine()?;
         let server = if server == 0 { 0.0 } else { process(server)? };
@@ -48,7 +48,7 @@ pub fn resident_bytes(process: u32) -> Result<u64> {
 
 fn process(process: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name in parentheses may contain anything, so what counts begins behind its end.
+    // The name in parentheses may contain any text, so the fields are read after its end.
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let ticks = numbers(fields.split_whitespace().skip(11).take(2))?;
     Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)

@@ -6,7 +6,7 @@ const STEPS: u64 = 1 << BITS;
 /// Enough for an hour in nanoseconds.
 const BUCKETS: usize = 36 << BITS;
 
-/// A histogram of nanoseconds. Its buckets grow with the values, so it is small and exact enough.
+/// A histogram of nanoseconds with buckets proportional to the values.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     buckets: Vec<u32>,
@@ -31,7 +31,7 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
-    /// Takes in what another one counted.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
             *mine += theirs;
@@ -40,7 +40,7 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    /// How many values were counted.
+    /// The number of values.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -50,7 +50,7 @@ impl Histogram {
         self.max
     }
 
-    /// The value that the part `quantile` (0 to 1) of all values does not exceed.
+    /// The quantile (0 to 1) of the values.
     pub fn quantile(&self, quantile: f64) -> u64 {
         let rank = ((self.count as f64 * quantile).ceil() as u64).max(1);
         let mut seen = 0;

@@ -2,11 +2,11 @@
 
 use crate::{Args, Result};
 
-/// The first connections pay for what a server sets up once, so they are not counted.
+/// The first connections cause one-time work of the server, so they are not counted.
 const UNCOUNTED: usize = 16;
 
-/// Opens connections and keeps them. Prints how many there are when the first ones and when all
-/// are open, and goes on each time when it is sent a line: the runner looks at the server meanwhile.
+/// Opens connections and keeps them open. Prints their number when the first ones and when all are
+/// open, and then waits for a line of input while the runner measures the server.
 pub(crate) async fn run<T>(args: &Args, open: impl AsyncFn() -> Result<T>) -> Result<()> {
     let mut open_ones = Vec::new();
     for goal in [UNCOUNTED, UNCOUNTED + args.connections] {

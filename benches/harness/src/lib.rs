@@ -1,4 +1,4 @@
-//! What all contestants share: their arguments, the work, the load, and what is measured.
+//! The common part of all contestants: arguments, workloads, load and measurements.
 //!
 //! A contestant is a library with one function, `run`, and a binary that calls it:
 //!
@@ -9,8 +9,8 @@
 //! }
 //! ```
 //!
-//! `run` serves when the role is [`Role::Server`], and otherwise gives [`drive`] a way to connect.
-//! So all contestants take the same arguments, do the same work, and print the same lines.
+//! `run` serves if the role is [`Role::Server`], and otherwise passes [`drive`] a way to connect.
+//! So all contestants have the same arguments, workloads and output.
 
 pub mod allocations;
 mod args;
@@ -32,5 +32,6 @@ pub use load::{Window, report_load};
 pub use process::{main, main_with};
 pub use server::listening;
 
-/// The result of anything that can fail here. An error ends the process: half a measurement is none.
+/// The result of fallible functions. An error ends the process, since an incomplete measurement is
+/// useless.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

@@ -9,12 +9,12 @@ use crate::report::{self, Load};
 use crate::work::{Call, Workload};
 use crate::{Args, Histogram, Result, Role, Usage};
 
-/// The time that is measured: what begins before or ends after it does not count.
+/// The measured time. Calls that begin before it or end after it do not count.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// When the warm-up is over.
     pub begin: Instant,
-    /// When it is over.
+    /// The end of the window.
     pub end: Instant,
 }
 
@@ -25,7 +25,7 @@ impl Window {
         Self { begin, end: begin + Duration::from_secs_f64(args.secs) }
     }
 
-    /// Waits for the window to pass, and takes the usage at its begin and at its end.
+    /// Waits for the end of the window. Returns the CPU time at its begin and at its end.
     async fn usage(&self, server: u32) -> Result<(Usage, Usage)> {
         tokio::time::sleep_until(self.begin.into()).await;
         let begin = Usage::now(server)?;
@@ -49,7 +49,7 @@ enum Until {
 }
 
 impl Caller {
-    /// Calls until it is time to stop; gives the latencies of the calls within the window.
+    /// Calls until the end of the window. Returns the latencies of the calls within it.
     pub(crate) async fn run(self, call: impl AsyncFn(Call) -> Result<()>) -> Result<Histogram> {
         let mut latencies = Histogram::default();
         match self.until {
@@ -94,8 +94,8 @@ pub(crate) async fn run<C: Clone>(
         _ => Until::End(window),
     };
     let tasks = connections.iter().cycle().take(callers).enumerate().map(|(i, connection)| {
-        // Numbers of different callers differ, and so does the moment of their slow calls. All are
-        // large, so that encodings of variable length do not win by it.
+        // Each caller has different numbers and makes its slow calls at different times. All
+        // numbers are large, so that variable-length encodings have no advantage.
         let first = (1 << 40) + ((i as u64) << 32) + i as u64 * 7 % 100;
         spawn(Caller { workload: args.workload, first, until }, connection.clone())
     });
@@ -111,7 +111,7 @@ pub(crate) async fn run<C: Clone>(
     }
 }
 
-/// Waits for the window to pass and for all callers to end, and prints what they measured.
+/// Waits for the end of the window and of all callers, and prints their measurements.
 pub async fn report_load(
     args: &Args,
     window: Window,

@@ -1,4 +1,4 @@
-//! How a contestant's process begins and ends.
+//! Start and end of a contestant's process.
 
 use std::process::ExitCode;
 
@@ -9,12 +9,12 @@ use nix::unistd::Pid;
 
 use crate::{Args, Result};
 
-/// Reads the arguments, prepares the process, and runs the contestant. What fails is printed.
+/// Reads the arguments, prepares the process, and runs the contestant. Prints errors.
 pub fn main(run: fn(&Args) -> Result<()>) -> ExitCode {
     main_with(&Args::parse(), run)
 }
 
-/// As [`main`], with arguments that are read already.
+/// Like [`main`], with parsed arguments.
 pub fn main_with(args: &Args, run: fn(&Args) -> Result<()>) -> ExitCode {
     match prepare(args).and_then(|()| run(args)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -25,7 +25,7 @@ pub fn main_with(args: &Args, run: fn(&Args) -> Result<()>) -> ExitCode {
     }
 }
 
-/// Threads inherit what is set here, so it comes before the runtime.
+/// Threads inherit these settings, so this must run before the runtime starts.
 fn prepare(args: &Args) -> Result<()> {
     if let Some(core) = args.core {
         let mut cores = CpuSet::new();

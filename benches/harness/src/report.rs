@@ -1,35 +1,35 @@
-//! What the processes tell the runner: one line of JSON each.
+//! The reports of the processes to the runner: one line of JSON each.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// What the role `load` reports.
+/// The report of the role `load`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Load {
-    /// Calls that were made and measured; slow ones of a mixed workload are not.
+    /// Measured calls, without the slow ones of a mixed workload.
     pub calls: u64,
-    /// Seconds that were measured.
+    /// Duration of the measurement, in seconds.
     pub seconds: f64,
     /// Median latency, in microseconds.
     pub p50: f64,
-    /// 99 of 100 calls took no longer, in microseconds.
+    /// 99th percentile of the latency, in microseconds.
     pub p99: f64,
-    /// 999 of 1,000 calls took no longer, in microseconds.
+    /// 99.9th percentile of the latency, in microseconds.
     pub p999: f64,
-    /// The longest, in microseconds.
+    /// Maximum latency, in microseconds.
     pub max: f64,
     /// CPU microseconds of the client for each call.
     pub client_cpu: f64,
     /// CPU microseconds of the server for each call.
     pub server_cpu: f64,
-    /// Cores that other processes of this machine took meanwhile.
+    /// Cores used by other processes of this machine meanwhile.
     pub others: f64,
-    /// Cores that the hypervisor gave to others meanwhile.
+    /// Cores that the hypervisor gave to other guests meanwhile.
     pub stolen: f64,
 }
 
-/// What a server and the role `calls` report at their end.
+/// The report of a server and of the role `calls` at their end.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Totals {
     /// Allocations of the process, if it counts them.

@@ -1,4 +1,4 @@
-//! What a server tells the runner, and how it ends.
+//! The report of a server's address, and its end.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use crate::Result;
 use crate::allocations::print_totals;
 
-/// Says that the server listens at `address`. From now on the process ends, with its totals
-/// printed, when its standard input does: so no server outlives its runner.
+/// Reports that the server listens at `address`. From then on, the process prints its totals and
+/// ends when its standard input ends, so no server outlives the runner.
 pub fn listening(address: SocketAddr) -> Result<()> {
     println!("{address}");
     std::thread::Builder::new().name("until-stdin-ends".into()).spawn(|| {

@@ -1,4 +1,4 @@
-//! The work: what is called, with which values.
+//! The workloads: calls and their values.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// What the callers of a run call.
+/// The calls of a run.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Workload {
@@ -17,7 +17,7 @@ pub enum Workload {
     Text,
     /// W3: 1 MiB of bytes, echoed.
     Blob,
-    /// A number, echoed: a call with next to no values.
+    /// A number, echoed: a call with a minimal value.
     Number,
     /// A method that awaits 1 ms.
     Wait,
@@ -27,7 +27,7 @@ pub enum Workload {
     MixedBlock,
 }
 
-/// One call. Each echoes what it is given, but the last two.
+/// One call. All but the last two echo their value.
 #[derive(Clone, Copy, Debug)]
 pub enum Call {
     /// [`order`] with this id.
@@ -38,13 +38,13 @@ pub enum Call {
     Blob,
     /// This number.
     Number(u64),
-    /// The method awaits for so long.
+    /// The method awaits for this time.
     Wait(Duration),
-    /// The method blocks its thread for so long.
+    /// The method blocks its thread for this time.
     Block(Duration),
 }
 
-/// How often a slow call comes in the mixed workloads: one in so many.
+/// In mixed workloads, one of this many calls is slow.
 const SLOW_EVERY: u64 = 100;
 const SLOW: Duration = Duration::from_millis(20);
 const SHORT_WAIT: Duration = Duration::from_millis(1);
@@ -64,13 +64,13 @@ impl Workload {
         }
     }
 
-    /// Whether this call is one of the rare slow ones, whose time is not what is measured.
+    /// Whether this is a slow call, which is not measured.
     pub fn is_slow(self, call: Call) -> bool {
         matches!(self, Self::MixedWait | Self::MixedBlock) && !matches!(call, Call::Order(_))
     }
 }
 
-/// The struct of W1. Contestants with types of their own fill them from [`order`].
+/// The struct of W1. Contestants with their own types fill them from [`order`].
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Order {
     /// Differs from call to call.
@@ -123,7 +123,7 @@ pub fn blob() -> Bytes {
     BLOB.clone()
 }
 
-/// Fails unless what came back is what was sent. `what` tells one answer from another, cheaply.
+/// Fails if an answer does not belong to its call. `what` is a part that identifies the answer.
 pub fn check<T: PartialEq>(what: T, expected: T) -> crate::Result<()> {
     if what == expected { Ok(()) } else { Err("an answer is not the one to its call".into()) }
 }

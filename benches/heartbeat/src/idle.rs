@@ -1,4 +1,4 @@
-//! Many connections on which there is nothing but heartbeats.
+//! Many connections with heartbeats only.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use rpc_runtime::{Client, Heartbeat};
 use crate::ServerProcess;
 
 pub(crate) const CONNECTIONS: usize = 10_000;
-/// How long the CPU time is measured.
+/// Duration of the measurement of CPU time.
 const WINDOW: Duration = Duration::from_secs(20);
-/// Until what was only needed to connect is given back.
+/// Time until memory for connecting is freed.
 const SETTLE: Duration = Duration::from_secs(3);
 const INTERVALS: [Duration; 3] =
     [Duration::from_secs(60), Duration::from_secs(10), Duration::from_secs(2)];
 
-/// Each connection takes a file at either end.
+/// Raises the limit of open files. Each connection needs a file at both ends.
 pub(crate) fn allow_many_files() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)

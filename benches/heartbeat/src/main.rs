@@ -1,9 +1,9 @@
-//! What heartbeats take, and whether load can hold them up. Prints two tables:
+//! The cost of heartbeats, and their delay under load. Prints two tables:
 //!
-//! - the round trip of pings on a connection that is idle, and on one under full load;
-//! - CPU time and memory of 10,000 connections on which there is nothing but heartbeats.
+//! - the round-trip time of pings on an idle connection, and on one under full load;
+//! - CPU time and memory of 10,000 connections with heartbeats only.
 //!
-//! The server is a process of its own, as in the other benchmarks.
+//! The server is a separate process, as in the other benchmarks.
 
 mod idle;
 mod pinger;
@@ -19,7 +19,7 @@ use rpc_runtime::{Client, Heartbeat, Server};
 
 use crate::pinger::{Pinger, Pings};
 
-/// Told to a process that is to be the server: its heartbeat interval in milliseconds.
+/// The environment variable that starts the server, with its heartbeat interval in milliseconds.
 const SERVER: &str = "RPC_BENCH_SERVER";
 /// Pings of each measurement.
 const PINGS: usize = 500;
@@ -55,13 +55,13 @@ async fn serve(interval: Duration) -> Result<()> {
         .bind("tcp://127.0.0.1:0")
         .await?;
     println!("{}", server.local_uri());
-    // Ends with the process that started it.
+    // Ends with the parent process.
     let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     server.serve_until(ended).await?;
     Ok(())
 }
 
-/// A server in a process of its own, which ends when this is dropped.
+/// A server in a separate process, which ends when this is dropped.
 struct ServerProcess {
     child: Child,
     uri: String,
@@ -84,12 +84,12 @@ impl ServerProcess {
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        // It has ended, or is about to.
+        // It has ended or ends soon.
         let _ = self.child.wait();
     }
 }
 
-/// What goes on while pings are sent.
+/// The load while pings are sent.
 #[derive(Clone, Copy)]
 enum Load {
     None,
@@ -132,7 +132,7 @@ async fn round_trips() -> Result<()> {
     Ok(())
 }
 
-/// Calls until what is returned is dropped.
+/// Calls until the returned set is dropped.
 fn call(client: &EchoClient, load: Load) -> tokio::task::JoinSet<()> {
     let mut callers = tokio::task::JoinSet::new();
     let (small, large) = match load {

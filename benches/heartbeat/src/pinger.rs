@@ -1,4 +1,4 @@
-//! [`Pinger`]: a handler that sends pings whatever else goes on, and takes their round trips.
+//! [`Pinger`]: a handler that sends pings regardless of traffic, and measures their round trips.
 //!
 //! The heartbeat handler sends none on a busy connection, so it cannot tell how long one would take.
 
@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// Ids that the heartbeat handler does not use.
 const FIRST_ID: u64 = 1 << 60;
 
-/// Where round trips go.
+/// The sender of the measured round trips.
 #[derive(Clone)]
 pub(crate) struct Pings(Sender<Duration>);
 
@@ -49,7 +49,7 @@ impl ChannelHandler for Pinger {
             return Ok(Flow::Next);
         }
         if let Some(sent) = self.sent.take() {
-            // Nobody may be left to hear it.
+            // Fails if the receiver was dropped.
             let _ = self.pings.0.send(ctx.now().saturating_duration_since(sent));
             self.next = ctx.now().checked_add(INTERVAL);
         }

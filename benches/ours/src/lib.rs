@@ -2,9 +2,9 @@
 //!
 //! | variant | what |
 //! | --- | --- |
-//! | `default` | a client as it comes |
-//! | `named` | structs travel as maps |
-//! | `compact` | structs travel as arrays |
+//! | `default` | a client with default settings |
+//! | `named` | structs are sent as maps |
+//! | `compact` | structs are sent as arrays |
 //! | `unmetered` | metrics are off |
 //! | `recorded` | metrics go to a recorder |
 
@@ -30,11 +30,11 @@ pub trait Echo {
     async fn text(&self, text: String) -> Result<String>;
     /// W3.
     async fn blob(&self, blob: Blob) -> Result<Blob>;
-    /// A call with next to no values.
+    /// A call with a minimal value.
     async fn number(&self, number: u64) -> Result<u64>;
-    /// Awaits for so many milliseconds.
+    /// Awaits for this number of milliseconds.
     async fn wait(&self, millis: u64) -> Result<()>;
-    /// Blocks its thread for so many milliseconds.
+    /// Blocks its thread for this number of milliseconds.
     #[rpc(blocking)]
     async fn block(&self, millis: u64) -> Result<()>;
 }

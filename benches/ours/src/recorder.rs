@@ -1,4 +1,4 @@
-//! A recorder that does the least that a useful one does: it adds numbers up.
+//! A minimal recorder that adds numbers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use crate::writer::Writer;
 use crate::{BYTES, NUMBER, ORDER, TEXT, lock};
 
-/// Answers from this size on are split off what was read instead of copied.
+/// Answers of at least this size are split off the read buffer instead of copied.
 const LARGE: usize = 16 << 10;
 
 #[derive(Clone)]
@@ -29,9 +29,9 @@ struct Shared {
     writer: Arc<Writer>,
     waiting: Arc<Waiting>,
     next_id: AtomicU64,
-    /// Otherwise only bytes are sent.
+    /// Whether values are serialized; otherwise bytes are sent.
     serialized: bool,
-    /// What stands for a serialized order otherwise.
+    /// The bytes in place of a serialized order.
     order: Vec<u8>,
 }
 
@@ -108,7 +108,7 @@ impl Connection for Client {
     }
 }
 
-/// Gives the answers to those who wait. When it ends, so do their calls.
+/// Passes the answers to the waiting callers. Their calls end when it ends.
 async fn read(mut reader: OwnedReadHalf, waiting: Arc<Waiting>) -> Result<()> {
     let mut input = BytesMut::new();
     while let Ok(true) = fill(&mut reader, &mut input).await {
@@ -122,7 +122,7 @@ async fn read(mut reader: OwnedReadHalf, waiting: Arc<Waiting>) -> Result<()> {
                 input.split_to(length).split_off(frame::HEADER).freeze()
             };
             if let Some(caller) = lock(&waiting).remove(&id) {
-                // A caller may be gone.
+                // Fails if the caller was dropped.
                 let _ = caller.send(payload);
             }
         }
@@ -131,7 +131,7 @@ async fn read(mut reader: OwnedReadHalf, waiting: Arc<Waiting>) -> Result<()> {
     Ok(())
 }
 
-/// Ids count up, so they need no more than to be spread.
+/// Ids are consecutive, so a simple hash is sufficient.
 #[derive(Default)]
 struct IdHasher(u64);
 

@@ -1,8 +1,8 @@
-//! The least that is an RPC: what the framework is held against.
+//! A minimal RPC, the reference for the framework.
 //!
-//! The client gathers the frames of its callers and writes them together; the server handles all
-//! requests of a read in place and answers with one write. There are no deadlines, no cancellation,
-//! no back-pressure and hardly any errors: it shows the headroom and is no design to copy.
+//! The client combines the frames of its callers into one write. The server handles all requests of
+//! a read in place and answers with one write. There are no deadlines, no cancellation, no
+//! back-pressure and almost no errors. It shows the possible speed and is not a design to copy.
 //!
 //! | variant | what |
 //! | --- | --- |
@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harness::{Args, Result, Role, drive};
 
-/// Methods, as they are numbered in a frame.
+/// The method numbers in a frame.
 const BYTES: u64 = 0;
 const ORDER: u64 = 1;
 const TEXT: u64 = 2;

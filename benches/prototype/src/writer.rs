@@ -1,4 +1,4 @@
-//! Frames of many callers, gathered and written together by one of them.
+//! Combined frames of many callers, written by one of them.
 
 use std::io;
 use std::mem::{swap, take};
@@ -18,11 +18,11 @@ pub(crate) struct Writer {
 
 #[derive(Default)]
 struct State {
-    /// Frames that nobody writes yet.
+    /// Frames that are not being written yet.
     gathered: Vec<u8>,
-    /// What the socket did not take; [`Writer::finish`] writes it.
+    /// Bytes that the socket did not accept; [`Writer::finish`] writes them.
     rest: Vec<u8>,
-    /// Somebody writes, and looks at what has gathered before it stops.
+    /// Set while a caller writes. It checks for more frames before it stops.
     writing: bool,
 }
 
@@ -33,8 +33,9 @@ impl Writer {
         writer
     }
 
-    /// Appends a frame, and writes it if nobody else does. Unless it is `alone`, it first lets
-    /// others append theirs. A caller that is dropped meanwhile leaves the frames unwritten.
+    /// Appends a frame, and writes it unless another caller is writing. If it is not `alone`, it
+    /// first lets other callers append their frames. If the caller is dropped meanwhile, the frames
+    /// stay unwritten.
     pub(crate) async fn send(
         &self,
         alone: bool,
@@ -81,7 +82,7 @@ impl Writer {
         }
     }
 
-    /// Writes what the socket did not take at once. Ends with the connection.
+    /// Writes the bytes that the socket did not accept. Ends with the connection.
     async fn finish(writer: Weak<Self>) -> io::Result<()> {
         while let Some(writer) = writer.upgrade() {
             writer.kick.notified().await;

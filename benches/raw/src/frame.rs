@@ -1,4 +1,4 @@
-//! The simplest framing that can carry calls: a length, an id, a method, a payload.
+//! A minimal framing for calls: a length, an id, a method, a payload.
 
 use std::io;
 
@@ -8,24 +8,24 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// Bytes of a frame before its payload: length of what follows (u32), id (u64), method (u64).
 pub const HEADER: usize = 20;
 const LENGTH: usize = 4;
-/// No frame is longer, whatever its length field says.
+/// Maximum length of a frame.
 const MAX: usize = 16 << 20;
-/// How much a read may bring at least.
+/// Minimum space for a read.
 const READ: usize = 64 << 10;
 
-/// A whole frame at the beginning of what was read.
+/// A complete frame at the beginning of the input.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
-    /// Which call it belongs to.
+    /// The id of the call.
     pub id: u64,
-    /// What is called.
+    /// The number of the method.
     pub method: u64,
     /// The values.
     pub payload: &'a [u8],
 }
 
 impl Frame<'_> {
-    /// Bytes that the frame takes, header and all.
+    /// Length in bytes, with the header.
     pub fn len(&self) -> usize {
         HEADER + self.payload.len()
     }
@@ -43,7 +43,7 @@ pub fn put(out: &mut Vec<u8>, id: u64, method: u64, payload: &[u8]) {
     end(out, begin);
 }
 
-/// Appends a frame's header; the payload is appended next, and then comes [`end`].
+/// Appends the header of a frame. Append the payload next, then call [`end`].
 pub fn begin(out: &mut Vec<u8>, id: u64, method: u64) -> usize {
     let begin = out.len();
     out.extend_from_slice(&[0; LENGTH]);
@@ -70,12 +70,12 @@ pub fn first(bytes: &[u8]) -> Option<Frame<'_>> {
     Some(Frame { id: u64::from_le_bytes(*id), method: u64::from_le_bytes(*method), payload })
 }
 
-/// How long the first frame is, header and all, once its length is there.
+/// The length of the first frame with its header, if known.
 fn length(bytes: &[u8]) -> Option<usize> {
     bytes.first_chunk().map(|length| u32::from_le_bytes(*length) as usize + LENGTH)
 }
 
-/// Reads what there is, at least something; false at the end.
+/// Reads at least one byte; `false` at the end.
 pub async fn fill(reader: &mut (impl AsyncRead + Unpin), bytes: &mut BytesMut) -> io::Result<bool> {
     let length = length(bytes).unwrap_or(0);
     if length > MAX {

@@ -1,4 +1,4 @@
-//! The limit: frames of bytes are echoed over a socket. No serialization, no dispatch.
+//! The limits: frames of bytes are echoed over a socket, without serialization and dispatch.
 //!
 //! | variant of the client | what |
 //! | --- | --- |
@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The frame that is sent: as many bytes as the workload's value has in compact MessagePack.
+/// The request frame, with as many bytes as the value of the workload has in compact MessagePack.
 fn request(workload: Workload) -> Result<Vec<u8>> {
     let payload = match workload {
         Workload::Order => rmp_serde::to_vec(&work::order(1 << 40))?,

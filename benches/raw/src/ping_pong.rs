@@ -1,4 +1,4 @@
-//! One frame at a time on a connection: what a call cannot beat when it is alone.
+//! One frame at a time on a connection: the limit for a lone call.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

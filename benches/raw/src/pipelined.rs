@@ -1,5 +1,5 @@
-//! All callers' frames under way at once, one task for each connection: what no client that must
-//! wake its callers can beat.
+//! The frames of all callers in flight at the same time, with one task for each connection: the
+//! limit for clients that must wake their callers.
 
 use std::time::Instant;
 
@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use crate::frame::{self, fill, first};
 use crate::request;
 
-/// Frames from this size on are written by a task of their own: written and read in turns, both
-/// ends would wait for the other to read.
+/// Larger frames are written by a separate task. If they were written and read in turns, both ends
+/// would wait for the other to read.
 const LARGE: usize = 64 << 10;
 
 pub(crate) async fn load(args: &Args) -> Result<()> {

@@ -10,8 +10,8 @@ use crate::contestants::Contestant;
 use crate::process::{Programs, Run, Server, client, name_of, option, unless_it_fails};
 use crate::results::PerCall;
 
-/// Calls of the shorter run. The longer one has twice as many, so that the difference has none of
-/// what happens only once.
+/// Calls of the shorter run. The longer one has twice as many, so the difference contains no
+/// one-time work.
 const CALLS: u64 = 4_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,7 +33,7 @@ pub(crate) fn measure(programs: &Programs, contestants: &[&Contestant]) -> Vec<P
     rows
 }
 
-/// Without serialization there is no number to send.
+/// Without serialization, the workload `Number` does not exist.
 fn counts(contestant: &Contestant, workload: Workload) -> bool {
     contestant.makes_calls() && (workload == Workload::Order || contestant.variant != "none")
 }

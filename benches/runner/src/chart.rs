@@ -16,7 +16,7 @@ const BARS: u32 = 430;
 const ROW: u32 = 20;
 const TITLE: u32 = 34;
 
-/// Colours that can be told apart on light and on dark ground; text follows the reader's choice.
+/// Colours for light and dark backgrounds; text follows the setting of the reader.
 const STYLE: &str = "<style>\
     text { font: 13px system-ui, sans-serif; fill: #24292f }\
     .title { font-weight: 600 }\
@@ -26,7 +26,7 @@ const STYLE: &str = "<style>\
     .ours { fill: #3fb950 } .peer { fill: #4493f8 } .prototype { fill: #6e7681 } .limit { fill: #db6d28 }\
     }</style>";
 
-/// A panel for each setting, a bar for each contestant; each panel has a scale of its own.
+/// A panel with its own scale for each setting, and a bar for each contestant.
 pub(crate) fn render(rows: &[Throughput]) -> String {
     let mut panels = String::new();
     let mut y = 0;
@@ -56,7 +56,7 @@ pub(crate) fn render(rows: &[Throughput]) -> String {
     )
 }
 
-/// Of the runs that were not disturbed, or else of those that were.
+/// From the undisturbed runs, or from the disturbed ones if there are no others.
 fn median(rows: &[Throughput], setting: &str, contestant: &Contestant) -> Option<f64> {
     let of = |disturbed: bool| {
         let rows = rows.iter().filter(|row| {

@@ -1,14 +1,14 @@
-//! Who takes part.
+//! The contestants.
 
 use harness::Threads;
 use harness::work::Workload;
 
 use crate::settings::Setting;
 
-/// One form of one framework.
+/// A variant of a framework.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contestant {
-    /// As it is called in the results.
+    /// The name in the results.
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) binary: &'static str,
@@ -17,14 +17,14 @@ pub(crate) struct Contestant {
     pub(crate) threads: Threads,
 }
 
-/// What a contestant is held against, and by whom.
+/// The role of a contestant in the comparison.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
-    /// What cannot be beaten by a single caller at a time.
+    /// The limit for a single caller.
     LimitAlone,
-    /// What cannot be beaten by many callers.
+    /// The limit for many callers.
     Limit,
-    /// No framework, but calls.
+    /// A minimal RPC without the features of a framework.
     Prototype,
     Ours,
     Peer,
@@ -48,7 +48,7 @@ const fn one_thread(
     Contestant { name, kind, binary, variant, threads: Threads::One }
 }
 
-/// All contestants, in the order in which they take turns.
+/// All contestants, in the order of their runs.
 pub(crate) const CONTESTANTS: &[Contestant] = &[
     two_threads("limit: raw ping-pong", Kind::LimitAlone, "raw", "ping-pong"),
     two_threads("limit: raw pipelined", Kind::Limit, "raw", "pipelined"),
@@ -72,7 +72,7 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
 ];
 
 impl Contestant {
-    /// Whether this contestant can do what the setting asks, and it would say something.
+    /// Whether this contestant supports the setting and its result is meaningful.
     pub(crate) fn takes_part(&self, setting: &Setting) -> bool {
         let echoes = matches!(setting.workload, Workload::Order | Workload::Text | Workload::Blob);
         match self.kind {
@@ -87,7 +87,7 @@ impl Contestant {
         }
     }
 
-    /// Whether it makes calls of its own, and not just one frame again and again.
+    /// Whether it makes calls, rather than sending the same frame repeatedly.
     pub(crate) fn makes_calls(&self) -> bool {
         !matches!(self.kind, Kind::LimitAlone | Kind::Limit)
     }

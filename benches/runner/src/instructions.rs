@@ -16,7 +16,7 @@ use crate::results::PerCall;
 /// Calls of the shorter run; the longer one has twice as many.
 const CALLS: u64 = 2_048;
 const CALLERS: [usize; 2] = [1, 64];
-/// How often each is run.
+/// Runs of each contestant.
 const RUNS: usize = 5;
 /// Under callgrind everything takes some fifty times as long.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -55,8 +55,8 @@ fn per_call(programs: &Programs, contestant: &Contestant, callers: usize) -> Res
     Ok(((client_twice - client) / CALLS as f64, (server_twice - server) / CALLS as f64))
 }
 
-/// The least of a few runs. Everything is so slow here that a server may take a method for one that
-/// holds its thread, and do more for it than it does otherwise.
+/// The minimum of some runs. Under callgrind, a server may treat a method as slow and do additional
+/// work for it.
 fn least(
     programs: &Programs,
     contestant: &Contestant,
@@ -95,7 +95,7 @@ fn total(
         Ok((instructions(&client_file)?, instructions(&server_file)?))
     })();
     for file in [client_file, server_file] {
-        // It may not have been written.
+        // The file may not exist.
         let _ = fs::remove_file(file);
     }
     counted

@@ -1,11 +1,11 @@
-//! Where and when was measured, and which versions.
+//! Machine, time and versions of a measurement.
 
 use std::fs;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-/// What the results depend on, besides the code.
+/// The conditions of a measurement.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Circumstances {
     pub(crate) date: String,
@@ -13,7 +13,7 @@ pub(crate) struct Circumstances {
     pub(crate) revision: String,
     pub(crate) machine: String,
     pub(crate) rustc: String,
-    /// Crates that are compared, or matter to all, with their versions.
+    /// The compared crates and common dependencies, with their versions.
     pub(crate) versions: Vec<(String, String)>,
 }
 
@@ -31,7 +31,7 @@ const CRATES: &[&str] = &[
 ];
 
 impl Circumstances {
-    /// What cannot be found out is said to be unknown: it spoils no measurement.
+    /// The current conditions. Values that cannot be determined are "unknown".
     pub(crate) fn now() -> Self {
         Self {
             date: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %:z").to_string(),
@@ -58,7 +58,8 @@ fn machine() -> String {
     format!("{cores} cores of {model}, Linux {}", read("/proc/sys/kernel/osrelease").trim())
 }
 
-/// The versions of [`CRATES`] in a lock file. Of several, the newest comes last and wins.
+/// The versions of [`CRATES`] in a lock file. If there are several, the last one, which is the
+/// newest.
 fn versions(lock: &str) -> Vec<(String, String)> {
     let version = |name: &str| {
         let quoted = format!("name = \"{name}\"\nversion = \"");

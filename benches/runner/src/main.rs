@@ -1,4 +1,4 @@
-//! Runs the contestants against each other and writes the results.
+//! The benchmark runner: measures all contestants and writes the results.
 
 mod allocations;
 mod chart;
@@ -25,40 +25,41 @@ use crate::contestants::{CONTESTANTS, Contestant};
 use crate::process::Programs;
 use crate::results::{Results, Section};
 
-/// Runs the framework, the limit and its peers on the same work, in turns, and writes
-/// `results.md`, `results.json` and `results.svg`.
+/// Runs the framework, the limits and the peers on the same work, in turns. Writes `results.md`,
+/// `results.json` and `results.svg`.
 ///
-/// Everything takes about an hour; `--only`, `--settings` and `--contestants` take less. A part that
-/// is not measured keeps its former results, with their date; one that is measured for some settings
-/// or contestants loses those of the others, so give such a run an `--out` of its own.
+/// A complete run takes about an hour; `--only`, `--settings` and `--contestants` reduce it. A part
+/// that is not measured keeps its previous results with their date. A part that is measured for
+/// some settings or contestants loses the results of the others, so use a separate `--out` for such
+/// a run.
 #[derive(Debug, Parser)]
 #[command(name = "benches/run", bin_name = "benches/run")]
 struct Options {
-    /// Where the results go.
+    /// The folder for the results.
     #[arg(long, default_value = "docs/benchmarks")]
     out: PathBuf,
-    /// What is measured; everything by default.
+    /// The measurements; all by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Measurement>,
-    /// Only contestants whose name contains one of these.
+    /// Only contestants whose names contain one of these texts.
     #[arg(long, value_delimiter = ',')]
     contestants: Vec<String>,
-    /// Only settings whose name contains one of these, such as `w1-64-1`.
+    /// Only settings whose names contain one of these texts, such as `w1-64-1`.
     #[arg(long, value_delimiter = ',')]
     settings: Vec<String>,
-    /// How often each contestant runs in each setting.
+    /// Runs of each contestant in each setting.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Seconds of each of these runs.
+    /// Seconds of each run.
     #[arg(long, default_value_t = 3.0)]
     secs: f64,
-    /// Seconds of load before each of them.
+    /// Seconds of load before each run.
     #[arg(long, default_value_t = 0.7)]
     warm_up: f64,
-    /// A run in which other processes took more cores than this is repeated.
+    /// A run is repeated if other processes used more cores than this.
     #[arg(long, default_value_t = 0.3)]
     others: f64,
-    /// How often a run is repeated at most.
+    /// Maximum repetitions of a run.
     #[arg(long, default_value_t = 3)]
     repeats: u32,
     /// Write the results again without measuring.
@@ -66,7 +67,7 @@ struct Options {
     render: bool,
 }
 
-/// What can be measured.
+/// The measurements.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Measurement {
     /// Calls per second, CPU time per call, latency.
@@ -111,7 +112,7 @@ fn run(options: &Options) -> Result<()> {
     let programs = Programs::beside_this_one()?;
     let contestants = options.contestants();
     let mut results = Results::read(&options.out)?;
-    // Written after each part: what is measured is not lost when a later part is interrupted.
+    // Written after each part, so that an interruption does not lose the previous parts.
     if options.measures(Measurement::Throughput) {
         results.throughput = Some(Section::new(throughput::measure(options, &programs)));
         results.write(&options.out)?;

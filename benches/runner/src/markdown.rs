@@ -51,7 +51,7 @@ fn head(out: &mut String, title: &str, circumstances: &Circumstances) {
         write!(out, "\n## {title}\n\n{date}, commit {revision}, {machine}, {rustc}. {versions}.\n");
 }
 
-/// What a table says about one contestant in one setting.
+/// The results of a contestant in a setting.
 struct Summary<'a> {
     contestant: &'a Contestant,
     rate: Spread,
@@ -63,7 +63,7 @@ struct Summary<'a> {
 }
 
 impl<'a> Summary<'a> {
-    /// Of the runs that were not disturbed, or else of those that were.
+    /// From the undisturbed runs, or from the disturbed ones if there are no others.
     fn of(rows: &[Throughput], setting: &str, contestant: &'a Contestant) -> Option<Self> {
         let all = rows.iter().filter(|r| r.setting == setting && r.contestant == contestant.name);
         let (disturbed, calm): (Vec<_>, Vec<_>) = all.partition(|row| row.disturbed);
@@ -80,7 +80,7 @@ impl<'a> Summary<'a> {
         })
     }
 
-    /// All of a setting, the fastest first.
+    /// All results of a setting, the fastest first.
     fn all(rows: &[Throughput], setting: &str) -> Vec<Summary<'static>> {
         let mut all: Vec<_> = CONTESTANTS
             .iter()
@@ -147,7 +147,7 @@ fn compared(out: &mut String, setting: &Setting, summaries: &[Summary<'_>]) {
     }
 }
 
-/// Only the fast calls count; what is of interest is how much the slow ones hold them up.
+/// The table of a mixed setting: latencies of the fast calls, with and without slow ones.
 fn mixed(out: &mut String, rows: &[Throughput], summaries: &[Summary<'_>]) {
     let mut summaries: Vec<_> = summaries.iter().collect();
     summaries.sort_by(|a, b| a.p99.total_cmp(&b.p99));
@@ -260,7 +260,7 @@ fn bold_if_ours(contestant: &str) -> String {
     CONTESTANTS.iter().find(|c| c.name == contestant).map_or(contestant.into(), name)
 }
 
-/// Three digits that mean something.
+/// Formats a number with three significant digits.
 fn number(value: f64) -> String {
     if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }

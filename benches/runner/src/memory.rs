@@ -9,11 +9,11 @@ use crate::contestants::{Contestant, Kind};
 use crate::process::{Process, Programs, Run, Server, option, unless_it_fails};
 use crate::results::Memory;
 
-/// How many connections are open.
+/// Numbers of open connections.
 const CONNECTIONS: [usize; 2] = [2_000, 10_000];
-/// How long all of them may take to open.
+/// Maximum time to open all of them.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a server has to give back what it needs only while it works.
+/// Time in which a server can free memory that it needs only during work.
 const SETTLE: Duration = Duration::from_millis(1_500);
 
 pub(crate) fn measure(programs: &Programs, contestants: &[&Contestant]) -> Vec<Memory> {
@@ -35,7 +35,7 @@ fn per_connection(programs: &Programs, contestant: &Contestant, connections: usi
     let server = Server::start(programs.command(Run::AsItIs, contestant, Role::Server))?;
     let mut command = programs.command(Run::AsItIs, contestant, Role::Idle);
     option(&mut command, "address", &server.address);
-    // What is echoed is small: what counts is what stays.
+    // A small value is echoed, since only the remaining memory counts.
     option(&mut command, "workload", "text");
     option(&mut command, "connections", connections.to_string());
     let mut client = Process::start(command)?;

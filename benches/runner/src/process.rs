@@ -1,4 +1,4 @@
-//! The contestants' processes. None outlives what started it.
+//! The processes of the contestants. None outlives the runner.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
@@ -13,27 +13,27 @@ use harness::{Result, Role, Threads};
 
 use crate::contestants::Contestant;
 
-/// How long a process may take to start, or to end when it was asked to.
+/// Maximum time for the start or the end of a process.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where the programs are.
+/// The folder of the programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     folder: PathBuf,
 }
 
-/// How a contestant's program is run.
+/// The way in which a contestant's program runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Run<'a> {
     AsItIs,
-    /// With an allocator that counts.
+    /// With a counting allocator.
     Counted,
     /// Under callgrind, which writes to this file.
     Callgrind(&'a Path),
 }
 
 impl Programs {
-    /// The programs that were built together with this one.
+    /// The programs in the folder of this one.
     pub(crate) fn beside_this_one() -> Result<Self> {
         let mut folder = std::env::current_exe()?;
         folder.pop();
@@ -63,8 +63,8 @@ impl Programs {
         command
     }
 
-    /// As [`command`](Self::command), with both ends on tokio's current-thread runtime, so that
-    /// what is counted does not depend on who wins a race.
+    /// Like [`command`](Self::command), with both ends on tokio's current-thread runtime, so that
+    /// counts do not depend on races.
     pub(crate) fn on_one_thread(
         &self,
         run: Run<'_>,
@@ -85,7 +85,7 @@ pub(crate) fn name_of(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-/// A process that prints lines. It is killed when this is dropped.
+/// A process that prints lines. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
     input: Option<ChildStdin>,
@@ -115,7 +115,7 @@ impl Process {
         self.child.id()
     }
 
-    /// The next line that it prints.
+    /// The next line of its output.
     pub(crate) fn line(&self, patience: Duration) -> Result<String> {
         self.lines.recv_timeout(patience).map_err(|error| match error {
             RecvTimeoutError::Timeout => "it takes too long".into(),
@@ -123,13 +123,13 @@ impl Process {
         })
     }
 
-    /// Sends it a line.
+    /// Sends a line to its input.
     pub(crate) fn go_on(&mut self) -> Result<()> {
         let input = self.input.as_mut().ok_or("its input is closed")?;
         Ok(input.write_all(b"\n")?)
     }
 
-    /// Waits for its last line and its end.
+    /// Waits for its end and returns its last line.
     pub(crate) fn finish(mut self, patience: Duration) -> Result<String> {
         let deadline = Instant::now() + patience;
         drop(self.input.take());
@@ -141,7 +141,7 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => return Err("it takes too long".into()),
             }
         }
-        // Its output has ended, so it is about to end.
+        // Its output has ended, so it ends soon.
         let status = self.child.wait()?;
         if status.success() { Ok(last) } else { Err(format!("it failed: {status}").into()) }
     }
@@ -149,7 +149,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that has ended is only waited for.
+        // Fails if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -177,13 +177,12 @@ impl Server {
     }
 }
 
-/// Runs a contestant's client to its end and gives its last line.
+/// Runs a contestant's client to its end and returns its last line.
 pub(crate) fn client(command: Command, patience: Duration) -> Result<String> {
     Process::start(command)?.finish(patience).map_err(|error| format!("its client: {error}").into())
 }
 
-/// A measurement of a contestant, or nothing with the reason printed: one that fails does not end
-/// the run of the others.
+/// Prints the error of a failed measurement and returns `None`, so that the others continue.
 pub(crate) fn unless_it_fails<T>(
     what: &str,
     contestant: &Contestant,

@@ -1,4 +1,4 @@
-//! A TCP proxy that counts what passes.
+//! A TCP proxy that counts bytes.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::thread;
 
 use harness::Result;
 
-/// Passes connections on to a server until it is dropped.
+/// Forwards connections to a server until it is dropped.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     counts: Arc<Counts>,
@@ -38,7 +38,7 @@ impl Proxy {
         Ok(Self { address, counts })
     }
 
-    /// Bytes that went to the server, and to its clients.
+    /// The bytes sent to the server, and to its clients.
     pub(crate) fn counted(&self) -> (u64, u64) {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (count(&self.counts.to_server), count(&self.counts.to_client))
@@ -48,7 +48,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.counts.over.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
+        // Wakes the accepting thread.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -64,7 +64,7 @@ fn connect(client: TcpStream, server: SocketAddr, counts: &Arc<Counts>) -> io::R
     Ok(())
 }
 
-/// Passes on until one end closes, and then tells the other. An error is such an end.
+/// Forwards until one end closes, then closes the other. An error counts as a close.
 fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64) {
     let mut bytes = [0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut bytes) {

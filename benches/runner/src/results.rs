@@ -1,4 +1,4 @@
-//! What was measured, and the files that it is kept in.
+//! The results and their files.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::machine::Circumstances;
 use crate::{chart, markdown};
 
-/// Everything that was measured. Parts that were not measured again stay as they were.
+/// All results. Parts that are not measured again are kept.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Results {
     pub(crate) throughput: Option<Section<Throughput>>,
@@ -22,7 +22,7 @@ pub(crate) struct Results {
     pub(crate) instructions: Option<Section<PerCall>>,
 }
 
-/// What was measured in one go.
+/// The results of one part of a run.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Section<Row> {
     pub(crate) circumstances: Circumstances,
@@ -35,23 +35,23 @@ pub(crate) struct Throughput {
     pub(crate) setting: String,
     pub(crate) contestant: String,
     pub(crate) round: u32,
-    /// Others took too much of the machine, each time that it was tried.
+    /// Other processes used too much of the machine in each attempt.
     pub(crate) disturbed: bool,
-    /// How often it was tried again.
+    /// The number of repetitions.
     pub(crate) repeated: u32,
     #[serde(flatten)]
     pub(crate) load: Load,
 }
 
-/// Something that was counted for each call, at both ends.
+/// A count per call, at both ends.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct PerCall {
     pub(crate) contestant: String,
     pub(crate) workload: Workload,
     pub(crate) callers: usize,
-    /// At the client, or from there.
+    /// At the client, or sent by it.
     pub(crate) client: f64,
-    /// At the server, or from there.
+    /// At the server, or sent by it.
     pub(crate) server: f64,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct PerCall {
 pub(crate) struct Memory {
     pub(crate) contestant: String,
     pub(crate) connections: usize,
-    /// For each connection.
+    /// Per connection.
     pub(crate) bytes: f64,
 }
 
@@ -71,7 +71,7 @@ impl<Row> Section<Row> {
 }
 
 impl Results {
-    /// The results that are in `folder`; none if there are none.
+    /// Reads the results in `folder`; empty if there are none.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         match fs::read_to_string(folder.join("results.json")) {
             Ok(text) => Ok(serde_json::from_str(&text)?),

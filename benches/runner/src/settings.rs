@@ -1,18 +1,18 @@
-//! What the contestants are asked to do.
+//! The settings of the comparisons.
 
 use harness::work::Workload;
 
-/// One comparison: the same work for all, from so many callers over so many connections.
+/// A comparison: a workload, the number of callers and the number of connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    /// Short, as it is asked for and kept in the results.
+    /// The short name, used for selection and in the results.
     pub(crate) id: &'static str,
-    /// As it is called in the results.
+    /// The title in the results.
     pub(crate) title: &'static str,
     pub(crate) workload: Workload,
     pub(crate) callers: usize,
     pub(crate) connections: usize,
-    /// Both processes keep to one core.
+    /// Whether both processes are pinned to one core.
     pub(crate) pinned: bool,
 }
 
@@ -26,7 +26,7 @@ const fn setting(
     Setting { id, title, workload, callers, connections, pinned: callers == 1 }
 }
 
-/// The setting whose latencies the mixed ones are held against.
+/// The setting with which the latencies of the mixed ones are compared.
 pub(crate) const UNMIXED: &str = "w1-64-1";
 
 /// All settings, in the order of the results.
@@ -56,7 +56,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 impl Setting {
-    /// Whether it is one of those with rare slow calls.
+    /// Whether it has rare slow calls.
     pub(crate) fn is_mixed(&self) -> bool {
         matches!(self.workload, Workload::MixedWait | Workload::MixedBlock)
     }

@@ -11,13 +11,12 @@ use crate::results::Throughput;
 use crate::settings::{SETTINGS, Setting};
 use crate::{Options, matches};
 
-/// The core that both processes keep to when a setting asks for it.
+/// The core to which both processes are pinned, if the setting says so.
 const CORE: &str = "0";
-/// How much longer than asked a run may take.
+/// Maximum time of a run beyond its duration.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// In each setting, all contestants take turns, round by round: what changes on the machine
-/// meanwhile concerns all of them.
+/// In each setting, the contestants run in turns, so changes of the machine affect all of them.
 pub(crate) fn measure(options: &Options, programs: &Programs) -> Vec<Throughput> {
     let mut rows = Vec::new();
     for setting in SETTINGS.iter().filter(|setting| matches(&options.settings, setting.id)) {
@@ -48,8 +47,8 @@ pub(crate) fn measure(options: &Options, programs: &Programs) -> Vec<Throughput>
     rows
 }
 
-/// Runs once, and again while others take too much of the machine; then says whether they still
-/// did, and how often it was repeated.
+/// Runs, and repeats the run while other processes use too much of the machine. Returns whether the
+/// last run was disturbed, and the number of repetitions.
 fn undisturbed(
     options: &Options,
     programs: &Programs,

@@ -14,7 +14,7 @@ use crate::results::PerCall;
 const CALLS: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Alone and with 64 callers: some frames, such as credit, are shared by calls that are close.
+/// One caller and 64 callers: concurrent calls share some frames, such as credit.
 const CALLERS: [usize; 2] = [1, 64];
 
 pub(crate) fn measure(programs: &Programs, contestants: &[&Contestant]) -> Vec<PerCall> {
@@ -45,7 +45,7 @@ fn per_call(
     callers: usize,
 ) -> Result<(f64, f64)> {
     let server = Server::start(programs.command(Run::AsItIs, contestant, Role::Server))?;
-    // Each caller makes as many calls as any other.
+    // All callers make the same number of calls.
     let calls = CALLS.next_multiple_of(callers as u64);
     let total = |calls: u64| -> Result<(u64, u64)> {
         let proxy = Proxy::to(server.address.parse()?)?;

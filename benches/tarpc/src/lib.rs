@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Both codecs do all that follows; a name for it keeps the bounds readable.
+/// The bounds that both codecs meet.
 trait Codec<Item, SinkItem>:
     Serializer<SinkItem, Error = io::Error>
     + Deserializer<Item, Error = io::Error>
@@ -151,7 +151,7 @@ impl Connection for EchoClient {
     }
 }
 
-/// As much time as the framework's own clients have.
+/// A context with the default timeout of this framework.
 fn context_of_10_seconds() -> context::Context {
     let mut context = context::current();
     context.deadline = Instant::now() + Duration::from_secs(10);

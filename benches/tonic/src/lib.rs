@@ -1,4 +1,4 @@
-//! tonic. Blobs are `bytes::Bytes`; windows and buffers are those that hyper comes with.
+//! tonic, with the default windows and buffers of hyper. Blobs are `bytes::Bytes`.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -68,7 +68,7 @@ async fn serve(address: SocketAddr) -> Result<()> {
     Ok(server.serve_with_incoming(incoming).await?)
 }
 
-/// Clones of its client share the connection, as tonic has it.
+/// The client. Clones share the connection.
 #[derive(Clone)]
 struct Client(EchoClient<Channel>);
 

@@ -2,7 +2,7 @@
 //!
 //! | variant | what |
 //! | --- | --- |
-//! | `pooled` | as it comes: a call has a connection to itself, so 64 callers have 64 |
+//! | `pooled` | the default: each call has its own connection, so 64 callers have 64 |
 //! | `multiplexed` | all callers share a connection |
 
 use std::net::SocketAddr;
@@ -75,7 +75,7 @@ async fn serve(address: SocketAddr, multiplexed: bool) -> Result<()> {
     server.run(DefaultIncoming::from(listener)).await
 }
 
-/// It connects with its first call.
+/// A client, which connects with its first call.
 fn connect(address: SocketAddr, multiplexed: bool) -> EchoClient {
     EchoClientBuilder::new("echo").address(address).multiplex(multiplexed).build()
 }

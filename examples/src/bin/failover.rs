@@ -1,11 +1,11 @@
-//! Two providers, of which one is killed: calls go on.
+//! Two providers, one of which is killed while calls continue.
 //!
 //! ```text
 //! cargo run --bin failover -- [--registry URI]
 //! ```
 //!
-//! Without a registry's URI, it uses a folder that is removed at the end. With one it shows how soon
-//! that kind of registry learns of a death: the calls don't wait for it.
+//! Without the URI of a registry, it uses a folder that is removed at the end. With a URI, it shows
+//! how soon that kind of registry detects a dead provider. Calls do not wait for it.
 #![allow(clippy::print_stdout, reason = "examples show what they do")]
 
 use std::collections::BTreeMap;
@@ -18,12 +18,12 @@ use rpc_runtime::{Server, rpc_service};
 use tokio::time::{Instant, sleep, timeout};
 
 const USAGE: &str = "usage: failover [--registry URI]";
-/// How long a registry may take to learn that a provider is dead.
+/// Maximum time in which a registry must detect a dead provider.
 const LONGEST_LEASE: Duration = Duration::from_secs(150);
-/// Attempts of a call that may be made again.
+/// Maximum attempts of a call that can be repeated.
 const ATTEMPTS: usize = 5;
 
-/// Who answers. It does no harm to ask twice, and a caller may rely on that.
+/// Returns the id of the process that answers. Idempotent, so callers can repeat a call.
 #[rpc_service(name = "FailoverExample")]
 trait Who {
     #[rpc(idempotent, timeout = "2s")]
@@ -57,7 +57,7 @@ async fn main() -> anyhow::Result<()> {
     };
     tokio::select! {
         biased;
-        // Whatever it was at, its processes end with it.
+        // Dropping the future ends the processes.
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         shown = shown => shown,
     }
@@ -76,7 +76,7 @@ async fn provide(registry: &str) -> anyhow::Result<()> {
 }
 
 async fn show(uri: &str) -> anyhow::Result<()> {
-    println!("1. Two providers announce themselves in {uri}");
+    println!("1. Two providers register in {uri}");
     let mut first = start(uri).await?;
     let mut second = start(uri).await?;
 
@@ -90,7 +90,7 @@ async fn show(uri: &str) -> anyhow::Result<()> {
     println!("2. Process {} is killed while calls are made", first.pid);
     let dead = first.pid;
     let mut other = watch.clone();
-    // Beside the calls, so that it shows how long the registry takes, and not how long they do.
+    // In a separate task, so that the time of the calls does not count.
     let learned = tokio::spawn(async move {
         let gone = |now: &Snapshot| !has(now, dead);
         until(&mut other, LONGEST_LEASE, "the dead provider gone from the registry", gone).await?;
@@ -104,7 +104,7 @@ async fn show(uri: &str) -> anyhow::Result<()> {
     };
     let (answers, killed) = tokio::try_join!(consumer.call(100), kill)?;
     println!("   100 calls were answered by {}", list(&answers));
-    println!("   None failed; {} had to be made again, which is safe here", consumer.again);
+    println!("   None failed; {} were repeated, which is safe here", consumer.again);
     let answers = consumer.call(50).await?;
     println!("   50 more were answered by {}", list(&answers));
     ensure!(!answers.contains_key(&dead), "a dead process answered");
@@ -134,12 +134,12 @@ async fn start(registry: &str) -> anyhow::Result<Process> {
 
 struct Consumer {
     who: WhoClient,
-    /// Calls that were made again.
+    /// Number of repeated calls.
     again: usize,
 }
 
 impl Consumer {
-    /// Calls so many times. Returns how often each process has answered.
+    /// Makes `times` calls. Returns how often each process has answered.
     async fn call(&mut self, times: usize) -> anyhow::Result<BTreeMap<u32, usize>> {
         let mut answers = BTreeMap::new();
         for _ in 0..times {
@@ -149,8 +149,8 @@ impl Consumer {
         Ok(answers)
     }
 
-    /// The same, until there were two among 50 calls: a connection is made in the background, and the
-    /// other provider answers until it is there.
+    /// Calls until both processes are among 50 answers. A connection is opened in the background,
+    /// and the other provider answers until then.
     async fn call_both(&mut self) -> anyhow::Result<BTreeMap<u32, usize>> {
         let both = async {
             loop {
@@ -160,10 +160,11 @@ impl Consumer {
                 }
             }
         };
-        timeout(PATIENCE, both).await.context("only one of the providers is asked")?
+        timeout(PATIENCE, both).await.context("only one of the providers answers")?
     }
 
-    /// The framework sends nothing twice by itself. It knows when that is safe, and says so.
+    /// Calls once, and repeats the call if that is safe. The framework never repeats calls by
+    /// itself.
     async fn call_once(&mut self) -> anyhow::Result<u32> {
         for _ in 1..ATTEMPTS {
             match self.who.process().await {
@@ -180,13 +181,13 @@ fn list(answers: &BTreeMap<u32, usize>) -> String {
     lines.collect::<Vec<_>>().join(", ")
 }
 
-/// Whether the process is listed.
+/// Whether the process is registered.
 fn has(now: &Snapshot, pid: u32) -> bool {
     let pid = pid.to_string();
     now.iter().any(|it: &Instance| it.metadata().get("pid") == Some(&pid))
 }
 
-/// Waits until the registry says so.
+/// Waits until the snapshot meets the condition.
 async fn until(
     watch: &mut Watch,
     patience: Duration,

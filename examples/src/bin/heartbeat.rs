@@ -1,11 +1,12 @@
-//! A connection that is cut without a sign, and how both ends find out: about ten seconds to watch.
+//! A connection that fails silently, and how both ends detect it. Takes about ten seconds.
 //!
 //! ```text
 //! cargo run --bin heartbeat
 //! ```
 //!
-//! Consumer and provider are two threads with a runtime each. Between them is a proxy, which at some
-//! point forwards nothing any more and closes nothing: what a pulled cable looks like to both.
+//! Consumer and provider run in two threads with separate runtimes. Between them is a proxy, which
+//! stops forwarding without closing the connection. To both ends this looks like an unplugged
+//! cable.
 #![allow(clippy::print_stdout, reason = "examples show what they do")]
 
 use std::any::Any;
@@ -25,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-/// Short, so that there is something to see. The timeout is three of them.
+/// Short, for the demonstration. The timeout is three intervals.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -52,8 +53,8 @@ async fn main() -> anyhow::Result<()> {
     let hello = HelloServiceClient::new(client.clone());
     say("consumer", hello.hello("world".into()).await?);
 
-    say("you", "now nobody has anything to say; heartbeats go to and fro");
-    // Between two heartbeats, so that no ping is on its way when the state is shown.
+    say("you", "now there are no calls; only heartbeats are sent");
+    // Ends between two heartbeats, so that no ping is in flight when the state is printed.
     sleep(INTERVAL * 7 / 2).await;
     let channel = client.channels().pop().context("the connection is gone")?;
     show(&channel);
@@ -62,7 +63,7 @@ async fn main() -> anyhow::Result<()> {
     cut.send(true)?;
     let patient = hello.with_timeout(Duration::from_secs(60));
     match patient.hello("anybody".into()).await {
-        Ok(greeting) => say("consumer", format!("{greeting}: which cannot be")),
+        Ok(greeting) => say("consumer", format!("unexpected: {greeting}")),
         Err(error) => say("consumer", error),
     }
     show(&channel);
@@ -74,13 +75,14 @@ async fn main() -> anyhow::Result<()> {
     show(&client.channels().pop().context("the new connection is gone")?);
 
     client.close().await;
-    // If the provider has ended by itself, joining it says why. The proxy needs this thread meanwhile.
+    // If the provider has failed, joining returns the reason. The proxy needs this thread
+    // meanwhile.
     let _ = stop.send(());
     let ended = spawn_blocking(|| provider.join()).await?;
     ended.map_err(|_| anyhow::anyhow!("the provider panicked"))?
 }
 
-/// Provides until told to stop, in a runtime of its own.
+/// Provides the service in a separate runtime until it is stopped.
 #[tokio::main(flavor = "current_thread")]
 async fn provide(
     announce: oneshot::Sender<String>,
@@ -92,12 +94,13 @@ async fn provide(
         .pipeline(|| vec![watch_idleness("provider")])
         .bind("tcp://127.0.0.1:0")
         .await?;
-    // Nobody waits for it any more if the program is about to end.
+    // Fails only if the program is about to end.
     let _ = announce.send(server.local_uri().to_owned());
     Ok(server.serve_until(stopped).await?)
 }
 
-/// Forwards connections to `target`. While the value is true, all that are there are cut for good.
+/// Forwards connections to `target`. When the value becomes true, existing connections are cut
+/// permanently.
 async fn proxy(target: &str) -> anyhow::Result<(String, watch::Sender<bool>)> {
     let target = target.strip_prefix("tcp://").context("not a tcp address")?.to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -118,7 +121,7 @@ async fn forward(mut near: TcpStream, target: String, mut is_cut: watch::Receive
         _ = is_cut.wait_for(|cut| *cut) => false,
     };
     if !forwarded {
-        // Held open, and not looked at: neither end is told.
+        // The connections stay open without being read, so neither end is notified.
         sleep(Duration::from_secs(60)).await;
     }
 }
@@ -135,7 +138,8 @@ fn show(channel: &ChannelHandle) {
     );
 }
 
-/// Shows what the heartbeats of a connection do. It stands before them, behind the idle handler.
+/// Prints the heartbeats of a connection. The handler is between the idle and the heartbeat
+/// handler.
 fn watch_idleness(who: &'static str) -> Change {
     Change::add_after("idle", "watch-idleness", WatchIdleness { who, unanswered: 0 })
 }

@@ -1,4 +1,4 @@
-//! Finds a provider of `HelloService` and has it greet someone.
+//! Finds a provider of `HelloService` and calls it.
 //!
 //! ```text
 //! cargo run --bin hello-consumer -- [--registry URI] [--repeat MILLISECONDS] [NAME]

@@ -12,7 +12,7 @@ const USAGE: &str = "usage: hello-provider [--registry URI] [--listen URI]";
 async fn main() -> anyhow::Result<()> {
     rpc_examples::init_tracing();
     let mut registry = rpc_examples::DEFAULT_REGISTRY.to_owned();
-    // Any free port: consumers get the address from the registry, so nobody needs to choose one.
+    // Any free port. Consumers get the address from the registry.
     let mut listen = "tcp://127.0.0.1:0".to_owned();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {

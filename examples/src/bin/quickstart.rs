@@ -1,11 +1,11 @@
-//! A provider and a consumer in two processes of their own, and what happens between them.
+//! A provider and a consumer in two processes, with an explanation of each step.
 //!
 //! ```text
 //! cargo run --bin quickstart
 //! ```
 //!
-//! The program starts itself twice more, as provider and as consumer, so that it needs no other
-//! binary. What these two do is in the library, `examples/src/lib.rs`; here is only the stage.
+//! The program starts itself twice, as provider and as consumer, so it needs no other binary. The
+//! code of both is in the library, `examples/src/lib.rs`.
 #![allow(clippy::print_stdout, reason = "examples show what they do")]
 
 use std::path::Path;
@@ -21,9 +21,9 @@ async fn main() -> anyhow::Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         [] => {
-            // In both cases all is cleaned up: leaving `show` drops the folder and the children.
+            // Both branches clean up: the end of `show` drops the folder and the child processes.
             tokio::select! {
-                // First, so that Ctrl-C is heard before there is anything to clean up.
+                // Polled first, so that Ctrl-C is handled before there is anything to clean up.
                 biased;
                 _ = tokio::signal::ctrl_c() => bail!("interrupted"),
                 shown = show() => shown,
@@ -46,11 +46,11 @@ async fn show() -> anyhow::Result<()> {
     let list = folder.path().join("registry.jsonl");
     println!("1. A registry in a temporary folder: {registry}");
 
-    println!("2. A provider starts, listens on a free port and announces itself.");
+    println!("2. A provider starts, listens on a free port and registers itself.");
     let mut provider = Process::start("provider", &["provider", &registry])?;
     provider.show_until("serving HelloService").await?;
     println!("   The line of {}:", list.display());
-    println!("   {}", announcement(&list)?.context("the provider is not in the registry file")?);
+    println!("   {}", registration(&list)?.context("the provider is not in the registry file")?);
 
     println!(
         "3. A consumer looks the service up by its name, connects and calls hello(\"world\")."
@@ -59,21 +59,21 @@ async fn show() -> anyhow::Result<()> {
     consumer.show_until("Hello, world").await?;
     consumer.finish().await?;
     println!(
-        "   `Hello, world` was made by process {}, asked by process {}; this is process {}.",
+        "   Process {} answered `Hello, world` to process {}; this is process {}.",
         provider.pid,
         consumer.pid,
         process::id()
     );
 
-    println!("4. The provider is asked to stop: it drains and takes its announcement back.");
+    println!("4. The provider is stopped: it drains and removes its registration.");
     provider.finish().await?;
-    ensure!(announcement(&list)?.is_none(), "the provider is gone, but its entry is not");
+    ensure!(registration(&list)?.is_none(), "the provider is gone, but its entry is not");
     println!("   The registry file has no line of HelloService any more.");
     Ok(())
 }
 
-/// The line of `HelloService` in the registry's file.
-fn announcement(list: &Path) -> anyhow::Result<Option<String>> {
+/// The line of `HelloService` in the file of the registry.
+fn registration(list: &Path) -> anyhow::Result<Option<String>> {
     let lines =
         std::fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))?;
     Ok(lines.lines().find(|line| line.contains("\"HelloService\"")).map(str::to_owned))

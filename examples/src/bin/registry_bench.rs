@@ -1,11 +1,11 @@
-//! How fast a registry is with many instances:
+//! Measures a registry with many instances:
 //!
 //! ```text
 //! cargo run --release --bin registry-bench --features etcd,zookeeper -- URI [INSTANCES [SERVICES]]
 //! ```
 //!
-//! 10,000 instances of 500 services if not said otherwise, all of this process (with `file:` each
-//! keeps a file open: `ulimit -n 12000`). The results are printed as rows of a table;
+//! The default is 10,000 instances of 500 services, all of this process. With `file:` each instance
+//! keeps a file open, so use `ulimit -n 12000`. The results are printed as rows of a table;
 //! `docs/benchmarks/registry.md` has those of each back end.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails is none")]
 
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use rpc_registry::{Instance, Lease, Registry, Watch};
 use tokio::task::JoinSet;
 
-/// How many register and leave at a time.
+/// Number of concurrent registrations and removals.
 const AT_ONCE: usize = 64;
-/// How many watch one service, each by a connection of its own.
+/// Number of watches of one service, each with a separate connection.
 const WATCHES: usize = 100;
 const LOOKUPS: usize = 2_000;
 const CHANGES: usize = 50;
@@ -112,7 +112,7 @@ async fn lookups_at_once(registry: &Arc<dyn Registry>, services: usize) -> Figur
     figures
 }
 
-/// From the call that registers or leaves until the last watch has told it.
+/// Time from a registration or removal until the last watch has reported it.
 async fn changes(uri: &str, registry: &Arc<dyn Registry>) -> Figures {
     let mut watches = Vec::new();
     for _ in 0..WATCHES {
@@ -135,7 +135,7 @@ async fn changes(uri: &str, registry: &Arc<dyn Registry>) -> Figures {
     figures.without_rate()
 }
 
-/// Waits until each watch has told of so many instances.
+/// Waits until each watch has reported `wanted` instances.
 async fn heard(watches: Vec<Watch>, wanted: usize) -> Vec<Watch> {
     let hear = |mut watch: Watch| async move {
         while watch.changed().await.unwrap().len() != wanted {}

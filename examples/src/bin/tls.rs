@@ -1,11 +1,11 @@
-//! Mutual TLS: who is who, who is refused, and how a certificate is replaced.
+//! Mutual TLS: authentication of both ends, a refused client, and the renewal of a certificate.
 //!
 //! ```text
 //! cargo run --bin tls
 //! ```
 //!
-//! Certificates come from files, as they would in production. Here they are made at the start, by an
-//! authority that is forgotten at the end.
+//! Certificates are read from files, as in production. A temporary certificate authority issues
+//! them at the start.
 
 #![allow(clippy::print_stdout, reason = "examples show what they do")]
 
@@ -55,13 +55,13 @@ async fn main() -> anyhow::Result<()> {
     let client = Client::builder().tls(consumer.clone()).connect(server.local_uri()).await?;
     println!("{}", GreeterClient::new(client).hello("world".into()).await?);
 
-    // Without a certificate of its own.
+    // This client has no certificate.
     match Client::builder().tls(trusting).connect(server.local_uri()).await {
-        Ok(_) => anyhow::bail!("a stranger was let in"),
-        Err(error) => println!("a stranger is refused: {error}"),
+        Ok(_) => anyhow::bail!("a client without a certificate was accepted"),
+        Err(error) => println!("a client without a certificate is refused: {error}"),
     }
 
-    // What a timer or a watch of the files would do. Connections that are open go on.
+    // In production, a timer or a file watcher does this. Open connections continue.
     authority.issue("provider (renewed)", &path("provider.pem"), &path("provider.key"))?;
     tls.reload()?;
     let client = Client::builder().tls(consumer).connect(server.local_uri()).await?;
@@ -74,7 +74,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Issues certificates to everybody here.
+/// The certificate authority of this example.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {

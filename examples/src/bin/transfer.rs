@@ -1,11 +1,11 @@
-//! Moving money between accounts: typed errors, composed calls, deadlines and metadata.
+//! Transfers between accounts: typed errors, composed calls, deadlines and metadata.
 //!
 //! ```text
 //! cargo run --bin transfer
 //! ```
 //!
-//! All runs in one process, over TCP. Read it from the top: the contracts, code written against
-//! them, what `main` shows, and below it the providers.
+//! Everything runs in one process, over TCP. The order of the file: contracts, code that uses them,
+//! `main`, providers.
 #![allow(clippy::print_stdout, reason = "examples show what they do")]
 
 use std::collections::BTreeMap;
@@ -18,8 +18,8 @@ use rpc_runtime::{Context, RpcError, Server, rpc_service};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-/// What can go wrong with accounts. The caller gets exactly the variant that the provider returned;
-/// failures on the way, which every remote method can have, arrive as `Rpc`.
+/// The error type of the contract. The caller gets the variant that the provider returned. Failures
+/// of the call itself, which every remote method can have, are `Rpc`.
 #[derive(Debug, Serialize, Deserialize, thiserror::Error)]
 enum TransferError {
     #[error("account {0} has only {1}")]
@@ -28,31 +28,31 @@ enum TransferError {
     Rpc(#[from] RpcError),
 }
 
-/// The bank's counter.
+/// The contract of the accounts.
 #[rpc_service(version = "1.2.0")]
 trait AccountService {
-    /// Adds `amount`, which may be negative, and answers with the new balance.
+    /// Adds `amount`, which may be negative, and returns the new balance.
     async fn add(&self, account: u32, amount: i64) -> Result<i64, TransferError>;
-    /// Only reads, so a caller may safely try again: `idempotent`.
+    /// Only reads, so a caller can retry safely: `idempotent`.
     #[rpc(idempotent, timeout = "200ms")]
     async fn balance(&self, account: u32) -> Result<i64, TransferError>;
-    /// Nobody waits for an answer: `oneway`.
+    /// Has no response: `oneway`.
     #[rpc(oneway)]
     async fn audit(&self, line: String) -> rpc_runtime::Result<()>;
 }
 
-/// How far an account may go below zero. The bank asks a provider of its own for that.
+/// The contract of the credit limits. The provider of the accounts calls it.
 #[rpc_service]
 trait CreditService {
-    /// The credit of the tenant on whose behalf the call is made.
+    /// The credit limit of the tenant in the metadata.
     #[rpc(idempotent)]
     async fn credit(&self) -> rpc_runtime::Result<i64>;
 }
 
-/// Two calls composed without blocking a thread; the second is made if the first went well.
+/// Makes two calls without blocking a thread; the second only if the first succeeds.
 ///
-/// It doesn't know whether `accounts` is here or elsewhere. (A real bank would do both in one call:
-/// if the second `add` fails, the money has left `from` and is nowhere.)
+/// `accounts` can be local or remote. (A real bank would use a single call: if the second `add`
+/// fails, the money is lost.)
 async fn transfer(
     accounts: &impl AccountService,
     from: u32,
@@ -74,7 +74,7 @@ async fn main() -> anyhow::Result<()> {
     let local = Accounts::new(Credit);
     println!("   a local object: 8 has {} after the transfer", transfer(&local, 7, 8, 30).await?);
 
-    // Consumers and providers of one process may meet in a registry in memory.
+    // A registry in memory, for consumers and providers of one process.
     let registry = rpc_registry::connect("memory:transfer").await?;
     let credit_server = Server::builder()
         .provide(CreditServiceServer::new(Credit))
@@ -82,7 +82,7 @@ async fn main() -> anyhow::Result<()> {
         .bind("tcp://127.0.0.1:0")
         .await?;
     let credit = CreditServiceClient::discover(Arc::clone(&registry)).await?;
-    // Kept, to look at the audit lines later; a server needs no more than a share of it.
+    // Kept to print the audit lines later. The server shares it.
     let bank = Arc::new(Accounts::new(credit));
     let server = Server::builder()
         .provide(AccountServiceServer::from_arc(Arc::clone(&bank)))
@@ -107,10 +107,10 @@ async fn main() -> anyhow::Result<()> {
     println!("3. Settings of a call, on a cheap clone of the stub");
     let acme = accounts.with_timeout(ms(2_000)).with_metadata("tenant", "acme");
     println!("   acme has credit: 8 has {}", transfer(&acme, 7, 8, 1_000).await?);
-    // Or for one call only. It goes before the 200 ms of the contract.
+    // For a single call. Overrides the 200 ms of the contract.
     println!("   and 7 has {}", accounts.with_timeout(ms(50)).balance(7).await?);
 
-    println!("4. A deadline holds for all that is done on behalf of the call");
+    println!("4. A deadline also applies to nested calls");
     let started = Instant::now();
     match accounts.with_timeout(ms(50)).with_metadata("tenant", "slow").add(7, -1).await {
         Err(TransferError::Rpc(error)) if error.is_timeout() => {
@@ -120,10 +120,10 @@ async fn main() -> anyhow::Result<()> {
         other => bail!("expected a timeout, got {other:?}"),
     }
 
-    println!("5. A call without an answer");
+    println!("5. A call without a response");
     accounts.audit("the example is over".into()).await?;
 
-    // In this order, so that what the first has in work still finds the second.
+    // In this order, since running calls of the first server still need the second one.
     server.shutdown().await?;
     credit_server.shutdown().await?;
     println!("   the provider has drained; its audit: {:?}", bank.audit.lock().await);
@@ -134,7 +134,7 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// The provider of accounts. `C` is where credit comes from: a stub, or an object in this process.
+/// The provider of accounts. `C` is the credit service, a stub or a local object.
 struct Accounts<C> {
     balances: Mutex<BTreeMap<u32, i64>>,
     audit: Mutex<Vec<String>>,
@@ -150,12 +150,13 @@ impl<C: CreditService> Accounts<C> {
 
 impl<C: CreditService> AccountService for Accounts<C> {
     async fn add(&self, account: u32, amount: i64) -> Result<i64, TransferError> {
-        // Nothing about tenant or deadline is passed on here: a nested call inherits both.
+        // A nested call inherits deadline and metadata.
         let credit = self.credit.credit().await?;
-        // Locked only now, so that nobody waits for a lock while someone else waits for a network.
+        // Locked after the nested call, so that no call waits for the lock during a network round
+        // trip.
         let mut balances = self.balances.lock().await;
         let balance = balances.entry(account).or_default();
-        // What a caller sends must not make the provider panic: the sum may be too large.
+        // Arguments must not cause a panic: the sum may overflow.
         let sum =
             balance.checked_add(amount).ok_or_else(|| RpcError::invalid("amount too large"))?;
         if amount < 0 && sum.saturating_add(credit) < 0 {
@@ -180,7 +181,7 @@ struct Credit;
 
 impl CreditService for Credit {
     async fn credit(&self) -> rpc_runtime::Result<i64> {
-        // Who calls, how long is left, what travels along. Empty when called as a local object.
+        // Caller, deadline and metadata. Empty if called as a local object.
         let context = Context::current();
         let tenant = context.metadata("tenant");
         if let (Some(peer), Some(tenant), Some(left)) =
@@ -199,7 +200,7 @@ impl CreditService for Credit {
     }
 }
 
-/// What a test of [`transfer`] would use: no network, no accounts, only a memory of the calls.
+/// A mock for tests of [`transfer`], which records the calls.
 #[derive(Default)]
 struct Mock {
     calls: Mutex<Vec<(u32, i64)>>,

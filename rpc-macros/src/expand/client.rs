@@ -1,4 +1,4 @@
-//! The stub: `HelloServiceClient`, which implements the trait by calling.
+//! The client stub `HelloServiceClient`, which implements the trait by remote calls.
 
 use proc_macro2::TokenStream;
 use syn::visit::Visit;
@@ -7,23 +7,23 @@ use syn::{FnArg, Pat, ReturnType, TraitItem, TraitItemFn, TypeImplTrait};
 use super::{contract, generics};
 use crate::ast::{Argument, Method, Service};
 
-/// The type, next to the trait.
+/// The struct, in the module of the trait.
 pub(super) fn structure(service: &Service) -> TokenStream {
     let vis = &service.contract.vis;
-    let cfgs = &service.cfgs;
+    let cfg_attributes = &service.cfg_attributes;
     let runtime = &service.options.runtime;
     let client = &service.names.client;
-    let parameters = generics::unbounded(&service.contract.generics);
+    let parameters = generics::without_bounds(&service.contract.generics);
     let marker = generics::phantom(&service.contract.generics)
         .map(|phantom| generated!(__marker: #phantom,));
     let docs = format!(
-        " A stub of `{}`: implements the trait by calling a provider. Clones are cheap and share \
-         the connection.",
+        " A client stub of `{}`, which implements the trait by remote calls. Clones are cheap \
+        and share the connections.",
         service.contract.ident
     );
     generated! {
         #[doc = #docs]
-        #(#cfgs)*
+        #(#cfg_attributes)*
         #vis struct #client #parameters {
             __client: #runtime::Client,
             #marker
@@ -31,11 +31,11 @@ pub(super) fn structure(service: &Service) -> TokenStream {
     }
 }
 
-/// What it can do.
+/// The implementations.
 pub(super) fn implementations(service: &Service) -> TokenStream {
     let inherent = inherent(service);
     let contract = contract_implementation(service);
-    let common = common_traits(service);
+    let common = standard_traits(service);
     generated!(#inherent #contract #common)
 }
 
@@ -44,12 +44,12 @@ fn inherent(service: &Service) -> TokenStream {
     let runtime = &service.options.runtime;
     let client = &service.names.client;
     let descriptor = &service.names.descriptor;
-    let parameters = generics::unbounded(&service.contract.generics);
+    let parameters = generics::without_bounds(&service.contract.generics);
     let (impl_generics, type_generics, _) = parameters.split_for_impl();
     let marker = marker(service);
     generated! {
         impl #impl_generics #client #type_generics {
-            /// Calls through `client`.
+            /// A stub that calls through `client`.
             #vis fn new(client: #runtime::Client) -> Self {
                 Self { __client: client, #marker }
             }
@@ -63,7 +63,7 @@ fn inherent(service: &Service) -> TokenStream {
                 ::core::result::Result::Ok(Self::new(client))
             }
 
-            /// Finds the providers in `registry`, and follows them as they come and go.
+            /// Finds the providers in `registry`, and follows its changes.
             #vis async fn discover(
                 registry: ::std::sync::Arc<dyn #runtime::__private::Registry>,
             ) -> #runtime::Result<Self> {
@@ -71,25 +71,32 @@ fn inherent(service: &Service) -> TokenStream {
                 ::core::result::Result::Ok(Self::new(client))
             }
 
-            /// The same stub with another timeout for each call.
+            /// Returns a stub with this timeout for each call.
             #[must_use]
             #vis fn with_timeout(&self, timeout: ::core::time::Duration) -> Self {
                 Self::new(#runtime::Client::with_timeout(&self.__client, timeout))
             }
 
-            /// The same stub, writing structs this way.
+            /// Returns a stub with this encoding of structs.
             #[must_use]
             #vis fn with_encoding(&self, encoding: #runtime::Encoding) -> Self {
                 Self::new(#runtime::Client::with_encoding(&self.__client, encoding))
             }
 
-            /// The same stub, whose calls wait for a connection, or do not.
+            /// Returns a stub whose calls wait for a connection, or fail without one if `wait` is
+            /// `false`.
             #[must_use]
             #vis fn with_wait_for_ready(&self, wait: ::core::primitive::bool) -> Self {
                 Self::new(#runtime::Client::with_wait_for_ready(&self.__client, wait))
             }
 
-            /// The same stub with one more entry of metadata on each call.
+            /// The same stub, whose calls pass through one more interceptor, the innermost.
+            #[must_use]
+            #vis fn with_interceptor(&self, interceptor: impl #runtime::Interceptor) -> Self {
+                Self::new(#runtime::Client::with_interceptor(&self.__client, interceptor))
+            }
+
+            /// Returns a stub that adds this entry to the metadata of each call.
             #[must_use]
             #vis fn with_metadata(
                 &self,
@@ -110,19 +117,19 @@ fn contract_implementation(service: &Service) -> Option<TokenStream> {
     let client = &service.names.client;
     let (impl_generics, type_generics, where_clause) = service.contract.generics.split_for_impl();
     let calls = service.methods.iter().map(|method| call(service, method));
-    let stand_ins = service.refused.iter().map(stand_in);
+    let placeholders = service.invalid.iter().map(placeholder);
     Some(generated! {
         impl #impl_generics #contract #type_generics for #client #type_generics #where_clause {
             #(#calls)*
-            #(#stand_ins)*
+            #(#placeholders)*
         }
     })
 }
 
-/// A remote method: one call of the runtime.
+/// The stub of a remote method, which calls the runtime.
 fn call(service: &Service, method: &Method) -> TokenStream {
     let runtime = &service.options.runtime;
-    let Method { ident, cfgs, output, .. } = method;
+    let Method { ident, cfg_attributes, output, .. } = method;
     let ty = method.type_name();
     let (_, type_generics, _) = service.contract.generics.split_for_impl();
     let names = method.arguments.iter().map(|argument| &argument.ident);
@@ -136,7 +143,7 @@ fn call(service: &Service, method: &Method) -> TokenStream {
     });
     let function = if method.options.oneway { generated!(notify) } else { generated!(call) };
     generated! {
-        #(#cfgs)*
+        #(#cfg_attributes)*
         fn #ident(
             &self,
             #(#names: #types),*
@@ -146,28 +153,28 @@ fn call(service: &Service, method: &Method) -> TokenStream {
     }
 }
 
-/// A stub for a refused method, so that its callers are not told as well.
-fn stand_in(function: &TraitItemFn) -> TokenStream {
+/// A stub for a method with errors, so that its callers get no errors.
+fn placeholder(function: &TraitItemFn) -> TokenStream {
     let mut signature = contract::signature(&function.sig);
     for input in &mut signature.inputs {
         if let FnArg::Typed(typed) = input {
             *typed.pat = Pat::Verbatim(generated!(_));
         }
     }
-    let cfgs = crate::attr::cfgs(&function.attrs);
+    let cfg_attributes = crate::attr::cfg_attributes(&function.attrs);
     let body = match function.sig.asyncness {
         Some(_) => generated!(async { ::core::unimplemented!() }),
         None => generated!(::core::unimplemented!()),
     };
-    generated!(#(#cfgs)* #signature { #body })
+    generated!(#(#cfg_attributes)* #signature { #body })
 }
 
-/// Whether an implementation can be written at all; only a refused trait has one that cannot.
+/// Whether the trait can be implemented. Only a trait with errors cannot.
 fn can_implement(service: &Service) -> bool {
     let contract = &service.contract;
     contract.unsafety.is_none()
         && contract.items.iter().all(|item| matches!(item, TraitItem::Fn(_)))
-        && !service.refused.iter().any(|function| returns_impl_trait(&function.sig.output))
+        && !service.invalid.iter().any(|function| returns_impl_trait(&function.sig.output))
 }
 
 fn returns_impl_trait(output: &ReturnType) -> bool {
@@ -182,12 +189,12 @@ fn returns_impl_trait(output: &ReturnType) -> bool {
     search.0
 }
 
-/// Written out, since derived ones would ask the trait's parameters for the same.
-fn common_traits(service: &Service) -> TokenStream {
+/// Standard traits. Derived ones would require the same traits of the parameters.
+fn standard_traits(service: &Service) -> TokenStream {
     let runtime = &service.options.runtime;
     let client = &service.names.client;
     let name = client.to_string();
-    let parameters = generics::unbounded(&service.contract.generics);
+    let parameters = generics::without_bounds(&service.contract.generics);
     let (impl_generics, type_generics, _) = parameters.split_for_impl();
     generated! {
         impl #impl_generics ::core::clone::Clone for #client #type_generics {

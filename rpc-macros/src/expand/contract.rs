@@ -1,4 +1,4 @@
-//! The trait as the compiler gets it.
+//! The trait for the compiler.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -11,7 +11,7 @@ use syn::{
 use crate::ast::{self, Service};
 use crate::check;
 
-/// The trait with `Send` futures in place of `async fn`, and fit to be shared by tasks.
+/// The trait with `Send` futures in place of `async fn`, and with `Send + Sync + 'static`.
 pub(super) fn expand(service: &Service) -> TokenStream {
     let mut contract = service.contract.clone();
     for item in &mut contract.items {
@@ -29,7 +29,8 @@ pub(super) fn expand(service: &Service) -> TokenStream {
     contract.into_token_stream()
 }
 
-/// `async fn f() -> T` becomes `fn f() -> impl Future<Output = T> + Send`, its body `async move`.
+/// Changes `async fn f() -> T` to `fn f() -> impl Future<Output = T> + Send` with a body `async
+/// move`.
 fn desugar(function: &mut TraitItemFn) {
     if function.sig.asyncness.is_some()
         && let Some(body) = &mut function.default
@@ -42,7 +43,7 @@ fn desugar(function: &mut TraitItemFn) {
     let has_body = function.default.is_some();
     function.sig = signature(&function.sig);
     if !has_body {
-        // Refused by `check`; without a body the compiler would refuse them once more.
+        // `check` has reported them. Without a body, the compiler would report them again.
         for input in &mut function.sig.inputs {
             if let FnArg::Typed(typed) = input
                 && !check::is_plain(&typed.pat)
@@ -53,7 +54,7 @@ fn desugar(function: &mut TraitItemFn) {
     }
 }
 
-/// The signature that a stub implements.
+/// The signature of the method in a stub.
 pub(super) fn signature(async_signature: &Signature) -> Signature {
     let mut signature = async_signature.clone();
     signature.constness = None;

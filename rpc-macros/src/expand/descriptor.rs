@@ -1,4 +1,4 @@
-//! What a service says about itself: its key, its methods, their arguments.
+//! The descriptor of a service: its key, its methods and their arguments.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{quote, quote_spanned};
@@ -9,33 +9,35 @@ use super::type_name::type_name;
 use crate::ast::{Argument, Method, Service};
 use crate::attr::Dispatch;
 
-/// `HELLO_SERVICE_DESCRIPTOR`, and the type whose constants are the parts of it. They hang on a
-/// type so that they have the names of the methods and still collide with nothing.
+/// `HELLO_SERVICE_DESCRIPTOR`, and a type whose associated constants are its parts. As associated
+/// constants they can have the names of the methods without collisions.
 pub(super) fn constant(service: &Service) -> TokenStream {
     let vis = &service.contract.vis;
-    let cfgs = &service.cfgs;
+    let cfg_attributes = &service.cfg_attributes;
     let runtime = &service.options.runtime;
     let descriptor = &service.names.descriptor;
     let methods = &service.names.methods;
     let entries = service.methods.iter().map(|method| {
-        let (cfgs, constant) = (&method.cfgs, method.constant());
-        generated!(#(#cfgs)* #methods::#constant)
+        let (cfg_attributes, constant) = (&method.cfg_attributes, method.constant());
+        generated!(#(#cfg_attributes)* #methods::#constant)
     });
     let key = key(service);
-    let docs =
-        format!(" What `{}` offers: its methods and their arguments.", service.contract.ident);
+    let docs = format!(
+        " The descriptor of `{}`: its methods and their arguments.",
+        service.contract.ident
+    );
     generated! {
         #[doc = #docs]
-        #(#cfgs)*
+        #(#cfg_attributes)*
         #vis const #descriptor: #runtime::ServiceDescriptor =
             #runtime::ServiceDescriptor::new(#key, &[#(#entries),*]);
 
-        #(#cfgs)*
+        #(#cfg_attributes)*
         struct #methods;
     }
 }
 
-/// For each method its descriptor, and the type that ties it to what goes in and comes out.
+/// For each method the descriptor, and a type that connects it with arguments and result.
 pub(super) fn methods(service: &Service) -> TokenStream {
     let holder = &service.names.methods;
     let constants = service.methods.iter().map(|method| descriptor(service, method));
@@ -58,7 +60,7 @@ fn key(service: &Service) -> TokenStream {
 /// `const hello: &'static MethodDescriptor = …;`
 fn descriptor(service: &Service, method: &Method) -> TokenStream {
     let runtime = &service.options.runtime;
-    let Method { cfgs, options, .. } = method;
+    let Method { cfg_attributes, options, .. } = method;
     let constant = method.constant();
     let key = key(service);
     let name = method.wire_name();
@@ -79,20 +81,20 @@ fn descriptor(service: &Service, method: &Method) -> TokenStream {
         generated!(.dispatch(#runtime::Dispatch::#mode))
     });
     generated! {
-        #(#cfgs)*
+        #(#cfg_attributes)*
         const #constant: &'static #runtime::MethodDescriptor =
             &#runtime::MethodDescriptor::new(#key, #name, &[#(#arguments),*], #returns)
                 #idempotent #oneway #timeout #dispatch;
     }
 }
 
-/// The method as a type, with braces so that it has no constructor that an argument of its name
-/// could be taken for. The runtime's bounds on arguments and result are checked here and only
-/// here, so a type that breaks one is one error, at the user's token.
+/// The type of a method. It has braces, since a unit struct is also a value that an argument
+/// pattern could match. The bounds of the runtime on arguments and result are checked only here, so
+/// a type without them leads to one error, at the user's token.
 fn method_type(service: &Service, method: &Method) -> TokenStream {
     let runtime = &service.options.runtime;
     let holder = &service.names.methods;
-    let Method { cfgs, output, .. } = method;
+    let Method { cfg_attributes, output, .. } = method;
     let constant = method.constant();
     let ty = method.type_name();
     let arguments = method.arguments.iter().map(|Argument { ty, defaulted, .. }| {
@@ -104,23 +106,23 @@ fn method_type(service: &Service, method: &Method) -> TokenStream {
     });
     let arguments = quote_spanned!(method.arguments_span=> (#(#arguments,)*));
     let (impl_generics, type_generics, where_clause) = service.contract.generics.split_for_impl();
-    let parameters = generics::unbounded(&service.contract.generics);
+    let parameters = generics::without_bounds(&service.contract.generics);
     let marker =
         generics::phantom(&service.contract.generics).map(|phantom| generated!(__marker: #phantom));
     let oneway = method.options.oneway.then(|| {
-        // All at the return type, which is what breaks the bound of `Oneway`.
+        // At the return type, which does not meet the bound of `Oneway`.
         let span = Span::mixed_site().located_at(output.span());
         let runtime = located_at(span, runtime);
         quote_spanned! {span=>
-            #(#cfgs)*
+            #(#cfg_attributes)*
             impl #impl_generics #runtime::__private::Oneway for #ty #type_generics #where_clause {}
         }
     });
     generated! {
-        #(#cfgs)*
+        #(#cfg_attributes)*
         struct #ty #parameters { #marker }
 
-        #(#cfgs)*
+        #(#cfg_attributes)*
         impl #impl_generics #runtime::__private::Method for #ty #type_generics #where_clause {
             const DESCRIPTOR: &'static #runtime::MethodDescriptor = #holder::#constant;
             type Arguments = #arguments;
@@ -130,7 +132,7 @@ fn method_type(service: &Service, method: &Method) -> TokenStream {
     }
 }
 
-/// The same names, shown elsewhere by errors.
+/// The path with another location in errors.
 fn located_at(span: Span, path: &TokenStream) -> TokenStream {
     let move_token = |mut token: TokenTree| {
         token.set_span(token.span().located_at(span));

@@ -1,10 +1,10 @@
-//! The parameters of a generic trait, on the types beside it.
+//! The parameters of a generic trait, for the generated types.
 
 use proc_macro2::TokenStream;
 use syn::{GenericParam, Generics, Ident};
 
-/// The same parameters without bounds: a struct asks for none, its methods do.
-pub(super) fn unbounded(generics: &Generics) -> Generics {
+/// The parameters without bounds, for structs. Only the methods need the bounds.
+pub(super) fn without_bounds(generics: &Generics) -> Generics {
     let mut generics = generics.clone();
     generics.where_clause = None;
     for param in &mut generics.params {
@@ -19,15 +19,15 @@ pub(super) fn unbounded(generics: &Generics) -> Generics {
     generics
 }
 
-/// The same parameters behind one more type, the provider's.
+/// The parameters with the type of the provider before them.
 pub(super) fn with_provider(generics: &Generics, provider: &Ident) -> Generics {
     let mut generics = generics.clone();
     generics.params.insert(0, GenericParam::Type(provider.clone().into()));
     generics
 }
 
-/// `PhantomData<fn() -> (V,)>`, which is `Send` and `Sync` whatever `V` is; nothing for a trait
-/// without parameters.
+/// `PhantomData<fn() -> (V,)>`, which is `Send` and `Sync` for any `V`. `None` for a trait without
+/// parameters.
 pub(super) fn phantom(generics: &Generics) -> Option<TokenStream> {
     if generics.params.is_empty() {
         return None;

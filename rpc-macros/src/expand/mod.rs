@@ -1,6 +1,6 @@
-//! From the checked trait to the code beside it.
+//! Generating code from the parsed trait.
 
-/// `quote!` for names that the macro invents: they cannot meet the user's local variables.
+/// `quote!` with names that cannot collide with local variables of the user.
 macro_rules! generated {
     ($($tokens:tt)*) => {
         quote::quote_spanned!(proc_macro2::Span::mixed_site()=> $($tokens)*)
@@ -23,13 +23,13 @@ use crate::ast::Service;
 use crate::errors::Errors;
 use crate::read;
 
-/// The whole of `#[rpc_service(args)] input`.
+/// Expands `#[rpc_service(args)] input`.
 pub(crate) fn rpc_service(args: TokenStream, input: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let contract = match syn::parse2(input.clone()) {
         Ok(Item::Trait(contract)) => contract,
         Ok(other) => {
-            errors.at(keyword(&other), no_trait(&other));
+            errors.at(keyword(&other), not_a_trait(&other));
             return with_errors(input, errors);
         }
         Err(error) => {
@@ -41,12 +41,12 @@ pub(crate) fn rpc_service(args: TokenStream, input: TokenStream) -> TokenStream 
     with_errors(expand(&service), errors)
 }
 
-/// The trait, and beside it everything that can be made of its faultless methods. So code that
-/// uses the trait, the stub or the server compiles, and only the real errors are shown.
+/// The trait, and all items that can be generated for its valid methods. So code that uses the
+/// trait, the stub or the server compiles, and the compiler shows only the real errors.
 fn expand(service: &Service) -> TokenStream {
     let contract = contract::expand(service);
     if service.contract.generics.lifetimes().next().is_some() {
-        // Refused, and nothing made of it could be `'static`.
+        // The trait has an error, and no generated item could be `'static`.
         return contract;
     }
     let descriptor = descriptor::constant(service);
@@ -55,14 +55,14 @@ fn expand(service: &Service) -> TokenStream {
     let methods = descriptor::methods(service);
     let stub = client::implementations(service);
     let dispatcher = server::implementations(service);
-    let cfgs = &service.cfgs;
+    let cfg_attributes = &service.cfg_attributes;
     let allow = service.deprecated.then(|| quote!(#[allow(deprecated)]));
     generated! {
         #contract
         #descriptor
         #client
         #server
-        #(#cfgs)*
+        #(#cfg_attributes)*
         #allow
         const _: () = {
             #methods
@@ -77,7 +77,7 @@ fn with_errors(expanded: TokenStream, errors: Errors) -> TokenStream {
     quote!(#expanded #errors)
 }
 
-/// The token that says what kind of item stands where a trait should.
+/// The keyword of an item that is not a trait.
 fn keyword(item: &Item) -> TokenStream {
     match item {
         Item::Impl(item) => {
@@ -104,13 +104,13 @@ fn keyword(item: &Item) -> TokenStream {
     }
 }
 
-fn no_trait(item: &Item) -> &'static str {
+fn not_a_trait(item: &Item) -> &'static str {
     match item {
         Item::Impl(_) => {
-            "`#[rpc_service]` stands on the trait; its implementation is written without it and \
-             given to the generated server: `HelloServiceServer::new(Hello)`"
+            "`#[rpc_service]` belongs on the trait; write the implementation without it and \
+             pass it to the generated server: `HelloServiceServer::new(Hello)`"
         }
-        _ => "`#[rpc_service]` stands on a trait: the trait is the contract of the service",
+        _ => "`#[rpc_service]` belongs on a trait: the trait is the contract of the service",
     }
 }
 

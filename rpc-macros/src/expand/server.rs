@@ -1,4 +1,4 @@
-//! The dispatcher: `HelloServiceServer`, which takes requests to the user's implementation.
+//! The dispatcher `HelloServiceServer`, which passes requests to the user's implementation.
 
 use proc_macro2::{Span, TokenStream};
 use quote::format_ident;
@@ -7,22 +7,22 @@ use syn::{Generics, Ident};
 use super::generics;
 use crate::ast::{Argument, Method, Service};
 
-/// The type, next to the trait.
+/// The struct, in the module of the trait.
 pub(super) fn structure(service: &Service) -> TokenStream {
     let vis = &service.contract.vis;
-    let cfgs = &service.cfgs;
+    let cfg_attributes = &service.cfg_attributes;
     let server = &service.names.server;
     let provider = provider();
-    let parameters = generics::unbounded(&with_provider(service));
+    let parameters = generics::without_bounds(&with_provider(service));
     let marker = generics::phantom(&service.contract.generics)
         .map(|phantom| generated!(__marker: #phantom,));
     let docs = format!(
-        " Serves an implementation of `{}`. Clones share the implementation.",
+        " The dispatcher of `{}`, which serves an implementation. Clones share the implementation.",
         service.contract.ident
     );
     generated! {
         #[doc = #docs]
-        #(#cfgs)*
+        #(#cfg_attributes)*
         #vis struct #server #parameters {
             __service: ::std::sync::Arc<#provider>,
             #marker
@@ -30,11 +30,11 @@ pub(super) fn structure(service: &Service) -> TokenStream {
     }
 }
 
-/// What it can do.
+/// The implementations.
 pub(super) fn implementations(service: &Service) -> TokenStream {
     let inherent = inherent(service);
     let dispatch = dispatch(service);
-    let common = common_traits(service);
+    let common = standard_traits(service);
     generated!(#inherent #dispatch #common)
 }
 
@@ -54,12 +54,12 @@ fn inherent(service: &Service) -> TokenStream {
             #bound,
             #predicates
         {
-            /// Serves `service`.
+            /// A dispatcher for `service`.
             #vis fn new(service: #provider) -> Self {
                 Self::from_arc(::std::sync::Arc::new(service))
             }
 
-            /// Serves `service`, which may be in use elsewhere too.
+            /// A dispatcher for `service`, which may be shared.
             #vis fn from_arc(service: ::std::sync::Arc<#provider>) -> Self {
                 Self { __service: service, #marker }
             }
@@ -77,17 +77,17 @@ fn dispatch(service: &Service) -> TokenStream {
     let (impl_generics, type_generics, where_clause) = parameters.split_for_impl();
     let predicates = where_clause.map(|clause| &clause.predicates);
     let ids = service.methods.iter().map(|method| {
-        let (cfgs, constant) = (&method.cfgs, method.constant());
-        generated!(#(#cfgs)* const #constant: ::core::primitive::u64 = #holder::#constant.id();)
+        let (cfg_attributes, constant) = (&method.cfg_attributes, method.constant());
+        generated!(#(#cfg_attributes)* const #constant: ::core::primitive::u64 = #holder::#constant.id();)
     });
     let fingerprints = service.methods.iter().map(|method| {
-        let (cfgs, ty) = (&method.cfgs, method.type_name());
+        let (cfg_attributes, ty) = (&method.cfg_attributes, method.type_name());
         let (_, type_generics, _) = service.contract.generics.split_for_impl();
-        generated!(#(#cfgs)* #runtime::__private::fingerprint_of::<#ty #type_generics>())
+        generated!(#(#cfg_attributes)* #runtime::__private::fingerprint_of::<#ty #type_generics>())
     });
     let arms = service.methods.iter().map(|method| arm(service, method));
     generated! {
-        /// The method ids as constants, which a `match` can be made of.
+        /// The method ids as constants, for a `match`.
         struct __Ids;
 
         impl __Ids {
@@ -123,7 +123,7 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
     let runtime = &service.options.runtime;
     let contract = &service.contract.ident;
     let provider = provider();
-    let Method { ident, cfgs, .. } = method;
+    let Method { ident, cfg_attributes, .. } = method;
     let (ty, constant) = (method.type_name(), method.constant());
     let (_, type_generics, _) = service.contract.generics.split_for_impl();
     let names = method.arguments.iter().map(|argument| &argument.ident);
@@ -135,7 +135,7 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
         }
     });
     generated! {
-        #(#cfgs)*
+        #(#cfg_attributes)*
         __Ids::#constant => {
             let service = ::core::clone::Clone::clone(&self.__service);
             #runtime::__private::unary::<#ty #type_generics, _, _>(
@@ -148,11 +148,11 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
     }
 }
 
-/// Written out, since derived ones would ask the implementation for the same.
-fn common_traits(service: &Service) -> TokenStream {
+/// Standard traits. Derived ones would require the same traits of the implementation.
+fn standard_traits(service: &Service) -> TokenStream {
     let server = &service.names.server;
     let name = server.to_string();
-    let parameters = generics::unbounded(&with_provider(service));
+    let parameters = generics::without_bounds(&with_provider(service));
     let (impl_generics, type_generics, _) = parameters.split_for_impl();
     let marker = generics::phantom(&service.contract.generics)
         .map(|_| generated!(__marker: ::core::marker::PhantomData,));
@@ -171,7 +171,7 @@ fn common_traits(service: &Service) -> TokenStream {
     }
 }
 
-/// The implementation's type. Underscores, since a type parameter hides a type of the user's.
+/// The type parameter of the implementation. The underscores avoid hiding a type of the user.
 fn provider() -> Ident {
     format_ident!("__S", span = Span::mixed_site())
 }

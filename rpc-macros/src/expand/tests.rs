@@ -1,4 +1,4 @@
-//! The expansion as a reader sees it, and its size.
+//! Tests of the text and the size of the expansion.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use quote::quote;
 
 use super::rpc_service;
 
-/// Set to rewrite the checked-in expansion.
+/// The environment variable that rewrites the checked-in expansion.
 const BLESS: &str = "RPC_BLESS";
 
 fn pretty(tokens: TokenStream) -> String {
     prettyplease::unparse(&syn::parse2(tokens).unwrap())
 }
 
-/// Lines of code of one service; those of documentation do not count.
+/// The number of lines of the expansion, without documentation.
 fn lines(contract: TokenStream) -> usize {
     let code = pretty(rpc_service(quote!(), contract));
     code.lines().filter(|line| !line.trim_start().starts_with("///")).count()
@@ -30,7 +30,7 @@ fn the_checked_in_expansion_is_what_the_macro_writes() {
         }
     };
     let expansion = format!(
-        "// What `#[rpc_service]` makes of:\n//\n{}//\n// Rewritten by `{BLESS}=1 cargo test -p rpc-macros`.\n\n{}",
+        "// The expansion of `#[rpc_service]` on:\n//\n{}//\n// Rewritten by `{BLESS}=1 cargo test -p rpc-macros`.\n\n{}",
         pretty(contract.clone()).lines().map(|line| format!("//     {line}\n")).collect::<String>(),
         pretty(rpc_service(quote!(), contract)),
     );
@@ -83,7 +83,7 @@ fn what_cannot_be_parsed_is_handed_back_with_the_error() {
     assert!(code.starts_with("pub trait Broken") && code.contains("compile_error"), "{code}");
 }
 
-/// The lines that differ, without their common head and tail.
+/// The different lines, without the common beginning and end.
 fn diff(old: &str, new: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
     let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();

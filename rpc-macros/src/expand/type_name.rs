@@ -1,8 +1,7 @@
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 use quote::ToTokens;
 
-/// A type as one would write it, independent of how its author spaced it:
-/// `rpc_runtime::Result<HashMap<String, [u8; 4]>>`.
+/// The text of a type with normal spacing, such as `rpc_runtime::Result<HashMap<String, [u8; 4]>>`.
 pub(crate) fn type_name(ty: impl ToTokens) -> String {
     let mut text = String::new();
     write(ty.into_token_stream(), &mut text);
@@ -10,7 +9,7 @@ pub(crate) fn type_name(ty: impl ToTokens) -> String {
 }
 
 fn write(tokens: TokenStream, text: &mut String) {
-    // Two words in a row need a space between them.
+    // Consecutive words need a space between them.
     let mut after_word = false;
     for token in tokens {
         let is_word = matches!(token, TokenTree::Ident(_) | TokenTree::Literal(_));
@@ -36,7 +35,7 @@ fn write(tokens: TokenStream, text: &mut String) {
                     text.push(' ');
                 }
                 sign @ ('+' | '=') => text.push_str(&format!(" {sign} ")),
-                // `->`: the first half never stands alone in a type.
+                // The first character of `->`, which never appears alone in a type.
                 '-' if punct.spacing() == Spacing::Joint => text.push_str(" -"),
                 '>' if text.ends_with(" -") => text.push_str("> "),
                 sign => text.push(sign),
@@ -44,7 +43,7 @@ fn write(tokens: TokenStream, text: &mut String) {
             word => text.push_str(&word.to_string()),
         }
     }
-    // A trailing comma is kept where it means something: `(u8,)`.
+    // A significant trailing comma is kept, as in `(u8,)`.
     text.truncate(text.trim_end().len());
 }
 

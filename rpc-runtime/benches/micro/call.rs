@@ -1,4 +1,4 @@
-//! Whole calls, both ends on one thread, with a pipe in memory between them.
+//! Complete calls, with both ends on one thread and a pipe in memory between them.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::dispatch::{Echo, EchoClient, EchoServer, Provider};
 use crate::order::order;
 
-/// Calls that each of the callers makes in turn, so that starting these does not count.
+/// Calls of each caller, so that the start of a caller does not count.
 const EACH: usize = 16;
 
 fn connected() -> (Runtime, Server, EchoClient) {

@@ -1,4 +1,4 @@
-//! Headers and frames, to bytes and back.
+//! Encoding and decoding of headers and frames.
 
 use bytes::Bytes;
 use divan::{Bencher, black_box};
@@ -31,21 +31,21 @@ fn header_decode(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| Header::decode(black_box(&bytes)));
 }
 
-/// From a slice, which is copied.
+/// With a payload from a slice, which is copied.
 #[divan::bench(args = SIZES)]
 fn frame_encode(bencher: Bencher<'_, '_>, size: usize) {
     let body = vec![7; size];
     encode(bencher, &Frame::new(header(), &body), size);
 }
 
-/// From bytes with an owner, of which large ones are not copied.
+/// With a payload that has an owner. Large ones are not copied.
 #[divan::bench(args = SIZES)]
 fn frame_encode_owned(bencher: Bencher<'_, '_>, size: usize) {
     let body = Body::Owned(Bytes::from(vec![7; size]));
     encode(bencher, &Frame { header: header(), body }, size);
 }
 
-/// The output has its memory already, as that of a busy connection does.
+/// The output already has its memory, as on a busy connection.
 fn encode(bencher: Bencher<'_, '_>, frame: &Frame<'_>, size: usize) {
     let mut codec = codec();
     let empty = || {
@@ -56,7 +56,7 @@ fn encode(bencher: Bencher<'_, '_>, frame: &Frame<'_>, size: usize) {
     bencher.with_inputs(empty).bench_local_refs(|out| codec.encode(black_box(frame), out));
 }
 
-/// Nothing is copied, whatever the size.
+/// The payload is not copied.
 #[divan::bench(args = SIZES)]
 fn frame_decode(bencher: Bencher<'_, '_>, size: usize) {
     let mut codec = codec();

@@ -1,4 +1,4 @@
-//! A server's part of a call: from the frames of requests to the bytes of their answers.
+//! The server's part of a call: from the frames of requests to the bytes of responses.
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -50,8 +50,8 @@ fn in_place(bencher: Bencher<'_, '_>, name: &str, arguments: &impl Arguments, re
     let body = body.to_vec();
     let mut dispatching = Dispatching::new(service).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    // For a request that lost its processor, and whose next ones are therefore spawned. Nobody runs
-    // those, so they neither answer nor disturb.
+    // For requests that are spawned because an earlier one took too long. The runtime is not
+    // polled, so they do not run.
     let _entered = runtime.enter();
     bencher.counter(ItemsCount::new(requests)).bench_local(|| {
         dispatching.answer((0..requests).map(|_| Frame::new(header, black_box(&body))));

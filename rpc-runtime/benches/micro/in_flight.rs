@@ -1,4 +1,4 @@
-//! The table of calls that wait for their answers.
+//! The table of in-flight calls.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use rpc_runtime::__bench::Waiting;
 const LATER: Duration = Duration::from_secs(10);
 const MANY: usize = 10_000;
 
-/// A call is entered, answered and taken, while so many others wait.
+/// Inserts, answers and takes a call while `others` calls wait.
 #[divan::bench(args = [0, 63, MANY])]
 fn insert_answer_poll(bencher: Bencher<'_, '_>, others: usize) {
     let deadline = Instant::now() + LATER;
@@ -16,7 +16,7 @@ fn insert_answer_poll(bencher: Bencher<'_, '_>, others: usize) {
     bencher.bench_local(|| assert!(waiting.round(deadline, black_box(&[7; 200]))));
 }
 
-/// The earliest deadline has passed: all others are looked at.
+/// The earliest deadline has passed, so all calls are scanned.
 #[divan::bench]
 fn scan_for_one_of_10_000(bencher: Bencher<'_, '_>) {
     let now = Instant::now();

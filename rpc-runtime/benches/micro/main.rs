@@ -1,10 +1,10 @@
-//! What the parts of a call cost, one module for each, so that a regression is found where it is.
-//! CONTRIBUTING.md has the command. What a call costs between processes is measured by `benches/`
-//! of the workspace.
+//! Benchmarks of the parts of a call, one module for each part, to locate regressions.
+//! CONTRIBUTING.md has the command. `benches/` of the workspace measures calls between processes.
 //!
-//! The clock is a little slower here than in production, since tests can stop it.
+//! The clock is slightly slower here than in production, since the test feature of tokio can stop
+//! it.
 #![allow(missing_docs)]
-#![allow(clippy::unwrap_used, reason = "a benchmark that can't go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue has failed")]
 
 mod call;
 mod codec;

@@ -1,4 +1,4 @@
-//! The value that is sent: W1 of `benches/harness`, about 200 bytes.
+//! The sent value: W1 of `benches/harness`, about 200 bytes.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Values and arguments, to MessagePack and back.
+//! Encoding and decoding of values and arguments.
 
 use divan::{Bencher, black_box};
 use rpc_runtime::__bench::{Arguments, Form, clear, decode, encode};

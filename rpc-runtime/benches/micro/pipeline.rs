@@ -1,4 +1,4 @@
-//! Frames through handlers that let everything pass.
+//! Frames through handlers that pass everything on.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ const HANDLERS: [usize; 3] = [0, 2, 6];
 const BODY: [u8; 200] = [7; 200];
 const BATCH: usize = 64;
 
-/// Looks at each frame, as one that measures idle times does.
+/// A handler that counts frames, similar to the idle handler.
 #[derive(Default)]
 struct Counts {
     read: u64,
@@ -32,7 +32,7 @@ impl ChannelHandler for Counts {
     }
 }
 
-/// Where the frames end up.
+/// The tail, which counts frames.
 struct End(usize);
 
 impl<'a> Tail<'a> for End {

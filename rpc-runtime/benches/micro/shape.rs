@@ -1,4 +1,4 @@
-//! The fingerprint of a type: once for each method and process.
+//! The fingerprint of a type, which is computed once per method and process.
 
 use rpc_runtime::__bench::fingerprint;
 

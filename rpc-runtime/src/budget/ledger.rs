@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::task::Waker;
 
 use super::limits::{Level, Limits};
+use crate::uri::host;
 
 /// The key by which the connections of a peer are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +21,14 @@ pub(crate) enum Address {
     Local,
 }
 
-/// The owner of bytes.
+impl Address {
+    /// Of a peer's URI.
+    pub(crate) fn of(peer: &str) -> Self {
+        host(peer).map_or(Self::Local, Self::Ip)
+    }
+}
+
+/// A connection and its address: the owner of what is counted by these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) connection: u64,

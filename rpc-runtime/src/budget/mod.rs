@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-use self::ledger::{Address, Ledger, Owner};
+use self::ledger::Ledger;
+pub(crate) use self::ledger::{Address, Owner};
 pub(crate) use self::limits::Level;
 use self::limits::Limits;
 pub use self::limits::MemoryLimits;
 use crate::error::RpcError;
 use crate::observe::{MemoryMetrics, Observer};
-use crate::uri::host;
 
 /// Bytes of each connection that do not count, so small calls work when a limit is reached.
 pub(crate) const FREE: usize = 64 << 10;
@@ -71,11 +71,10 @@ impl Budget {
     /// The account of a new connection to `peer`, a URI.
     pub(crate) fn open(self: &Arc<Self>, peer: &str) -> Arc<Account> {
         let connection = self.next.fetch_add(1, Ordering::Relaxed);
-        let address = host(peer).map_or(Address::Local, Address::Ip);
-        let owner = Owner { connection, address };
+        let owner = Owner { connection, address: Address::of(peer) };
         let (holder, settled) = (OnceLock::new(), AtomicUsize::new(0));
         let mut state = self.lock();
-        let open = state.open.entry(address).or_default();
+        let open = state.open.entry(owner.address).or_default();
         *open += 1;
         let free = if *open > CROWDED { FREE_IN_A_CROWD } else { FREE };
         drop(state);

@@ -12,7 +12,6 @@ use pin_project_lite::pin_project;
 
 use super::extensions::Extensions;
 use crate::certificate::PeerCertificate;
-use crate::error::RpcError;
 use crate::metadata::Metadata;
 
 /// What is known about the call that runs now.
@@ -29,6 +28,17 @@ pub struct Context {
     pub(crate) peer: Option<Arc<str>>,
     pub(crate) certificate: Option<Arc<PeerCertificate>>,
     pub(crate) extensions: Option<Arc<Extensions>>,
+    /// Of the reply to this call. Clones have none.
+    reply_metadata: ReplyMetadata,
+}
+
+#[derive(Debug, Default)]
+struct ReplyMetadata(Option<Box<Metadata>>);
+
+impl Clone for ReplyMetadata {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
 }
 
 thread_local! {
@@ -39,6 +49,17 @@ impl Context {
     /// The context of the call that runs now; outside of one, an empty one.
     pub fn current() -> Self {
         CURRENT.with_borrow(|current| current.clone()).unwrap_or_default()
+    }
+
+    /// The context of a call that a server has received.
+    #[inline]
+    pub(crate) fn received(
+        deadline: Option<Instant>,
+        metadata: Option<Arc<Metadata>>,
+        peer: Arc<str>,
+        certificate: Option<Arc<PeerCertificate>>,
+    ) -> Self {
+        Self { deadline, metadata, peer: Some(peer), certificate, ..Self::default() }
     }
 
     /// Looks at the current context without cloning it.
@@ -68,6 +89,40 @@ impl Context {
             .iter()
             .flat_map(|all| all.iter())
             .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Sets the text under `key` of the metadata of the reply to the call that runs now. It is sent
+    /// beside the value or the error of the contract, and with the first response if the result is a
+    /// stream. All of it together may have 16 KiB; with more, the call fails as
+    /// [too large](crate::RpcError::is_too_large). The caller's interceptors read it; callers of versions
+    /// without reply metadata do not get it.
+    ///
+    /// It is for the method itself: outside of a call, for a oneway, and in another task, which has a
+    /// copy of the context, it has no effect.
+    ///
+    /// ```
+    /// # use rpc_runtime::{Context, Result};
+    /// # struct Hello;
+    /// # impl Hello {
+    /// async fn hello(&self, name: String) -> Result<String> {
+    ///     Context::set_reply_metadata("served-by", "node-7");
+    ///     Ok(format!("Hello, {name}"))
+    /// }
+    /// # }
+    /// ```
+    pub fn set_reply_metadata(key: impl Into<String>, value: impl Into<String>) {
+        let (key, value) = (key.into(), value.into());
+        CURRENT.with_borrow_mut(|current| {
+            if let Some(context) = current {
+                context.reply_metadata.0.get_or_insert_default().insert(key, value);
+            }
+        });
+    }
+
+    /// Takes the metadata that was set for the reply.
+    #[inline]
+    pub(crate) fn take_reply_metadata(&mut self) -> Option<Box<Metadata>> {
+        self.reply_metadata.0.take()
     }
 
     /// The URI of the caller's end of the connection.

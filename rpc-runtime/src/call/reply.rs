@@ -13,7 +13,7 @@ use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::metadata::Metadata;
 use crate::protocol::payload::{self, Form};
-use crate::protocol::{self, DecodeLimits, Output};
+use crate::protocol::{self, DecodeLimits, Flags, Output};
 use crate::status::Status;
 
 /// The reply to a call: the value or the error of the contract, still encoded, and what came with
@@ -60,8 +60,8 @@ pub(crate) enum ReplyBody {
     Pooled(Vec<u8>),
     /// Where it was read.
     Whole(Bytes),
-    /// As a server is to write it.
-    Encoded(Output),
+    /// With parts that are kept as they are. Boxed, since replies are moved often and such are rare.
+    Encoded(Box<Output>),
 }
 
 /// A connection, as far as replies tell of it.
@@ -73,16 +73,41 @@ pub(crate) trait Origin: Send + Sync {
     fn peer_certificate(&self) -> Option<&PeerCertificate>;
 }
 
+impl From<Output> for ReplyBody {
+    fn from(output: Output) -> Self {
+        output.into_small().map_or_else(|output| Self::Encoded(Box::new(output)), Self::Pooled)
+    }
+}
+
 impl ReplyBody {
     /// All bytes, in one piece.
     pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Pooled(bytes) => Cow::Borrowed(bytes),
             Self::Whole(bytes) => Cow::Borrowed(bytes),
+            Self::Encoded(output) => Cow::Owned(output.to_vec()),
+        }
+    }
+
+    /// Takes the metadata section from the front, if the flags say that there is one.
+    #[cold]
+    pub(crate) fn take_metadata(
+        &mut self,
+        flags: Flags,
+    ) -> Result<Option<Box<Metadata>>, RpcError> {
+        let bytes = self.bytes();
+        let (metadata, value) = payload::split_metadata(flags, &bytes)?;
+        let section = bytes.len().saturating_sub(value.len());
+        drop(bytes);
+        match self {
+            Self::Pooled(bytes) => drop(bytes.drain(..section)),
+            Self::Whole(bytes) => drop(bytes.split_to(section)),
             Self::Encoded(output) => {
-                output.single(0).map_or_else(|| Cow::Owned(output.to_vec()), Cow::Borrowed)
+                let rest = output.to_vec().split_off(section);
+                *self = Self::Pooled(rest);
             }
         }
+        Ok(metadata.map(Box::new))
     }
 
     fn len(&self) -> usize {
@@ -115,7 +140,7 @@ impl Reply {
     fn encoded<T: Serialize + ?Sized>(status: Status, value: &T) -> Result<Self, RpcError> {
         let mut body = Output::default();
         let form = payload::encode(value, Form::Named, &mut body)?;
-        Ok(Self::new(status, form, ReplyBody::Encoded(body)))
+        Ok(Self::new(status, form, body.into()))
     }
 
     pub(crate) fn new(status: Status, form: Form, body: ReplyBody) -> Self {

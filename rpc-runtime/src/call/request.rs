@@ -27,7 +27,7 @@ pub struct Call<'c> {
 /// The metadata of a call, copied when it is changed.
 pub(crate) enum Entries<'c> {
     None,
-    Borrowed(&'c Metadata),
+    Borrowed(&'c Arc<Metadata>),
     Shared(Arc<Metadata>),
     Own(Metadata),
 }
@@ -65,14 +65,15 @@ impl Entries<'_> {
         Some(value)
     }
 
-    /// What was set here, to be shared; `None` if nothing was changed.
-    fn share_changed(&mut self) -> Option<Arc<Metadata>> {
+    /// All of it, to be shared.
+    fn share(&mut self) -> Option<Arc<Metadata>> {
         if let Self::Own(metadata) = self {
             *self = Self::Shared(Arc::new(std::mem::take(metadata)));
         }
         match self {
+            Self::Borrowed(metadata) => Some(Arc::clone(metadata)),
             Self::Shared(metadata) => Some(Arc::clone(metadata)),
-            _ => None,
+            Self::None | Self::Own(_) => None,
         }
     }
 }
@@ -93,7 +94,7 @@ impl<'c> Call<'c> {
     pub(crate) fn incoming(method: &'static MethodDescriptor, context: &'c Context) -> Self {
         Self {
             method,
-            metadata: context.metadata.as_deref().map_or(Entries::None, Entries::Borrowed),
+            metadata: context.metadata.as_ref().map_or(Entries::None, Entries::Borrowed),
             deadline: context.deadline,
             extensions: context.extensions.clone(),
             peer: context.peer(),
@@ -105,12 +106,18 @@ impl<'c> Call<'c> {
     pub(crate) fn update(&mut self, context: &mut Context) {
         context.deadline = self.deadline;
         context.extensions.clone_from(&self.extensions);
-        match self.metadata {
-            Entries::None => context.metadata = None,
-            Entries::Borrowed(_) => {}
-            Entries::Shared(_) | Entries::Own(_) => {
-                context.metadata = self.metadata.share_changed();
-            }
+        context.metadata = self.metadata.share();
+    }
+
+    /// The same call for a future of its own: what a client sends of it.
+    pub(crate) fn detached(&mut self) -> Call<'static> {
+        Call {
+            method: self.method,
+            metadata: self.metadata.share().map_or(Entries::None, Entries::Shared),
+            deadline: self.deadline,
+            extensions: self.extensions.clone(),
+            peer: None,
+            certificate: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What can be seen of a client's connections: [`ConnectionInfo`], [`StateChanges`].
+//! All connections of a client, and [`StateChanges`].
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -7,62 +7,11 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::link::Link;
+use super::connection_info::{ConnectionInfo, KnownLink};
+use super::pick::Pick;
 use super::ready_links::ReadyLinks;
-use crate::connection::Channel;
 use crate::error::RpcError;
 use crate::observe::{DrainOutcome, Observer};
-
-/// Where one connection of a [`Client`](crate::Client) stands.
-///
-/// ```text
-///            a call                    hello
-///   Idle ─────────────▶ Connecting ─────────────▶ Ready
-///    ▲ ▲                 │      ▲                  │ │
-///    │ │          failed │      │ a call, later    │ │ lost
-///    │ │                 ▼      │                  │ └────▶ Idle; BackingOff if
-///    │ └──────────────── BackingOff                │        it was lost at once
-///    │   announced anew                            │ goaway
-///    └──────────────────────────────────────── Draining
-/// ```
-///
-/// From each of them an address that leaves the registry, or a client that is closed, leads to
-/// `Closed`, by way of `Draining` while calls are under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ConnectionState {
-    /// There is no connection. The next call makes one.
-    Idle,
-    /// An attempt is under way. Calls wait for it.
-    Connecting,
-    /// The provider has sent its hello. Calls are sent.
-    Ready,
-    /// There is a connection that takes no new calls and has not ended, since calls are under way
-    /// there; the provider is about to close, or the address is no longer in use. Unless it is the
-    /// latter, the next call makes a new connection at once, and the state is then that one's.
-    Draining,
-    /// The last attempt failed, or the last connections were lost at once. Calls fail at once, unless
-    /// they [wait](crate::Client::with_wait_for_ready). Once the pause is over the next call
-    /// connects; until there is one the state stays.
-    BackingOff,
-    /// The address has left the registry, or the client was closed. No connection is made again.
-    Closed,
-}
-
-/// One connection of a [`Client`](crate::Client), as it is at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConnectionInfo {
-    /// The address.
-    pub uri: String,
-    /// Where it stands.
-    pub state: ConnectionState,
-    /// How many connections were made after the first one.
-    pub reconnects: u64,
-    /// Why the last attempt failed or the last connection took no more calls, whichever was later;
-    /// also while there is a new one. `None` until then.
-    pub last_error: Option<RpcError>,
-}
 
 /// Follows the connections of a [`Client`](crate::Client); made by
 /// [`Client::state_changes`](crate::Client::state_changes). It does not keep them open.
@@ -106,7 +55,7 @@ pub(crate) struct Connections {
 #[derive(Default)]
 struct Links {
     /// In the order in which they were made.
-    known: Vec<Weak<Link>>,
+    known: Vec<Weak<dyn KnownLink>>,
     /// The number of links at which closed ones are next removed.
     sweep_at: usize,
     closed: bool,
@@ -127,7 +76,7 @@ impl Connections {
 
     /// # Errors
     /// The client was closed, and so is the link to be.
-    pub(super) fn add(&self, link: &Arc<Link>) -> Result<(), RpcError> {
+    pub(super) fn add(&self, link: &Arc<dyn KnownLink>) -> Result<(), RpcError> {
         let mut links = self.lock();
         if links.known.len() >= links.sweep_at.max(MIN_SWEEP) {
             links.known.retain(|known| known.strong_count() > 0);
@@ -145,11 +94,11 @@ impl Connections {
     }
 
     /// Any connection of the client that accepts calls, a different one each time.
-    pub(crate) fn any_ready(&self) -> Option<Arc<Channel>> {
+    pub(crate) fn any_ready(&self) -> Option<Pick> {
         self.ready.pick()
     }
 
-    fn all(&self) -> Vec<Arc<Link>> {
+    fn all(&self) -> Vec<Arc<dyn KnownLink>> {
         self.lock().known.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -194,7 +143,7 @@ impl Connections {
             return;
         }
         for link in self.all() {
-            link.close(closed(), Channel::leave);
+            link.close(closed());
         }
         self.changed();
         let all = Arc::clone(self);

@@ -1,38 +1,24 @@
 //! [`Endpoint`]: the connections to one address.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
-
-use super::link::{Availability, Link};
-use super::{BackOff, Connections, Invoker};
-use crate::connection::{Channel, ChannelSettings, Initializer};
+use super::link::{Link, LinkState};
+use super::pick::Pick;
+use super::settings::EndpointSettings;
+use crate::connection::Channel;
 use crate::error::RpcError;
-use crate::transport::ConnectSettings;
 use crate::uri::Uri;
 
-/// What the endpoints of a client have in common.
-pub(crate) struct EndpointSettings {
-    pub(crate) channel: Arc<ChannelSettings>,
-    pub(crate) initializer: Option<Initializer>,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) transport: ConnectSettings,
-    pub(crate) back_off: BackOff,
-    /// How long calls that are under way may take when the client is closed.
-    pub(crate) drain_timeout: Duration,
-    /// Links of each endpoint, at least 1.
-    pub(crate) connections: usize,
-    pub(crate) all: Arc<Connections>,
-    /// Permits for connection attempts.
-    pub(crate) connecting: Semaphore,
-    /// Where connections live, whoever makes the call that needs one.
-    pub(crate) runtime: Handle,
+/// What can be had of an endpoint at once.
+pub(crate) enum Availability {
+    Ready(Pick),
+    /// An attempt is under way, or is due.
+    Connectable,
+    /// The last attempt failed and the next is not due, or none will be made.
+    BackingOff,
 }
 
 /// One address, with a fixed number of links to it. Calls take the connected ones in turn.
@@ -61,20 +47,25 @@ impl Endpoint {
     }
 
     /// What can be had at once; from the link whose turn it is, if that is connected.
+    #[inline]
     pub(crate) fn availability(&self) -> Availability {
         if let [only] = &*self.links {
-            return only.availability();
+            return match only.look() {
+                LinkState::Ready(channel) => Availability::Ready(only.pick(channel)),
+                LinkState::Connectable => Availability::Connectable,
+                LinkState::BackingOff => Availability::BackingOff,
+            };
         }
         let mut missing = None;
         for link in self.in_turn() {
-            match link.availability() {
-                Availability::Ready(channel) => {
+            match link.look() {
+                LinkState::Ready(channel) => {
                     // Its turn passes to one that is connected; the next one may be its own.
                     missing.inspect(|missing: &&Arc<Link>| missing.begin());
-                    return Availability::Ready(channel);
+                    return Availability::Ready(link.pick(channel));
                 }
-                Availability::Connectable => missing = missing.or(Some(link)),
-                Availability::BackingOff => {}
+                LinkState::Connectable => missing = missing.or(Some(link)),
+                LinkState::BackingOff => {}
             }
         }
         missing.map_or(Availability::BackingOff, |_| Availability::Connectable)
@@ -82,9 +73,9 @@ impl Endpoint {
 
     /// The channels that are open now.
     pub(crate) fn open(&self) -> impl Iterator<Item = Arc<Channel>> {
-        self.links.iter().filter_map(|link| match link.availability() {
-            Availability::Ready(channel) => Some(channel),
-            Availability::Connectable | Availability::BackingOff => None,
+        self.links.iter().filter_map(|link| match link.look() {
+            LinkState::Ready(channel) => Some(channel),
+            LinkState::Connectable | LinkState::BackingOff => None,
         })
     }
 
@@ -100,10 +91,10 @@ impl Endpoint {
         self.links.iter().for_each(|link| link.announce());
     }
 
-    /// A channel, after waiting for the first of the attempts that succeeds if need be. All links
+    /// A connection, after waiting for the first of the attempts that succeeds if need be. All links
     /// whose attempts are due are begun. Dropping the future leaves the attempts to the others that
     /// wait for them.
-    pub(crate) async fn connected(&self) -> Result<Arc<Channel>, RpcError> {
+    pub(crate) async fn connected(&self) -> Result<Pick, RpcError> {
         if let [only] = &*self.links {
             return only.connected().await;
         }
@@ -113,8 +104,8 @@ impl Endpoint {
         poll_fn(|cx| {
             let mut connected = None;
             attempts.retain_mut(|attempt| match attempt.as_mut().poll(cx) {
-                Poll::Ready(Ok(channel)) => {
-                    connected = Some(channel);
+                Poll::Ready(Ok(pick)) => {
+                    connected = Some(pick);
                     false
                 }
                 Poll::Ready(Err(error)) => {
@@ -124,7 +115,7 @@ impl Endpoint {
                 Poll::Pending => true,
             });
             match connected {
-                Some(channel) => Poll::Ready(Ok(channel)),
+                Some(pick) => Poll::Ready(Ok(pick)),
                 None if attempts.is_empty() => Poll::Ready(Err(failed.clone())),
                 None => Poll::Pending,
             }
@@ -136,51 +127,11 @@ impl Endpoint {
     pub(crate) fn begin(&self) {
         self.links.iter().for_each(Link::begin);
     }
-
-    /// `channel` takes no more calls: its link is made again when a call needs it.
-    pub(crate) fn forget(&self, channel: &Arc<Channel>) {
-        self.links.iter().for_each(|link| link.forget(channel));
-    }
 }
 
 impl Drop for Endpoint {
     /// Nobody can call here any more.
     fn drop(&mut self) {
         self.retire("the client is gone");
-    }
-}
-
-/// The invoker of a client with one peer.
-pub(crate) struct SinglePeer {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) settings: Arc<EndpointSettings>,
-}
-
-impl Invoker for SinglePeer {
-    fn ready(&self) -> Option<Arc<Channel>> {
-        match self.endpoint.availability() {
-            Availability::Ready(channel) => Some(channel),
-            Availability::Connectable | Availability::BackingOff => None,
-        }
-    }
-
-    fn acquire(&self) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {
-        Box::pin(self.endpoint.connected())
-    }
-
-    fn open(&self) -> Vec<Arc<Channel>> {
-        self.endpoint.open().collect()
-    }
-
-    fn discard(&self, channel: &Arc<Channel>) {
-        self.endpoint.forget(channel);
-    }
-
-    fn describe(&self) -> String {
-        self.endpoint.uri().to_string()
-    }
-
-    fn settings(&self) -> &EndpointSettings {
-        &self.settings
     }
 }

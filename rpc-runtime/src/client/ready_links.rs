@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::link::{Availability, Link};
-use crate::connection::Channel;
+use super::connection_info::KnownLink;
+use super::pick::Pick;
 
 /// The connected links of a client, for lists of addresses that are too long for a call to search.
 ///
@@ -13,13 +13,13 @@ pub(super) struct ReadyLinks(Mutex<Ready>);
 
 #[derive(Default)]
 struct Ready {
-    links: Vec<Weak<Link>>,
+    links: Vec<Weak<dyn KnownLink>>,
     next: usize,
 }
 
 impl ReadyLinks {
     /// Adds a connected link. It must not be contained yet.
-    pub(super) fn add(&self, link: &Arc<Link>) {
+    pub(super) fn add(&self, link: &Arc<dyn KnownLink>) {
         let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ready.links.len() == ready.links.capacity() {
             // Only when the vector would grow, so each link costs constant time.
@@ -29,15 +29,15 @@ impl ReadyLinks {
     }
 
     /// A connection that accepts calls, a different one each time.
-    pub(super) fn pick(&self) -> Option<Arc<Channel>> {
+    pub(super) fn pick(&self) -> Option<Pick> {
         let mut ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !ready.links.is_empty() {
             let turn = ready.next.checked_rem(ready.links.len()).unwrap_or(0);
             ready.next = turn.wrapping_add(1);
             let link = ready.links.get(turn).and_then(Weak::upgrade);
             if let Some(link) = link {
-                if let Availability::Ready(channel) = link.availability() {
-                    return Some(channel);
+                if let Some(pick) = Arc::clone(&link).pick_ready() {
+                    return Some(pick);
                 }
                 if !link.forget_ready() {
                     continue;

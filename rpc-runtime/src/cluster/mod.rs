@@ -14,7 +14,10 @@ use rpc_registry::Registry;
 
 use self::directory::Directory;
 use self::load_balancer::{LoadBalancer, RoundRobin};
-use crate::client::{Availability, Client, ClientBuilder, Endpoint, EndpointSettings, Invoker};
+use crate::call::Call;
+use crate::client::{
+    Availability, Client, ClientBuilder, Endpoint, EndpointSettings, Pick, Picker,
+};
 use crate::connection::Channel;
 use crate::descriptor::ServiceDescriptor;
 use crate::error::RpcError;
@@ -74,7 +77,7 @@ impl Cluster {
     /// Connects to the provider whose turn it is, or to the next one that can be reached: nothing
     /// was sent yet, so this is safe for every method. One that does not answer is not waited for
     /// while there are others to try; its attempt goes on.
-    async fn connect(&self) -> Result<Arc<Channel>, RpcError> {
+    async fn connected(&self) -> Result<Pick, RpcError> {
         let endpoints = self.directory.endpoints();
         // Those without a connection first: it is the turn of one of them, or there would be no
         // need to connect, and they would get no calls while others have one.
@@ -87,7 +90,7 @@ impl Cluster {
             let mut pending = false;
             for endpoint in missing.iter().chain(&others) {
                 match tokio::time::timeout(NEXT_AFTER, endpoint.connected()).await {
-                    Ok(Ok(channel)) => return Ok(channel),
+                    Ok(Ok(pick)) => return Ok(pick),
                     Ok(Err(error)) => failed = Some(error),
                     Err(_) => pending = true,
                 }
@@ -110,15 +113,15 @@ impl Cluster {
     }
 }
 
-impl Invoker for Cluster {
-    fn ready(&self) -> Option<Arc<Channel>> {
+impl Picker for Cluster {
+    fn pick(&self, _: &Call<'_>) -> Option<Pick> {
         let endpoints = self.directory.endpoints();
         let mut missing = None;
         let mut found = None;
         for endpoint in self.in_order(&endpoints).take(LOOKED_AT) {
             match endpoint.availability() {
-                Availability::Ready(channel) => {
-                    found = Some(channel);
+                Availability::Ready(pick) => {
+                    found = Some(pick);
                     break;
                 }
                 Availability::Connectable => missing = missing.or(Some(endpoint)),
@@ -134,16 +137,15 @@ impl Invoker for Cluster {
         found
     }
 
-    fn acquire(&self) -> Pin<Box<dyn Future<Output = Result<Arc<Channel>, RpcError>> + Send + '_>> {
-        Box::pin(self.connect())
+    fn connect<'p>(
+        &'p self,
+        _: &'p Call<'_>,
+    ) -> Pin<Box<dyn Future<Output = Result<Pick, RpcError>> + Send + 'p>> {
+        Box::pin(self.connected())
     }
 
     fn open(&self) -> Vec<Arc<Channel>> {
         self.directory.endpoints().iter().flat_map(|endpoint| endpoint.open()).collect()
-    }
-
-    fn discard(&self, channel: &Arc<Channel>) {
-        self.directory.endpoints().iter().for_each(|endpoint| endpoint.forget(channel));
     }
 
     fn describe(&self) -> String {

@@ -1,21 +1,19 @@
 //! One call on a channel, from its first poll to its end.
 
 use std::future::Future;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::Bytes;
 use tokio::task::AbortHandle;
 
 use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, State, clock, pump, wake_all};
-use crate::call::Source;
+use crate::call::{ReplyBody, Source};
 use crate::connection::in_flight::{Completion, Removed};
 use crate::error::RpcError;
 use crate::metadata::Metadata;
-use crate::protocol::payload::{self, Form};
+use crate::protocol::payload::Form;
 use crate::protocol::{Flags, Frame, Header, Kind, Output};
 use crate::status::Status;
 
@@ -37,38 +35,6 @@ pub(crate) struct Reply {
     pub(crate) metadata: Option<Box<Metadata>>,
     /// The items that follow, if the result is a stream.
     pub(crate) stream: Option<IncomingStream>,
-}
-
-/// An answer's payload.
-pub(crate) enum ReplyBody {
-    Pooled(Vec<u8>),
-    /// Where it was read.
-    Whole(Bytes),
-}
-
-impl ReplyBody {
-    /// Takes the metadata section from the front.
-    #[cold]
-    fn take_metadata(&mut self, header: &Header) -> Result<Option<Box<Metadata>>, RpcError> {
-        let (metadata, value) = payload::split_metadata(header.flags, self)?;
-        let section = self.len().saturating_sub(value.len());
-        match self {
-            Self::Pooled(bytes) => drop(bytes.drain(..section)),
-            Self::Whole(bytes) => drop(bytes.split_to(section)),
-        }
-        Ok(metadata.map(Box::new))
-    }
-}
-
-impl Deref for ReplyBody {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Pooled(bytes) => bytes,
-            Self::Whole(bytes) => bytes,
-        }
-    }
 }
 
 pub(crate) enum CallError {
@@ -309,7 +275,7 @@ impl Call<'_> {
                 // Taken in any case: dropping it tells the sender to stop.
                 let stream = self.channel.incoming_stream(&header);
                 let metadata = match header.flags.contains(Flags::METADATA) {
-                    true => body.take_metadata(&header).map_err(CallError::Failed),
+                    true => body.take_metadata(header.flags).map_err(CallError::Failed),
                     false => Ok(None),
                 };
                 let reply = |metadata| Reply { header, body, metadata, stream };

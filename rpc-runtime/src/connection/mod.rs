@@ -39,7 +39,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 pub(crate) use busy::count_cores;
-pub(crate) use call::{CallError, Reply, ReplyBody, Request};
+pub(crate) use call::{Call as Exchange, CallError, Reply, Request};
 pub(crate) use close::refuse;
 pub use handle::ChannelHandle;
 pub(crate) use memory::LargestAnswer;

@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, SeqAcces
 pub use super::defaulted::Defaulted;
 use super::defaulted::Missing;
 use super::header::Flags;
-use super::messagepack::{self, Counted, DecodeLimits, decode_with};
+use super::messagepack::{self, Counted, DecodeLimits, NotDecoded, decode_with};
 use super::output::{Output, Sink};
 use super::positional::Positional;
 use crate::descriptor::ArgumentDescriptor;
@@ -115,7 +115,7 @@ pub trait Arguments: Sized + Send + 'static {
         bytes: &[u8],
         descriptors: &[ArgumentDescriptor],
         limits: DecodeLimits,
-    ) -> Result<Counted<Self>, RpcError>;
+    ) -> Result<Counted<Self>, NotDecoded>;
 
     /// The shape of the array, if all arguments have one.
     #[doc(hidden)]
@@ -132,7 +132,7 @@ impl Arguments for () {
         bytes: &[u8],
         _: &[ArgumentDescriptor],
         limits: DecodeLimits,
-    ) -> Result<Counted<Self>, RpcError> {
+    ) -> Result<Counted<Self>, NotDecoded> {
         struct Nothing;
         impl<'de> Visitor<'de> for Nothing {
             type Value = ();
@@ -171,7 +171,7 @@ macro_rules! arguments {
                 bytes: &[u8],
                 descriptors: &[ArgumentDescriptor],
                 limits: DecodeLimits,
-            ) -> Result<Counted<Self>, RpcError> {
+            ) -> Result<Counted<Self>, NotDecoded> {
                 let visitor = ArgumentsVisitor(descriptors, PhantomData::<Self>);
                 // Read as a tuple: the elements of a sequence would all be charged like the first
                 // one.
@@ -309,7 +309,7 @@ mod tests {
         bytes: &[u8],
         descriptors: &[ArgumentDescriptor],
     ) -> Result<A, RpcError> {
-        A::decode(bytes, descriptors, DecodeLimits::new()).map(|counted| counted.value)
+        Ok(A::decode(bytes, descriptors, DecodeLimits::new())?.value)
     }
 
     #[test]

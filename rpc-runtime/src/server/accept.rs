@@ -8,11 +8,11 @@ use rpc_registry::{LogLimit, Printable, limited};
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
-use super::connections::{Connections, Place};
+use super::connections::{ConnectionPermit, Connections};
 use super::dispatcher::Dispatcher;
-use super::executor::Workers;
 use super::lifetime::Lifetime;
 use super::requests::Requests;
+use super::workers::Workers;
 use crate::connection::{Channel, ChannelSettings, Initializer, driver, refuse};
 use crate::error::RpcError;
 use crate::observe::{self, RefusedConnection, Side};
@@ -70,8 +70,8 @@ impl Acceptor {
             match accepted {
                 Ok(accepted) => match self.connections.admit(accepted.peer()) {
                     // In a task of its own, so that a user's handlers cannot end the accepting.
-                    Ok(place) => {
-                        let opening = Arc::clone(&self).open(accepted, place, stop.clone());
+                    Ok(permit) => {
+                        let opening = Arc::clone(&self).open(accepted, permit, stop.clone());
                         drop(tokio::spawn(opening));
                     }
                     Err((reason, why)) => {
@@ -92,7 +92,7 @@ impl Acceptor {
     async fn open(
         self: Arc<Self>,
         accepted: Accepted,
-        place: Place,
+        permit: ConnectionPermit,
         mut stop: watch::Receiver<bool>,
     ) {
         let peer = accepted.peer().to_owned();
@@ -103,7 +103,7 @@ impl Acceptor {
             _ = stop.wait_for(|stop| *stop) => return,
         };
         let why = match opened {
-            Ok(Ok(transport)) => return self.serve(transport, place),
+            Ok(Ok(transport)) => return self.serve(transport, permit),
             Ok(Err(error)) => error.message().to_owned(),
             Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
         };
@@ -113,7 +113,7 @@ impl Acceptor {
 
     /// Serves a connection in a task of its own, which has no room for what it took to open it: that
     /// may be more than the connection takes from then on.
-    fn serve(&self, mut transport: Transport, mut place: Place) {
+    fn serve(&self, mut transport: Transport, mut permit: ConnectionPermit) {
         let distrust = transport.distrust.take();
         let settings = Arc::clone(&self.settings);
         let opened = Channel::new(transport, settings, &self.hello, self.initializer.as_ref());
@@ -125,10 +125,9 @@ impl Acceptor {
             }
         };
         tracing::debug!(peer = %channel.peer(), "connection accepted");
-        place.take(&channel, self.lifetime.limit(&channel, distrust));
+        permit.take(&channel, self.lifetime.limit(&channel, distrust));
         let span = observe::connection(Side::Server, channel.peer());
-        let requests =
-            Requests::new(Arc::clone(&self.dispatcher), place, Arc::clone(&self.workers));
+        let requests = Requests::new(Arc::clone(&self.dispatcher), permit, &self.workers);
         let run = driver::run(channel, reader, requests);
         match span {
             None => drop(tokio::spawn(run)),

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 
 use super::connections::{ConnectionLimits, Connections};
 use super::dispatcher::Dispatcher;
-use super::executor::{WorkLimits, Workers};
 use super::requests::Requests;
+use super::workers::{WorkLimits, Workers};
 use crate::connection::driver::{Batch, RequestHandler};
 use crate::connection::{Channel, ChannelSettings, clock};
 use crate::descriptor::Dispatch;
@@ -42,9 +42,9 @@ impl Dispatching {
         channel.flush(clock());
         let (done, _done) = mpsc::channel(1);
         let limits = ConnectionLimits { total: 1, per_address: None };
-        let place = Arc::new(Connections::new(limits)).admit("").map_err(|(_, why)| why)?;
+        let permit = Arc::new(Connections::new(limits)).admit("").map_err(|(_, why)| why)?;
         let workers = Workers::new(WorkLimits::default(), observer, done);
-        let requests = Requests::new(Arc::new(dispatcher), place, Arc::new(workers));
+        let requests = Requests::new(Arc::new(dispatcher), permit, &Arc::new(workers));
         Ok(Self { channel, requests, _done })
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rpc_registry::Registry;
 
 use super::connections::ConnectionLimits;
-use super::executor::WorkLimits;
+use super::workers::WorkLimits;
 use crate::budget::MemoryLimits;
 use crate::connection::{ChannelSettings, Initializer};
 use crate::descriptor::Dispatch;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lifetime::Limited;
+use crate::budget::{Address, Owner};
 use crate::connection::Channel;
 use crate::error::RpcError;
 use crate::observe::RefusedConnection;
@@ -75,14 +76,14 @@ impl Connections {
         self.lock().open.values().map(|open| Arc::clone(&open.0)).collect()
     }
 
-    /// A place for a connection from `peer`, a URI.
+    /// A permit for a connection from `peer`, a URI.
     ///
     /// # Errors
     /// A limit is reached, or the server is ending. The message is for the peer.
     pub(super) fn admit(
         self: &Arc<Self>,
         peer: &str,
-    ) -> Result<Place, (RefusedConnection, RpcError)> {
+    ) -> Result<ConnectionPermit, (RefusedConnection, RpcError)> {
         let ConnectionLimits { total, per_address } = self.limits;
         let mut state = self.lock();
         match &state.phase {
@@ -119,7 +120,13 @@ impl Connections {
         let number = state.next;
         state.next += 1;
         let address = address.map(|(_, address)| address);
-        Ok(Place { connections: Arc::clone(self), number, address, limited: None })
+        let owner = Owner { connection: number, address: Address::of(peer) };
+        Ok(ConnectionPermit {
+            connections: Arc::clone(self),
+            owner,
+            counted: address,
+            limited: None,
+        })
     }
 
     /// Tells all clients, present and future, to send no more.
@@ -139,27 +146,28 @@ impl Connections {
     }
 }
 
-/// A connection's place, until it is dropped.
+/// Counts a connection until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     connections: Arc<Connections>,
-    number: u64,
-    address: Option<IpAddr>,
+    owner: Owner,
+    /// The address that it counts for.
+    counted: Option<IpAddr>,
     /// Ends with the connection.
     limited: Option<Limited>,
 }
 
-impl Place {
-    /// Number of the connection, unique in the server.
-    pub(super) fn number(&self) -> u64 {
-        self.number
+impl ConnectionPermit {
+    /// The connection's number, unique in the server, and its address.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// The channel is open. It hears what became of the server in the meantime.
     pub(super) fn take(&mut self, channel: &Arc<Channel>, limited: Option<Limited>) {
         self.limited = limited;
         let mut state = self.connections.lock();
-        state.open.insert(self.number, OpenChannel(Arc::clone(channel)));
+        state.open.insert(self.owner.connection, OpenChannel(Arc::clone(channel)));
         let phase = state.phase.clone();
         drop(state);
         match phase {
@@ -170,12 +178,12 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut state = self.connections.lock();
-        state.open.remove(&self.number);
+        state.open.remove(&self.owner.connection);
         state.taken = state.taken.saturating_sub(1);
-        if let Some(address) = self.address
+        if let Some(address) = self.counted
             && let Some(taken) = state.by_address.get_mut(&address)
         {
             *taken = taken.saturating_sub(1);
@@ -195,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_free_again_when_its_connection_has_ended() {
+    fn a_permit_is_free_again_when_its_connection_has_ended() {
         let connections = connections(2, None);
         let first = connections.admit("tcp://127.0.0.1:1").unwrap();
         let _second = connections.admit("memory://x#client").unwrap();
@@ -210,16 +218,16 @@ mod tests {
     }
 
     #[test]
-    fn one_address_does_not_take_the_places_of_others() {
+    fn one_address_does_not_take_the_permits_of_others() {
         let connections = connections(100, Some(2));
-        let places: Vec<_> =
+        let permits: Vec<_> =
             (1..=2).map(|port| connections.admit(&format!("tcp://10.0.0.1:{port}"))).collect();
         let (reason, refused) = connections.admit("tcp://10.0.0.1:3").unwrap_err();
         assert_eq!(reason, RefusedConnection::AddressFull);
         assert!(refused.message().contains("2 connections of 10.0.0.1"), "{refused}");
         assert!(connections.admit("tcp://[::ffff:10.0.0.1]:3").is_err(), "the same in IPv6");
         let _other = connections.admit("tcp://10.0.0.2:1").unwrap();
-        drop(places);
+        drop(permits);
         connections.admit("tcp://10.0.0.1:3").unwrap();
         assert_eq!(connections.lock().by_address.len(), 1, "addresses are forgotten");
     }
@@ -227,7 +235,7 @@ mod tests {
     #[test]
     fn an_ipv6_host_counts_once_whatever_it_connects_from() {
         let connections = connections(100, Some(1));
-        let _place = connections.admit("tcp://[2001:db8::1]:1").unwrap();
+        let _permit = connections.admit("tcp://[2001:db8::1]:1").unwrap();
         assert!(connections.admit("tcp://[2001:db8::2]:1").is_err());
         let _other = connections.admit("tcp://[2001:db8:0:1::1]:1").unwrap();
     }

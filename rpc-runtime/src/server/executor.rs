@@ -1,96 +1,28 @@
 //! [`Executor`]: tasks and threads for requests that are not answered in place.
 
-use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::fair_queue::may_have_more;
 use super::large::LargeRequest;
-use super::late::{self, Late, Running};
-use super::thread_pool::{NoThread, ThreadPool};
+use super::spawned_call::{self, Running, SpawnedCall};
+use super::thread_pool::NoThread;
+use super::workers::{AddressWork, InWork};
+use crate::budget::Owner;
 use crate::call::Source;
 use crate::connection::Channel;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
-use crate::observe::{Observer, OwnedCall, PoolMetrics, RefusedRequest, WorkMetrics};
+use crate::observe::{OwnedCall, RefusedRequest};
 use crate::protocol::payload::Form;
 use crate::protocol::{Header, Kind};
 use crate::status::Status;
 
-const RELAXED: Ordering = Ordering::Relaxed;
-
-/// Limits of a server's running requests.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct WorkLimits {
-    /// Requests of all connections.
-    pub(super) requests: usize,
-    /// Threads for blocking methods.
-    pub(super) blocking_threads: usize,
-}
-
-impl Default for WorkLimits {
-    fn default() -> Self {
-        Self { requests: 65_536, blocking_threads: 512 }
-    }
-}
-
-/// The resources for running requests that all connections of a server share.
-pub(super) struct Workers {
-    /// Running requests. Those answered in place are not counted.
-    in_work: AtomicUsize,
-    max_in_work: usize,
-    metrics: WorkMetrics,
-    blocking: ThreadPool,
-    /// Leaves one core for everything else.
-    decoding: ThreadPool,
-    /// The server has not ended until this is dropped.
-    _done: mpsc::Sender<()>,
-}
-
-impl Workers {
-    /// Must be called on a thread that is not pinned to a core.
-    pub(super) fn new(limits: WorkLimits, observer: Observer, done: mpsc::Sender<()>) -> Self {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let pool = |name, label, threads| {
-            ThreadPool::new(name, threads, PoolMetrics::new(observer, label))
-        };
-        Self {
-            in_work: AtomicUsize::new(0),
-            max_in_work: limits.requests,
-            metrics: WorkMetrics::new(observer),
-            blocking: pool("rpc-block", "blocking", limits.blocking_threads),
-            decoding: pool("rpc-decode", "decoding", cores.saturating_sub(1)),
-            _done: done,
-        }
-    }
-}
-
-/// A running request, counted until it is dropped.
-pub(super) struct InWork(Arc<Workers>);
-
-impl InWork {
-    fn begin(workers: &Arc<Workers>) -> Self {
-        workers.in_work.fetch_add(1, RELAXED);
-        workers.metrics.began();
-        Self(Arc::clone(workers))
-    }
-}
-
-impl Drop for InWork {
-    fn drop(&mut self) {
-        self.0.in_work.fetch_sub(1, RELAXED);
-        self.0.metrics.ended();
-    }
-}
-
 /// Runs the requests of one connection in tasks and threads.
 pub(super) struct Executor {
-    workers: Arc<Workers>,
+    address: Arc<AddressWork>,
     /// Number of the connection, unique in the server.
     connection: u64,
     /// Running requests of the connection, at most.
@@ -98,8 +30,12 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    pub(super) fn new(workers: Arc<Workers>, connection: u64) -> Self {
-        Self { workers, connection, in_work: 0 }
+    pub(super) fn new(address: Arc<AddressWork>, connection: u64) -> Self {
+        Self { address, connection, in_work: 0 }
+    }
+
+    fn owner(&self) -> Owner {
+        Owner { connection: self.connection, address: self.address.address() }
     }
 
     /// Sets the number of running requests of the connection.
@@ -118,8 +54,7 @@ impl Executor {
         channel: &Channel,
         overloaded: bool,
     ) -> Result<(), (RefusedRequest, RpcError)> {
-        let free = self.workers.max_in_work.saturating_sub(self.workers.in_work.load(RELAXED));
-        if may_have_more(self.in_work, free) && !overloaded {
+        if self.address.may_begin(self.in_work) && !overloaded {
             return Ok(());
         }
         Err(self.why_full(channel, overloaded))
@@ -135,10 +70,10 @@ impl Executor {
             );
             (RefusedRequest::ConnectionFull, message)
         } else {
-            let limit = self.workers.max_in_work;
+            let limit = self.address.workers().max_in_work();
             let message = format!(
                 "the provider is near its limit of {limit} requests in work \
-                 (`max_total_concurrent_requests`), and this connection has its share"
+                 (`max_total_concurrent_requests`), and this connection or its address has its share"
             );
             (RefusedRequest::ServerFull, message)
         };
@@ -153,12 +88,12 @@ impl Executor {
         request: &Header,
         observed: OwnedCall,
         arguments: usize,
-    ) -> Option<Late> {
+    ) -> Option<SpawnedCall> {
         let bytes = arguments.max(request.length as usize);
-        let ticket = channel.start_work(request.id, request.kind == Kind::Oneway, bytes)?;
+        let work = channel.start_work(request.id, request.kind == Kind::Oneway, bytes)?;
         self.in_work += 1;
-        let in_work = InWork::begin(&self.workers);
-        Some(Late::new(Arc::clone(channel), ticket, *request, observed, in_work))
+        let in_work = InWork::begin(&self.address);
+        Some(SpawnedCall::new(Arc::clone(channel), work, *request, observed, in_work))
     }
 
     /// Runs a call to its end, as `mode` says.
@@ -171,13 +106,13 @@ impl Executor {
         running: Running,
     ) {
         let bytes = running.call.memory();
-        let Some(late) = self.begin(channel, request, observed, bytes) else { return };
-        let ticket = late.ticket();
+        let Some(spawned) = self.begin(channel, request, observed, bytes) else { return };
+        let work = spawned.work();
         let task = match mode {
-            Dispatch::Blocking => spawn(self.block_on(late, running)),
-            _ => spawn(late::run(late, running)),
+            Dispatch::Blocking => spawn(self.block_on(spawned, running)),
+            _ => spawn(spawned_call::run(spawned, running)),
         };
-        channel.set_abort(ticket, task);
+        channel.set_abort(work, task);
     }
 
     /// Decodes the arguments of a large request, then runs its call as `mode` says.
@@ -189,20 +124,20 @@ impl Executor {
         observed: OwnedCall,
         large: LargeRequest,
     ) {
-        let Some(late) = self.begin(channel, request, observed, 0) else { return };
-        let ticket = late.ticket();
-        let deadline = late.deadline(&large.context);
-        let span = late.span().clone();
+        let Some(spawned) = self.begin(channel, request, observed, 0) else { return };
+        let work = spawned.work();
+        let deadline = spawned.deadline(&large.context);
+        let span = spawned.span().clone();
         let calling = Arc::clone(channel);
         let decode = move || span.in_scope(|| large.decode(&calling));
         // Queued here and not when the task is polled, to keep the order of the requests.
-        let decoded = self.workers.decoding.value(self.connection, decode);
-        let executor = Self::new(Arc::clone(&self.workers), self.connection);
+        let decoded = self.address.workers().decoding.value(self.owner(), decode);
+        let executor = Self::new(Arc::clone(&self.address), self.connection);
         let task = spawn(async move {
             let decoded = match deadline {
                 Some(deadline) => {
                     let waited = tokio::time::timeout_at(deadline.into(), decoded).await;
-                    waited.unwrap_or_else(|_| Err(late::expired()))
+                    waited.unwrap_or_else(|_| Err(spawned_call::expired()))
                 }
                 None => decoded.await,
             };
@@ -213,21 +148,21 @@ impl Executor {
                     drop(payload);
                     running.and_then(|running| {
                         // Blobs among the arguments may keep all of the payload.
-                        late.arguments_take_from(before, running.call.memory())?;
+                        spawned.arguments_take_from(before, running.call.memory())?;
                         Ok(running)
                     })
                 }
-                Err(error) => return late.fail(error).await,
+                Err(error) => return spawned.fail(error).await,
             };
             match running {
                 Ok(running) if mode == Dispatch::Blocking => {
-                    executor.block_on(late, running).await;
+                    executor.block_on(spawned, running).await;
                 }
-                Ok(running) => late::run(late, running).await,
-                Err(error) => late.fail(error).await,
+                Ok(running) => spawned_call::run(spawned, running).await,
+                Err(error) => spawned.fail(error).await,
             }
         });
-        channel.set_abort(ticket, task);
+        channel.set_abort(work, task);
     }
 
     /// Sends the items of a stream result whose response is being sent.
@@ -238,27 +173,32 @@ impl Executor {
         observed: OwnedCall,
         source: Box<dyn Source>,
     ) {
-        let Some(late) = self.begin(channel, request, observed, 0) else { return };
-        let ticket = late.ticket();
-        let task = spawn(late.send_items(source, Form::of(request.flags)));
-        channel.set_abort(ticket, task);
+        let Some(spawned) = self.begin(channel, request, observed, 0) else { return };
+        let work = spawned.work();
+        let task = spawn(spawned.send_items(source, Form::of(request.flags)));
+        channel.set_abort(work, task);
     }
 
     /// Runs a call on a blocking thread. Dropping the returned future removes a waiting call from
     /// the queue, and ends a running one at its next await.
-    fn block_on(&self, late: Late, running: Running) -> impl Future<Output = ()> + Send + use<> {
+    fn block_on(
+        &self,
+        spawned: SpawnedCall,
+        running: Running,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let runtime = Handle::current();
         let (mut wanted, unwanted) = oneshot::channel::<()>();
-        let queued = self.workers.blocking.run(self.connection, move |thread| match thread {
-            Ok(()) => runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    _ = unwanted => {}
-                    () = late::run_after_waiting(late, running) => {}
-                }
-            }),
-            Err(NoThread) => drop(runtime.spawn(late.fail(NoThread.into()))),
-        });
+        let queued =
+            self.address.workers().blocking.run(self.owner(), move |thread| match thread {
+                Ok(()) => runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        _ = unwanted => {}
+                        () = spawned_call::run_after_waiting(spawned, running) => {}
+                    }
+                }),
+                Err(NoThread) => drop(runtime.spawn(spawned.fail(NoThread.into()))),
+            });
         async move {
             wanted.closed().await;
             drop(queued);

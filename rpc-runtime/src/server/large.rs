@@ -6,19 +6,48 @@ use bytes::Bytes;
 
 use super::answers::AnswerSize;
 use super::dispatcher::Route;
-use super::late::{Running, caught};
+use super::spawned_call::Running;
+use super::user_code::caught;
 use crate::call::Context;
 use crate::connection::{Channel, IncomingStream};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::protocol::payload::Form;
-use crate::protocol::{Body, Frame};
-use crate::service::{Request, Service};
+use crate::protocol::{Body, DecodeLimits, Frame};
+use crate::service::{NotDispatched, OverMemory, Request, Service};
 
-/// Requests with a payload of this many bytes or more are decoded on the decoding threads. Decoding
-/// 64 KiB takes a few milliseconds for most types, and longer where one byte becomes many bytes of
-/// value, up to `max_decoded`. The hand-over takes a few microseconds.
+/// Requests with a payload of this many bytes or more are decoded on the decoding threads. The
+/// hand-over takes a few microseconds.
 pub(super) const LARGE: usize = 64 << 10;
+
+/// Smaller requests are decoded in place as long as their arguments take at most this much memory
+/// for each byte, as charged by the decoder, and then begun again on the decoding threads. The
+/// memory is not known before.
+const MEMORY_PER_BYTE: usize = 4;
+/// Memory of arguments that are decoded in place, whatever their length.
+const SMALL: usize = 64 << 10;
+
+/// The limits for decoding arguments of so many bytes in place.
+#[inline]
+pub(super) fn limits_in_place(limits: DecodeLimits, encoded: usize) -> DecodeLimits {
+    limits.within(encoded.saturating_mul(MEMORY_PER_BYTE).max(SMALL))
+}
+
+/// Whether a request is to be decoded again, with these limits.
+///
+/// # Errors
+/// It is not: it failed for another reason, or the limits are no larger than those in place.
+#[cold]
+pub(super) fn over_memory(
+    why: NotDispatched,
+    limits: DecodeLimits,
+    encoded: usize,
+) -> Result<OverMemory, RpcError> {
+    match why.over_memory {
+        Some(request) if limits != limits_in_place(limits, encoded) => Ok(request),
+        _ => Err(why.error),
+    }
+}
 
 /// A request that owns its payload.
 pub(super) struct LargeRequest {
@@ -34,12 +63,13 @@ pub(super) struct LargeRequest {
 }
 
 impl LargeRequest {
-    /// An owned copy of `request`, whose arguments are in `frame`. Large payloads are shared, not
-    /// copied.
+    /// An owned copy of the request in `frame`, whose last bytes are its arguments. Large payloads
+    /// are shared, not copied.
     pub(super) fn new(
         route: &Route,
-        request: Request<'_>,
         frame: &Frame<'_>,
+        arguments: usize,
+        stream: Option<IncomingStream>,
         context: Context,
     ) -> Self {
         let payload = match &frame.body {
@@ -48,12 +78,12 @@ impl LargeRequest {
         };
         Self {
             service: Arc::clone(&route.service),
-            method: request.method,
+            method: route.method,
             // The metadata comes before the arguments.
-            arguments: payload.len().saturating_sub(request.arguments.len()),
+            arguments: payload.len().saturating_sub(arguments),
             payload,
-            form: request.form,
-            stream: request.stream,
+            form: Form::of(frame.header.flags),
+            stream,
             answers: Arc::clone(route.answers()),
             context,
         }
@@ -71,7 +101,8 @@ impl LargeRequest {
             limits: channel.settings().decode,
             stream,
         };
-        let call = caught(method, channel, || context.enter(|| service.dispatch(request)));
+        let dispatch = || Ok(service.dispatch(request)?);
+        let call = caught(method, channel, || context.enter(dispatch));
         (call.map(|call| Running { method, answers, context, call }), payload)
     }
 }

@@ -14,14 +14,19 @@ mod event_loops;
 mod executor;
 mod fair_queue;
 mod large;
-mod late;
 mod lifetime;
+mod ready_responses;
 mod requests;
+mod response;
 mod signals;
 mod slow_methods;
+mod spawned_call;
 #[cfg(test)]
 mod tests;
 mod thread_pool;
+mod turns;
+mod user_code;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;

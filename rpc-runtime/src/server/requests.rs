@@ -5,23 +5,24 @@
 //! the like: of n requests in one read, one is handled in place.) Methods that hold the thread are
 //! found out and spawned from then on; contracts can say so beforehand.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use rpc_registry::limited;
 use tracing::Span;
 
-use super::answers::{no_memory, no_memory_for_arguments};
-use super::connections::Place;
+use super::answers::no_memory_for_arguments;
+use super::connections::ConnectionPermit;
 use super::dispatcher::{Dispatcher, Route};
-use super::executor::{Executor, Workers};
-use super::large::{LARGE, LargeRequest};
-use super::late::{Running, answer_failed, answer_header, caught};
+use super::executor::Executor;
+use super::large::{LARGE, LargeRequest, limits_in_place, over_memory};
+use super::ready_responses::ReadyResponses;
+use super::response;
 use super::slow_methods::SlowMethods;
+use super::spawned_call::Running;
+use super::user_code::caught;
+use super::workers::Workers;
 use crate::budget::FREE;
-use crate::buffer;
 use crate::call::Context;
 use crate::connection::driver::{Batch, RequestHandler, TURN};
 use crate::connection::{Channel, clock};
@@ -29,8 +30,8 @@ use crate::descriptor::Dispatch;
 use crate::error::RpcError;
 use crate::observe::{self, OwnedCall, RefusedRequest};
 use crate::protocol::payload::{self, Form};
-use crate::protocol::{Body, Frame, Header, KEPT_WHOLE, Kind, Output};
-use crate::service::{BoxCall, Finished, Request};
+use crate::protocol::{Body, Frame, Header, Kind};
+use crate::service::{BoxCall, Finished, OverMemory, Request};
 use crate::status::Status;
 
 /// A method that holds the thread longer than this is not polled in place for the next calls.
@@ -40,20 +41,10 @@ const IN_PLACE_BUDGET: Duration = TURN;
 pub(super) struct Requests {
     dispatcher: Arc<Dispatcher>,
     /// Dropped before the executor, so that the permit is free when the server ends.
-    _place: Place,
+    _permit: ConnectionPermit,
     executor: Executor,
     slow: SlowMethods,
-    /// Ready answers, in order.
-    answers: Vec<(Header, Gathered)>,
-    bodies: Output,
-}
-
-/// The body of a ready answer.
-enum Gathered {
-    /// Where it is in `bodies`.
-    In(Range<usize>),
-    /// A large one is not copied into the output.
-    Whole(Body<'static>),
+    ready: ReadyResponses,
 }
 
 /// A request that is known to be for a method that exists.
@@ -68,17 +59,22 @@ enum Begun {
     Finished(Finished),
     /// It waits, or is not to be polled here.
     Running(BoxCall),
+    /// Its arguments are to be decoded elsewhere.
+    Large(OverMemory),
 }
 
 impl Requests {
-    pub(super) fn new(dispatcher: Arc<Dispatcher>, place: Place, workers: Arc<Workers>) -> Self {
+    pub(super) fn new(
+        dispatcher: Arc<Dispatcher>,
+        permit: ConnectionPermit,
+        workers: &Arc<Workers>,
+    ) -> Self {
         Self {
             dispatcher,
-            executor: Executor::new(workers, place.number()),
-            _place: place,
+            executor: Executor::new(workers.of(permit.owner().address), permit.owner().connection),
+            _permit: permit,
             slow: SlowMethods::default(),
-            answers: Vec::new(),
-            bodies: Output::default(),
+            ready: ReadyResponses::default(),
         }
     }
 
@@ -121,17 +117,16 @@ impl Requests {
             _ => None,
         };
         let form = Form::of(header.flags);
-        let limits = channel.settings().decode;
+        let limits = limits_in_place(channel.settings().decode, arguments.len());
         Ok(Accepted {
             route,
             request: Request { method: route.method, arguments, payload, form, limits, stream },
-            context: Context {
+            context: Context::received(
                 deadline,
-                metadata: metadata.map(Arc::new),
-                peer: Some(Arc::clone(channel.peer())),
-                certificate: channel.peer_certificate().cloned(),
-                ..Context::default()
-            },
+                metadata.map(Arc::new),
+                Arc::clone(channel.peer()),
+                channel.peer_certificate().cloned(),
+            ),
         })
     }
 
@@ -168,25 +163,32 @@ impl Requests {
         let in_place = mode == Dispatch::Inline && !is_large;
         let span = observe::server_call(route.method, header.id, channel.peer());
         route.metrics.iter().for_each(|metrics| metrics.began());
+        let arguments = request.arguments.len();
         if is_large {
             let observed = OwnedCall::running(route.metrics.clone(), now, span);
-            let large = LargeRequest::new(route, request, frame, context);
+            let large = LargeRequest::new(route, frame, arguments, request.stream, context);
             self.executor.decode_and_run(channel, &header, mode, observed, large);
             return (false, clock());
         }
         let inside = span.enter();
-        let start = self.bodies.len();
+        let start = self.ready.bodies().len();
         // The method's code begins with the first poll, its arguments' with the decoding.
         let begun = caught(route.method, channel, || {
             context.enter(|| {
-                let mut call = route.service.dispatch(request)?;
+                let mut call = match route.service.dispatch(request) {
+                    Ok(call) => call,
+                    Err(why) => {
+                        let limits = channel.settings().decode;
+                        return over_memory(why, limits, arguments).map(Begun::Large);
+                    }
+                };
                 if !channel.may_begin(0, call.memory()) {
                     return Err(no_memory_for_arguments(call.memory()));
                 }
                 if !in_place {
                     return Ok(Begun::Running(call));
                 }
-                match call.poll_into(cx, &mut self.bodies) {
+                match call.poll_into(cx, self.ready.bodies()) {
                     Poll::Ready(finished) => finished.map(Begun::Finished),
                     Poll::Pending => Ok(Begun::Running(call)),
                 }
@@ -201,25 +203,18 @@ impl Requests {
             observe::ended(&span, status);
         };
         match begun {
-            Ok(Begun::Finished(finished)) => {
-                let bytes = self.bodies.len() - start;
-                if bytes <= FREE {
-                    channel.largest_answer().add(0);
-                } else {
-                    let bold = !answers.gave(channel.largest_answer(), bytes);
-                    if !channel.may_keep(bytes, bold) {
-                        let error = no_memory(bytes);
-                        ended(error.status());
-                        self.bodies.truncate(start);
-                        self.fail(channel, &header, &error);
-                        return (in_place, after);
+            Ok(Begun::Finished(mut finished)) => {
+                let ready = &mut self.ready;
+                match ready.check(channel, answers, &mut finished, &mut context, start) {
+                    Ok(()) => {
+                        ended(finished.status);
+                        self.finish(channel, &header, finished, start, &span);
                     }
-                }
-                ended(finished.status);
-                self.finish(channel, &header, finished, start, &span);
-                if bytes > FREE {
-                    // Counted before the next request begins.
-                    self.append_answers(channel, after);
+                    Err(error) => {
+                        ended(error.status());
+                        self.ready.bodies().truncate(start);
+                        self.ready.fail(channel, &header, &error);
+                    }
                 }
             }
             Ok(Begun::Running(call)) => {
@@ -228,10 +223,16 @@ impl Requests {
                 let running = Running { method: route.method, answers, context, call };
                 self.executor.run(channel, &header, mode, observed, running);
             }
+            Ok(Begun::Large(OverMemory { stream })) => {
+                let observed = OwnedCall::running(route.metrics.clone(), now, span);
+                let large = LargeRequest::new(route, frame, arguments, stream, context);
+                self.executor.decode_and_run(channel, &header, mode, observed, large);
+                return (false, after);
+            }
             Err(error) => {
                 ended(error.status());
-                self.bodies.truncate(start);
-                self.fail(channel, &header, &error);
+                self.ready.bodies().truncate(start);
+                self.ready.fail(channel, &header, &error);
             }
         }
         (in_place, after)
@@ -247,15 +248,17 @@ impl Requests {
         span: &Span,
     ) {
         if request.kind == Kind::Oneway {
-            self.bodies.truncate(start);
+            self.ready.bodies().truncate(start);
             return;
         }
-        let header = answer_header(request, &finished);
-        let body = self.gathered(start);
-        self.answers.push((header, body));
+        let bytes = self.ready.bodies().len() - start;
+        self.ready.push(response::header(request, &finished), start);
+        // A stream's items may come only after the answer; a large answer is counted before the next
+        // request begins.
+        if finished.stream.is_some() || bytes > FREE {
+            self.ready.append(channel, clock());
+        }
         if let Some(source) = finished.stream {
-            // Its items may come only after the answer.
-            self.append_answers(channel, clock());
             let rest = OwnedCall::over(span.clone());
             self.executor.send_items(channel, request, rest, source);
         }
@@ -270,44 +273,7 @@ impl Requests {
         error: RpcError,
     ) {
         channel.settings().observer.request_refused(reason);
-        self.fail(channel, request, &error.unexecuted());
-    }
-
-    fn fail(&mut self, channel: &Channel, request: &Header, error: &RpcError) {
-        if request.kind == Kind::Oneway {
-            limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
-            return;
-        }
-        let (header, body) = answer_failed(channel, request.id, error);
-        let start = self.bodies.len();
-        self.bodies.extend_from_slice(&body);
-        self.answers.push((header, Gathered::In(start..self.bodies.len())));
-    }
-
-    /// The body that is behind `start`.
-    fn gathered(&mut self, start: usize) -> Gathered {
-        let end = self.bodies.len();
-        if end - start < KEPT_WHOLE {
-            return Gathered::In(start..end);
-        }
-        // Large ones before it were taken out like this.
-        Gathered::Whole(self.bodies.split_off_small(start).into())
-    }
-
-    fn append_answers(&mut self, channel: &Channel, now: Instant) {
-        let Self { answers, bodies, .. } = self;
-        if answers.is_empty() {
-            return;
-        }
-        let answers = answers.drain(..).map(|(header, body)| match body {
-            Gathered::In(range) => {
-                let bodies = bodies.single(0).unwrap_or_default();
-                Frame::new(header, bodies.get(range).unwrap_or_default())
-            }
-            Gathered::Whole(body) => Frame { header, body },
-        });
-        channel.append_answers(answers, now);
-        bodies.truncate(0);
+        self.ready.fail(channel, request, &error.unexecuted());
     }
 }
 
@@ -318,7 +284,7 @@ impl RequestHandler for Requests {
         batch: Batch<'_>,
         cx: &mut task::Context<'_>,
     ) -> Instant {
-        self.bodies = buffer::take().into();
+        self.ready.begin();
         self.executor.set_in_work(batch.in_work);
         let until = batch.now + TURN;
         let mut before = batch.now;
@@ -344,14 +310,14 @@ impl RequestHandler for Requests {
                 route.held_thread(after.saturating_duration_since(before));
             }
             // Fewer than enough would be left for another write.
-            if slow || (self.answers.len() >= enough && left >= enough) {
-                self.append_answers(channel, after);
+            if slow || (self.ready.len() >= enough && left >= enough) {
+                self.ready.append(channel, after);
                 channel.flush(after);
             }
             before = after;
         }
-        self.append_answers(channel, before);
-        buffer::give_output(std::mem::take(&mut self.bodies));
+        self.ready.append(channel, before);
+        self.ready.end();
         before
     }
 
@@ -360,7 +326,7 @@ impl RequestHandler for Requests {
     }
 
     fn shrink(&mut self) {
-        self.answers = Vec::new();
+        self.ready.shrink();
         self.slow.shrink();
     }
 }

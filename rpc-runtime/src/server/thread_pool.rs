@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::cores::Cores;
 use super::fair_queue::FairQueue;
+use crate::budget::Owner;
 use crate::error::RpcError;
 use crate::observe::PoolMetrics;
 use crate::status::Status;
@@ -27,8 +28,8 @@ type Job = Box<dyn FnOnce(Result<(), NoThread>) + Send>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoThread;
 
-/// Threads that are started on demand and end when idle. Connections take turns, and each has at
-/// most its share of the threads ([`FairQueue`]).
+/// Threads that are started on demand and end when idle. Addresses take turns, and so do their
+/// connections; each has at most its share of the threads ([`FairQueue`]).
 ///
 /// When the pool is dropped, waiting jobs still run, then the threads end.
 pub(super) struct ThreadPool(Arc<Shared>);
@@ -59,7 +60,7 @@ struct State {
 #[must_use = "dropping it removes the job"]
 pub(super) struct Queued {
     pool: Arc<Shared>,
-    connection: u64,
+    owner: Owner,
     number: u64,
 }
 
@@ -98,27 +99,27 @@ impl ThreadPool {
         }))
     }
 
-    /// Runs `job` when it is the turn of `connection`.
+    /// Runs `job` when it is the turn of `owner`.
     pub(super) fn run(
         &self,
-        connection: u64,
+        owner: Owner,
         job: impl FnOnce(Result<(), NoThread>) + Send + 'static,
     ) -> Queued {
         let mut state = self.0.lock();
-        let number = state.queue.push(connection, Box::new(job));
+        let number = state.queue.push(owner, Box::new(job));
         self.0.metrics.queued();
         self.0.wake_one(state);
-        Queued { pool: Arc::clone(&self.0), connection, number }
+        Queued { pool: Arc::clone(&self.0), owner, number }
     }
 
-    /// The value of `job`, which runs when it is the turn of `connection`. Dropping the future
+    /// The value of `job`, which runs when it is the turn of `owner`. Dropping the future
     /// removes the job if it has not begun.
     ///
     /// # Errors
     /// No thread can be started, or the job panicked.
     pub(super) fn value<T, J>(
         &self,
-        connection: u64,
+        owner: Owner,
         job: J,
     ) -> impl Future<Output = Result<T, RpcError>> + Send + use<T, J>
     where
@@ -126,7 +127,7 @@ impl ThreadPool {
         J: FnOnce() -> T + Send + 'static,
     {
         let (sender, value) = oneshot::channel();
-        let queued = self.run(connection, move |thread| {
+        let queued = self.run(owner, move |thread| {
             // The receiver may be gone.
             let _ = sender.send(thread.map(|()| job()));
         });
@@ -155,7 +156,7 @@ impl Drop for ThreadPool {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        let job = self.pool.lock().queue.remove(self.connection, self.number);
+        let job = self.pool.lock().queue.remove(self.owner, self.number);
         // Dropped outside of the lock: it contains a user's values.
         if job.is_some() {
             self.pool.metrics.taken_back();
@@ -209,7 +210,7 @@ impl Shared {
         self.cores.release();
         let mut state = self.lock();
         loop {
-            while let Some((connection, job)) = state.queue.pop() {
+            while let Some((owner, job)) = state.queue.pop() {
                 self.metrics.began();
                 // One event may have made room for two.
                 self.wake_one(state);
@@ -218,7 +219,7 @@ impl Shared {
                 let _ = catch_unwind(AssertUnwindSafe(|| job(Ok(()))));
                 self.metrics.ended();
                 state = self.lock();
-                state.queue.finish(connection);
+                state.queue.finish(owner);
             }
             if state.closed && state.queue.waiting() == 0 {
                 break;
@@ -250,7 +251,12 @@ mod tests {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
     use super::*;
+    use crate::budget::Address;
     use crate::observe::{Observer, Side};
+
+    fn owner(connection: u64) -> Owner {
+        Owner { connection, address: Address::Local }
+    }
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -267,7 +273,7 @@ mod tests {
         let gate = Arc::new(Mutex::new(gate));
         let job = |connection: u64| {
             let (begun, gate) = (begun.clone(), Arc::clone(&gate));
-            pool.run(connection, move |_| {
+            pool.run(owner(connection), move |_| {
                 begun.send(connection).unwrap();
                 let _ = gate.lock().unwrap_or_else(PoisonError::into_inner).recv();
             })
@@ -290,8 +296,8 @@ mod tests {
     fn a_job_that_panics_does_not_take_its_thread_with_it() {
         let pool = pool(1);
         let (done, finished) = mpsc::channel();
-        let panics = pool.run(1, |_| panic!("in the pool"));
-        let other = pool.run(1, move |_| done.send(()).unwrap());
+        let panics = pool.run(owner(1), |_| panic!("in the pool"));
+        let other = pool.run(owner(1), move |_| done.send(()).unwrap());
         assert_eq!(finished.recv_timeout(PATIENCE), Ok(()));
         assert!(pool.0.lock().threads <= 1);
         drop((panics, other));
@@ -318,12 +324,12 @@ mod tests {
         let pool = ThreadPool::new("test", 1, metrics);
         let (release, gate) = mpsc::channel::<()>();
         let (begun, begins) = mpsc::channel();
-        let running = pool.run(1, move |_| {
+        let running = pool.run(owner(1), move |_| {
             begun.send(()).unwrap();
             let _ = gate.recv();
         });
         begins.recv_timeout(PATIENCE).unwrap();
-        let (waiting, given_up) = (pool.run(1, |_| ()), pool.run(2, |_| ()));
+        let (waiting, given_up) = (pool.run(owner(1), |_| ()), pool.run(owner(2), |_| ()));
         drop(given_up);
         assert_eq!(gauges(), [1.0, 1.0], "queued, busy");
         drop(release);
@@ -342,7 +348,7 @@ mod tests {
         let jobs: Vec<_> = (0..10)
             .map(|number| {
                 let done = done.clone();
-                pool.run(1, move |_| done.send(number).unwrap())
+                pool.run(owner(1), move |_| done.send(number).unwrap())
             })
             .collect();
         let shared = Arc::downgrade(&pool.0);

@@ -47,7 +47,7 @@ pub enum Shape {
     Enum(Vec<(&'static str, Self)>),
     /// The content of a newtype variant.
     Newtype(Box<Self>),
-    /// The same shape as so many levels up, with the inner shape, which is not part of the text.
+    /// A reference to the shape this many levels up. The inner shape is not part of the text.
     Recursion(usize, Box<Self>),
     /// The items of a stream.
     Stream(Box<Self>),

@@ -5,11 +5,15 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rpc_runtime::protocol::{Header, Kind};
-use rpc_runtime::{Client, MethodDescriptor, Result, Server, ServerBuilder, rpc_service};
+use rpc_runtime::{
+    Client, Dispatch, MethodDescriptor, Result, Server, ServerBuilder, Streaming, rpc_service,
+};
 use rpc_tests::pace::PacedCalls;
 use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider};
 use rpc_tests::process::SAYS;
@@ -17,7 +21,8 @@ use rpc_tests::turn;
 use rpc_tests::victim::{self, Victim};
 use rpc_tests::waiting::{soon, until};
 use rpc_tests::wire::{RawFrame, RawPeer, arguments, frame, request, request_header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpSocket;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The role of a child that serves on one event loop.
@@ -29,10 +34,36 @@ trait Turns {
     async fn count(&self, numbers: Vec<u8>) -> Result<usize>;
     #[rpc(blocking)]
     async fn count_blocking(&self, numbers: Vec<u8>) -> Result<usize>;
+    /// How many there are, and the sum of the numbers.
+    async fn count_wide(
+        &self,
+        groups: Vec<Vec<Wide>>,
+        numbers: Streaming<u32>,
+    ) -> Result<(usize, u32)>;
+    #[rpc(blocking)]
+    async fn count_wide_blocking(&self, groups: Vec<Vec<Wide>>) -> Result<usize>;
+    /// How many turns another task gets while this one takes items that have arrived.
+    async fn turns_between(&self, items: Streaming<Vec<Wide>>) -> Result<usize>;
     /// Holds the thread for so many microseconds. Returns the task that it ran in.
     async fn hold(&self, microseconds: u64) -> Result<String>;
     /// The same in virtual time.
     async fn take(&self, microseconds: u64) -> Result<String>;
+}
+
+/// 6 KiB of memory, and one byte on the wire.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Wide {
+    #[serde(skip)]
+    _rows: [[u64; 32]; 24],
+}
+
+/// So many times 90 KiB of memory, and 16 bytes on the wire.
+fn wide(groups: usize) -> Vec<Vec<Wide>> {
+    vec![vec![Wide::default(); 15]; groups]
+}
+
+fn total(groups: &[Vec<Wide>]) -> usize {
+    groups.iter().map(Vec::len).sum()
 }
 
 struct Busy;
@@ -43,6 +74,36 @@ impl Turns for Busy {
     }
     async fn count_blocking(&self, numbers: Vec<u8>) -> Result<usize> {
         Ok(numbers.len())
+    }
+    async fn count_wide(
+        &self,
+        groups: Vec<Vec<Wide>>,
+        mut numbers: Streaming<u32>,
+    ) -> Result<(usize, u32)> {
+        let mut sum = 0;
+        while let Some(number) = numbers.next().await {
+            sum += number?;
+        }
+        Ok((total(&groups), sum))
+    }
+    async fn count_wide_blocking(&self, groups: Vec<Vec<Wide>>) -> Result<usize> {
+        Ok(total(&groups))
+    }
+    async fn turns_between(&self, mut items: Streaming<Vec<Wide>>) -> Result<usize> {
+        tokio::time::sleep(SECOND).await;
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&turns);
+        // Not by `yield_now`, which waits until no other task is ready.
+        let other = tokio::spawn(poll_fn(move |cx| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        }));
+        while let Some(item) = items.next().await {
+            item?;
+        }
+        other.abort();
+        Ok(turns.load(Ordering::Relaxed))
     }
     async fn hold(&self, microseconds: u64) -> Result<String> {
         let until = Instant::now() + Duration::from_micros(microseconds);
@@ -123,6 +184,77 @@ async fn large_requests_do_not_hold_the_event_loop_that_another_client_is_on() {
     }
 }
 
+/// 300 connections with two requests of 5 KB each, whose arguments take 27 MiB of memory.
+async fn wide_requests(uri: String) -> u64 {
+    let body = arguments(&(wide(300),));
+    assert!((4_000..6_000).contains(&body.len()));
+    let requests: Vec<u8> =
+        (1..=2).flat_map(|id| frame(turns_header(id, "count_wide_blocking"), &body)).collect();
+    let mut peers = Vec::new();
+    for _ in 0..300 {
+        peers.push(RawPeer::connect(&uri).await);
+    }
+    let mut sent = 0;
+    for peer in &mut peers {
+        peer.send(&requests).await;
+        sent += requests.len() as u64;
+    }
+    tokio::time::sleep(SECOND).await;
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_requests_with_large_arguments_do_not_hold_the_event_loop_of_another_client() {
+    victim::repeated("large arguments in small requests", async || {
+        Victim::start(EVENT_LOOP, &[]).await.under(Client::builder(), wide_requests).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_requests_with_large_arguments_are_answered_wherever_their_methods_run() {
+    for builder in [builder(), builder().event_loops(1), builder().dispatch(Dispatch::Spawn)] {
+        let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
+        let client = TurnsClient::connect(server.local_uri()).await.unwrap();
+        for groups in [0, 1, 2, 3, 4, 100] {
+            let numbers = Streaming::from_items(1..=100);
+            let counted = soon("a stream", client.count_wide(wide(groups), numbers)).await;
+            assert_eq!(counted, Ok((15 * groups, 5_050)));
+            assert_eq!(client.count_wide_blocking(wide(groups)).await, Ok(15 * groups));
+        }
+        // What takes more than the limit was not run, and its stream has ended.
+        let (sender, numbers) = Streaming::channel(1);
+        let error = client.count_wide(wide(400), numbers).await.unwrap_err();
+        assert!(error.is_decode() && error.message().contains("33554432 bytes"), "{error}");
+        soon("the stream's end", async { while sender.send(1).await.is_ok() {} }).await;
+        assert!(client.count_wide_blocking(wide(400)).await.unwrap_err().is_decode());
+        soon("the end", server.shutdown()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_that_takes_large_items_leaves_turns_for_other_tasks_between_them() {
+    let server = builder().bind("memory:items").await.unwrap();
+    let client = TurnsClient::connect(server.local_uri()).await.unwrap();
+    let turns = async |wide: usize| {
+        let items = Streaming::from_items(vec![vec![Wide::default(); wide]; 100]);
+        client.turns_between(items).await.unwrap()
+    };
+    let between_small = turns(1).await;
+    assert!(between_small < 10, "{between_small}");
+    let between_large = turns(15).await;
+    assert!(between_large >= 99, "{between_large}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_beyond_a_small_memory_limit_are_refused_at_once() {
+    let server = builder().max_decoded(100 << 10).bind("memory:small").await.unwrap();
+    let client = TurnsClient::connect(server.local_uri()).await.unwrap();
+    assert_eq!(client.count_wide_blocking(wide(1)).await, Ok(15));
+    let error = client.count_wide_blocking(wide(2)).await.unwrap_err();
+    assert!(error.is_decode() && error.message().contains("102400 bytes"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn large_requests_are_answered_wherever_their_methods_run() {
     let _turn = turn::mine().await;
@@ -171,6 +303,40 @@ async fn the_blocking_calls_of_one_client_leave_threads_for_those_of_another_and
     })
     .await;
     assert!(seen.started() <= 2 * 256 + 8, "{} have begun", seen.started());
+}
+
+/// From an address of this machine that is not the one of other clients.
+async fn connect_from_elsewhere(uri: &str) -> RawPeer {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let address = uri.strip_prefix("tcp://").unwrap().parse().unwrap();
+    RawPeer::new(soon("connecting", socket.connect(address)).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_blocking_calls_of_many_connections_of_an_address_leave_threads_for_another_address() {
+    const HELD: Duration = Duration::from_secs(20);
+    let mut victim = Victim::server().await;
+    let mut peers = Vec::new();
+    for _ in 0..600 {
+        let mut peer = connect_from_elsewhere(victim.says()).await;
+        peer.send(&request(1, "block", &(HELD.as_millis() as u64,))).await;
+        peers.push(peer);
+    }
+    let probe = ProbeClient::connect(victim.says()).await.unwrap();
+    let held = async {
+        while probe.waiting().await.unwrap() < 480 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("their share of the threads", held).await;
+    let started = Instant::now();
+    assert_eq!(soon("another's call", probe.block(1)).await, Ok(1));
+    let took = started.elapsed();
+    assert_eq!(probe.waiting().await, Ok(480), "they have more than their share, or have ended");
+    eprintln!("it took {took:?}");
+    assert!(took < SECOND, "it took {took:?}");
+    victim.lives();
 }
 
 /// The frame says that a limit was reached before the method ran.

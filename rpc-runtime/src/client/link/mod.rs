@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use self::attempt::{Attempt, UnderWay};
 use self::state::{Look, Moment, Progress};
-use super::{ConnectionInfo, EndpointSettings};
+use super::connection_info::{ConnectionInfo, KnownLink};
+use super::pick::{Outcome, Outcomes, Pick};
+use super::settings::EndpointSettings;
 use crate::connection::{Channel, clock};
 use crate::error::RpcError;
 use crate::random::random_fraction;
@@ -28,8 +30,8 @@ pub(super) struct Link {
     noted_ready: AtomicBool,
 }
 
-/// What can be had at once.
-pub(crate) enum Availability {
+/// What can be had of a link at once.
+pub(super) enum LinkState {
     Ready(Arc<Channel>),
     /// An attempt is under way, or is due.
     Connectable,
@@ -46,7 +48,8 @@ impl Link {
     pub(super) fn new(uri: Uri, settings: Arc<EndpointSettings>) -> Arc<Self> {
         let progress = Mutex::new(Progress::new());
         let link = Arc::new(Self { uri, settings, progress, noted_ready: AtomicBool::new(false) });
-        if let Err(closed) = link.settings.all.add(&link) {
+        let known: Arc<dyn KnownLink> = Arc::clone(&link) as _;
+        if let Err(closed) = link.settings.all.add(&known) {
             link.close(closed, Channel::retire);
         }
         link
@@ -61,30 +64,29 @@ impl Link {
         Moment { now: clock(), back_off, fraction: random_fraction() }
     }
 
-    pub(super) fn availability(&self) -> Availability {
+    #[inline]
+    pub(super) fn look(&self) -> LinkState {
         match self.lock().look(clock()) {
-            Look::Ready(channel) => Availability::Ready(Arc::clone(channel)),
-            Look::Connecting(_) | Look::Due => Availability::Connectable,
-            Look::BackingOff { .. } | Look::Closed(_) => Availability::BackingOff,
+            Look::Ready(channel) => LinkState::Ready(Arc::clone(channel)),
+            Look::Connecting(_) | Look::Due => LinkState::Connectable,
+            Look::BackingOff { .. } | Look::Closed(_) => LinkState::BackingOff,
         }
     }
 
-    /// Clears the mark of a link that was found in the
-    /// [`ReadyLinks`](super::ready_links::ReadyLinks) without a connection. Returns whether it
-    /// still has none: a new connection adds the link again only after the mark is cleared.
-    pub(super) fn forget_ready(&self) -> bool {
-        self.noted_ready.store(false, Ordering::Relaxed);
-        let is_ready = matches!(self.availability(), Availability::Ready(_));
-        !is_ready || self.noted_ready.swap(true, Ordering::Relaxed)
+    /// The link's channel for one attempt of a call, which reports its outcome here.
+    #[inline]
+    pub(super) fn pick(self: &Arc<Self>, channel: Arc<Channel>) -> Pick {
+        Pick::new(channel, Arc::clone(self) as Arc<dyn Outcomes>)
     }
 
-    /// A channel, after waiting for an attempt if need be. Dropping the future leaves the attempt
+    /// A connection, after waiting for an attempt if need be. Dropping the future leaves the attempt
     /// to the others that wait for it.
-    pub(super) async fn connected(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
-        match self.find() {
-            Found::Settled(result) => result,
-            Found::Attempt(outcome) => attempt::wait(outcome).await,
-        }
+    pub(super) async fn connected(self: &Arc<Self>) -> Result<Pick, RpcError> {
+        let channel = match self.find() {
+            Found::Settled(result) => result?,
+            Found::Attempt(outcome) => attempt::wait(outcome).await?,
+        };
+        Ok(self.pick(channel))
     }
 
     /// Begins an attempt, if one is due, that nobody waits for.
@@ -145,7 +147,8 @@ impl Link {
         }
         self.settings.all.changed();
         if told.is_ok() && !self.noted_ready.swap(true, Ordering::Relaxed) {
-            self.settings.all.ready().add(self);
+            let known: Arc<dyn KnownLink> = Arc::clone(self) as _;
+            self.settings.all.ready().add(&known);
         }
         if let Some(channel) = made {
             if told.is_err() {
@@ -175,8 +178,8 @@ impl Link {
         self.check_ended(channel);
     }
 
-    /// A call has found that `channel` takes none.
-    pub(super) fn forget(&self, channel: &Arc<Channel>) {
+    /// `channel` was found to take no calls.
+    fn forget(&self, channel: &Arc<Channel>) {
         let why = channel.why_not_open();
         let why = why.unwrap_or_else(|| RpcError::unavailable("the connection took no call"));
         self.leave(channel, why);
@@ -213,9 +216,25 @@ impl Link {
         }
         self.settings.all.changed();
     }
+}
 
-    /// The connections that have not ended.
-    pub(super) fn channels(&self) -> Vec<Arc<Channel>> {
+impl Outcomes for Link {
+    #[inline]
+    fn ended(&self, outcome: Outcome<'_>) {
+        match outcome {
+            // Another call must not pick it in the moment before the link hears of its end.
+            Outcome::NotOpen(channel) => self.forget(channel),
+            Outcome::Answered | Outcome::Failed | Outcome::Cancelled => {}
+        }
+    }
+}
+
+impl KnownLink for Link {
+    fn close(&self, why: RpcError) {
+        Self::close(self, why, Channel::leave);
+    }
+
+    fn channels(&self) -> Vec<Arc<Channel>> {
         let progress = self.lock();
         let used = match progress.look(clock()) {
             Look::Ready(channel) => Some(channel),
@@ -224,12 +243,11 @@ impl Link {
         used.into_iter().chain(progress.draining()).cloned().collect()
     }
 
-    /// When the pause between two attempts ends, if it is one.
-    pub(super) fn until(&self) -> Option<Instant> {
+    fn until(&self) -> Option<Instant> {
         self.lock().until()
     }
 
-    pub(super) fn info(&self) -> ConnectionInfo {
+    fn info(&self) -> ConnectionInfo {
         let progress = self.lock();
         ConnectionInfo {
             uri: self.uri.to_string(),
@@ -237,6 +255,19 @@ impl Link {
             reconnects: progress.reconnects(),
             last_error: progress.last_error().cloned(),
         }
+    }
+
+    fn pick_ready(self: Arc<Self>) -> Option<Pick> {
+        match self.look() {
+            LinkState::Ready(channel) => Some(Pick::new(channel, self)),
+            LinkState::Connectable | LinkState::BackingOff => None,
+        }
+    }
+
+    fn forget_ready(&self) -> bool {
+        self.noted_ready.store(false, Ordering::Relaxed);
+        let is_ready = matches!(self.look(), LinkState::Ready(_));
+        !is_ready || self.noted_ready.swap(true, Ordering::Relaxed)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::client::{BackOff, ConnectionState};
+use crate::client::back_off::BackOff;
+use crate::client::connection_info::ConnectionState;
 use crate::error::RpcError;
 
 /// Where a link stands. `C` is a connection, `A` an attempt to make one; dropping that gives it up.

@@ -1,6 +1,7 @@
 //! The receiving end of a stream.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -108,21 +109,35 @@ impl Drop for Incoming {
     }
 }
 
-/// The items of a stream that the peer sends. Dropping it tells the peer to stop.
+/// The items of a stream that the peer sends. Dropping it and its clones tells the peer to stop.
+///
+/// A clone is for arguments that are decoded a second time. Only one of them is to be polled.
+#[derive(Clone)]
 pub(crate) struct IncomingStream {
+    open: Arc<Open>,
+    ended: bool,
+}
+
+struct Open {
     channel: Arc<Channel>,
     id: u64,
     incoming: Arc<Incoming>,
-    ended: bool,
+}
+
+impl fmt::Debug for IncomingStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IncomingStream").field("id", &self.open.id).finish_non_exhaustive()
+    }
 }
 
 impl Items for IncomingStream {
     fn limits(&self) -> DecodeLimits {
-        self.channel.settings().decode
+        self.open.channel.settings().decode
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RpcError>>> {
-        let mut received = locked(&self.incoming.received);
+        let Open { channel, id, incoming } = &*self.open;
+        let mut received = locked(&incoming.received);
         if let Some(item) = received.items.pop_front() {
             let cost = cost(item.len());
             received.queued = received.queued.saturating_sub(cost);
@@ -134,20 +149,18 @@ impl Items for IncomingStream {
                 0
             };
             drop(received);
-            self.incoming.intake.dequeue(cost);
-            self.channel.item_taken(&self.incoming.intake);
+            incoming.intake.dequeue(cost);
+            channel.item_taken(&incoming.intake);
             if let Ok(grant @ 1..) = u32::try_from(grant) {
-                let header = Header { id: self.id, ..Header::new(Kind::StreamCredit) };
-                self.channel.send_now(Frame::new(header, &grant.to_be_bytes()));
+                let header = Header { id: *id, ..Header::new(Kind::StreamCredit) };
+                channel.send_now(Frame::new(header, &grant.to_be_bytes()));
             }
             return Poll::Ready(Some(Ok(item)));
         }
         match &received.end {
             Some(end) if !self.ended => {
                 self.ended = true;
-                Poll::Ready(
-                    end.clone().err().map(|error| Err(error.with_peer(self.channel.peer()))),
-                )
+                Poll::Ready(end.clone().err().map(|error| Err(error.with_peer(channel.peer()))))
             }
             Some(_) => Poll::Ready(None),
             None => {
@@ -158,7 +171,7 @@ impl Items for IncomingStream {
     }
 }
 
-impl Drop for IncomingStream {
+impl Drop for Open {
     fn drop(&mut self) {
         let ended = locked(&self.incoming.received).end.is_some();
         self.incoming.drop_items();
@@ -226,6 +239,7 @@ impl Channel {
             (incoming, core.driver_if_needed())
         };
         kick.into_iter().for_each(Waker::wake);
-        Some(IncomingStream { channel: Arc::clone(self), id, incoming, ended: false })
+        let open = Open { channel: Arc::clone(self), id, incoming };
+        Some(IncomingStream { open: Arc::new(open), ended: false })
     }
 }

@@ -76,8 +76,8 @@ impl Heartbeat {
     /// Sets the time without activity after which a ping is sent. Default 60 s, as in Dubbo. Must
     /// not be zero.
     ///
-    /// With less than half a second, a peer whose threads are all blocked may be considered dead.
-    /// Its process sends a pong from another thread only after a third of a second.
+    /// With less than half a second, a peer whose threads are all blocked may be considered dead. A
+    /// watchdog thread of its process sends a pong, but not before a third of a second has passed.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self

@@ -14,6 +14,8 @@ pub(super) struct Input<'de> {
     pub(super) rest: &'de [u8],
     memory_left: usize,
     memory: usize,
+    /// More was to be charged than was left.
+    exceeded: bool,
     pub(super) depth: u16,
 }
 
@@ -21,7 +23,7 @@ impl<'de> Input<'de> {
     #[inline]
     pub(super) fn new(bytes: &'de [u8], limits: DecodeLimits) -> Self {
         let memory = limits.memory_for(bytes.len());
-        Self { rest: bytes, memory_left: memory, memory, depth: limits.depth }
+        Self { rest: bytes, memory_left: memory, memory, exceeded: false, depth: limits.depth }
     }
 
     /// The memory charged so far.
@@ -37,8 +39,23 @@ impl<'de> Input<'de> {
                 self.memory_left = left;
                 Ok(())
             }
-            None => fail(Cause::TooMuchMemory(self.memory)),
+            None => self.exceed(),
         }
+    }
+
+    /// The error of a value that takes more memory than the limit. The value fails even if its type
+    /// does not pass the error on.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn exceed<T>(&mut self) -> Result<T, Error> {
+        self.exceeded = true;
+        fail(Cause::TooMuchMemory(self.memory))
+    }
+
+    /// Whether the value takes more memory than the limit.
+    #[inline]
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.exceeded
     }
 
     // ---- bytes ---------------------------------------------------------------------------------

@@ -68,6 +68,15 @@ impl DecodeLimits {
         self
     }
 
+    /// The same limits, with at most so many bytes of memory.
+    #[inline]
+    pub(crate) const fn within(self, bytes: usize) -> Self {
+        match self.memory {
+            Some(memory) if memory <= bytes => self,
+            _ => Self { memory: Some(bytes), ..self },
+        }
+    }
+
     #[inline]
     pub(super) fn memory_for(self, encoded: usize) -> usize {
         match self.memory {

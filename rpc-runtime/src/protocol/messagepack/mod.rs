@@ -36,6 +36,21 @@ pub struct Counted<T> {
     pub(crate) charged: usize,
 }
 
+/// Why a value was not decoded.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct NotDecoded {
+    pub(crate) error: RpcError,
+    /// It takes more memory than the limit.
+    pub(crate) over_memory: bool,
+}
+
+impl From<NotDecoded> for RpcError {
+    fn from(not_decoded: NotDecoded) -> Self {
+        not_decoded.error
+    }
+}
+
 /// Decodes MessagePack, in the named or the compact form, from untrusted bytes.
 ///
 /// Bytes after the value are ignored.
@@ -54,7 +69,7 @@ pub(crate) fn decode_counted<T: DeserializeOwned>(
     bytes: &[u8],
     limits: DecodeLimits,
 ) -> Result<Counted<T>, RpcError> {
-    decode_with(bytes, limits, |deserializer| T::deserialize(deserializer))
+    Ok(decode_with(bytes, limits, |deserializer| T::deserialize(deserializer))?)
 }
 
 /// Runs `read` with the deserializer of the value. For values that are not read into one type.
@@ -63,15 +78,20 @@ pub(crate) fn decode_with<'de, T>(
     bytes: &'de [u8],
     limits: DecodeLimits,
     read: impl FnOnce(ValueDeserializer<'_, 'de>) -> Result<T, Error>,
-) -> Result<Counted<T>, RpcError> {
+) -> Result<Counted<T>, NotDecoded> {
     let mut input = Input::new(bytes, limits);
-    match read(ValueDeserializer::outermost(&mut input)) {
-        Ok(value) => Ok(Counted { value, charged: input.charged() }),
-        Err(error) => Err(failed(&error)),
-    }
+    let error = match read(ValueDeserializer::outermost(&mut input)) {
+        Ok(value) if !input.is_exceeded() => {
+            return Ok(Counted { value, charged: input.charged() });
+        }
+        Ok(_) => input.exceed::<()>().err(),
+        Err(error) => Some(error),
+    };
+    Err(failed(error, input.is_exceeded()))
 }
 
 #[cold]
-fn failed(error: &Error) -> RpcError {
-    RpcError::new(Status::Decode, error.to_string())
+fn failed(error: Option<Error>, over_memory: bool) -> NotDecoded {
+    let why = error.map(|error| error.to_string()).unwrap_or_default();
+    NotDecoded { error: RpcError::new(Status::Decode, why), over_memory }
 }

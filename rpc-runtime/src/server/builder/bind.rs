@@ -16,8 +16,8 @@ use crate::server::accept::{Acceptor, Refusals};
 use crate::server::bound::Bound;
 use crate::server::connections::Connections;
 use crate::server::dispatcher::Dispatcher;
-use crate::server::executor::Workers;
 use crate::server::lifetime::Lifetime;
+use crate::server::workers::Workers;
 #[cfg(feature = "tls")]
 use crate::transport::Acceptor as TlsAcceptor;
 use crate::transport::ListenSettings;

@@ -62,9 +62,11 @@ impl ServerBuilder {
     /// Maximum requests of all connections that run in tasks of their own. Default 65,536; at least 1.
     ///
     /// A connection may have one more while it has fewer than are free: one connection alone gets
-    /// half, two get a third each. Further requests of it are refused with the status `overloaded`,
-    /// which is safe to retry; connections with fewer requests are still served. Requests that are
-    /// answered at once do not count.
+    /// half, two get a third each. The connections of one address (counted as for
+    /// [`memory_limits`](Self::memory_limits)) may have one more while together they have fewer than
+    /// 15 times as many as are free: one address alone gets 15 of 16. Further requests are refused
+    /// with the status `overloaded`, which is safe to retry; connections and addresses with fewer
+    /// requests are still served. Requests that are answered at once do not count.
     pub fn max_total_concurrent_requests(mut self, requests: usize) -> Self {
         self.work.requests = requests.max(1);
         self
@@ -74,9 +76,11 @@ impl ServerBuilder {
     /// at least 1.
     ///
     /// The server has its own pool, so blocking methods do not delay other users of tokio's blocking
-    /// pool. Threads are started on demand and end after 10 s without work. Connections take turns. A
-    /// connection may have one more thread while it has fewer than are free: one connection alone
-    /// gets half, two get a third each. Further calls wait, within their deadlines.
+    /// pool. Threads are started on demand and end after 10 s without work. Addresses take turns, and so
+    /// do the connections of each. Connections and addresses have the shares that
+    /// [`max_total_concurrent_requests`](Self::max_total_concurrent_requests) describes. Of fewer
+    /// than 17 threads an address with several connections may have all. Further calls wait, within
+    /// their deadlines.
     pub fn blocking_threads(mut self, threads: usize) -> Self {
         self.work.blocking_threads = threads.max(1);
         self

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::{Counted, DecodeLimits, decode, decode_counted};
 use crate::protocol::Blob;
@@ -20,6 +20,23 @@ enum Expr {
     Neg(Box<Expr>),
     Add(Box<Expr>, Box<Expr>),
     If { condition: Box<Expr>, then: Option<Box<Expr>> },
+}
+
+/// Nothing if its content fails.
+#[derive(Debug)]
+struct Lenient(#[expect(dead_code, reason = "only that there is one")] Option<Vec<Wide>>);
+
+/// One byte on the wire.
+#[derive(Debug, Deserialize)]
+struct Wide {
+    #[serde(skip)]
+    _numbers: [u64; 32],
+}
+
+impl<'de> Deserialize<'de> for Lenient {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Vec::deserialize(deserializer).ok()))
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,6 +93,15 @@ const TOO_DEEP: &str = "the value is nested deeper than the limit of 256 levels"
 
 /// Half of what tokio's threads have: the rest is for who calls.
 const STACK: usize = 1 << 20;
+
+#[test]
+fn a_value_over_the_memory_limit_fails_even_if_its_type_ignores_that() {
+    let bytes = [0x94, 0x80, 0x80, 0x80, 0x80];
+    let limits = DecodeLimits::new();
+    decode::<Lenient>(&bytes, limits.memory(1_100)).unwrap();
+    let error = decode::<Lenient>(&bytes, limits.memory(1_000)).unwrap_err();
+    assert!(error.is_decode() && error.message().contains("1000 bytes"), "{error}");
+}
 
 #[test]
 fn nesting_of_each_shape_ends_with_an_error_and_not_with_the_process() {

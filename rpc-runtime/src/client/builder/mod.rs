@@ -1,22 +1,29 @@
 //! [`ClientBuilder`].
 
+mod discover;
+mod limits;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::back_off::BackOff;
+use super::connections::Connections;
 use super::discovery::DiscoverySettings;
-use super::endpoint::SinglePeer;
-use super::{
-    BackOff, Client, Connections, DEFAULT_TIMEOUT, Encoding, Endpoint, EndpointSettings, Invoker,
-};
+use super::encoding::Encoding;
+use super::endpoint::Endpoint;
+use super::handle::{Client, DEFAULT_TIMEOUT};
+use super::picker::{Picker, SingleAddress};
+use super::settings::EndpointSettings;
 use crate::budget::{Budget, MemoryLimits};
-use crate::connection::{ChannelSettings, Initializer, MIN_SLOW_READER_TIMEOUT};
+use crate::call::{Interceptor, Interceptors};
+use crate::connection::{ChannelSettings, Initializer};
 use crate::error::RpcError;
 use crate::handlers::Heartbeat;
 use crate::observe::{Methods, Observer, Side};
-use crate::pipeline::{Change, Watermarks};
+use crate::pipeline::Change;
 use crate::runtime::current_runtime;
 use crate::transport::{self, ConnectSettings};
 #[cfg(feature = "tls")]
@@ -45,6 +52,7 @@ pub struct ClientBuilder {
     settings: ChannelSettings,
     memory: MemoryLimits,
     initializer: Option<Initializer>,
+    interceptors: Interceptors,
     pub(crate) discovery: DiscoverySettings,
     #[cfg(feature = "tls")]
     tls: Option<ClientTls>,
@@ -68,6 +76,7 @@ impl Default for ClientBuilder {
             },
             memory: MemoryLimits::default(),
             initializer: None,
+            interceptors: Interceptors::new(),
             discovery: DiscoverySettings::default(),
             #[cfg(feature = "tls")]
             tls: None,
@@ -89,7 +98,15 @@ impl fmt::Debug for ClientBuilder {
             .field("settings", &self.settings)
             .field("discovery", &self.discovery)
             .field("memory", &self.memory)
+            .field("interceptors", &self.interceptors)
             .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Settings of a new client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
     }
 }
 
@@ -158,78 +175,6 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends what has gathered after so many frames, and does not wait for more; at least 1.
-    ///
-    /// By default, while fewer connections of the process are busy than there are cores, these are
-    /// a quarter of what is under way on the connection, and 16 at least: both ends are then at work
-    /// at the same time. When all cores are busy it is 256, for larger writes cost less.
-    pub fn flush_after(mut self, frames: usize) -> Self {
-        self.settings.flush_after = Some(frames.max(1));
-        self
-    }
-
-    /// Largest payload, arguments or result, in bytes. A larger one fails that call only. Default
-    /// 8 MiB; at most 4 GiB.
-    pub fn max_payload(mut self, bytes: usize) -> Self {
-        self.settings.max_payload = bytes;
-        self
-    }
-
-    /// Maximum memory of one decoded value, in bytes: the arguments of a call, a result, or an item of
-    /// a stream. Default: four times the encoded length, at least 32 MiB. A larger value fails only
-    /// its call, with the status `decode`.
-    ///
-    /// Memory is charged before it is allocated, by the rules of
-    /// [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory). Many small maps are charged
-    /// more than other values of the same encoded length.
-    pub fn max_decoded(mut self, bytes: usize) -> Self {
-        self.settings.decode = self.settings.decode.memory(bytes);
-        self
-    }
-
-    /// Limits of the memory that the client holds for its providers. Default: 32 MiB per
-    /// connection, 128 MiB per address, and a quarter of the machine's memory in total. See
-    /// [`MemoryLimits`].
-    pub fn memory_limits(mut self, limits: MemoryLimits) -> Self {
-        self.memory = limits;
-        self
-    }
-
-    /// Minimum rate of a provider, in bytes per second. Default 4,096. The connection of a slower
-    /// provider is closed.
-    ///
-    /// It holds for sending a frame that has begun, measured over 15 s, and for reading requests
-    /// that wait, measured over [`slow_reader_timeout`](Self::slow_reader_timeout). With 0, a frame
-    /// may take any time, and reading any byte is enough.
-    pub fn min_rate(mut self, bytes_per_second: u32) -> Self {
-        self.settings.min_rate = bytes_per_second;
-        self
-    }
-
-    /// Calls that may wait for their answers on one connection; more wait for their turn, within
-    /// their deadlines. Default 16,384; at least 1.
-    pub fn max_in_flight(mut self, calls: usize) -> Self {
-        self.settings.max_in_flight = calls.max(1);
-        self
-    }
-
-    /// When a connection counts as congested; new calls wait for their turn then.
-    pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
-        self.settings.watermarks = watermarks;
-        self
-    }
-
-    /// Closes a connection when requests wait to be written and its provider has read none of them
-    /// for this time, or fewer bytes than [`min_rate`](Self::min_rate) requires. Default 30 s; at
-    /// least 100 ms; [`Duration::MAX`] for never.
-    ///
-    /// Without it, one that stops reading and does not go away would keep the memory of what waits
-    /// for it for ever.
-    pub fn slow_reader_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.slow_reader_timeout = timeout.max(MIN_SLOW_READER_TIMEOUT);
-        self
-    }
-
     /// How a connection is known to be alive. Default: both ends ask after 60 s without a sign of
     /// life, and close after 180 s.
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
@@ -244,6 +189,42 @@ impl ClientBuilder {
     /// it is first called. What is counted is in `docs/observability.md`.
     pub fn metrics(mut self, on: bool) -> Self {
         self.settings.observer = Observer::new(Side::Client, on);
+        self
+    }
+
+    /// Adds an interceptor, which runs before and after each call. The first that is added is the
+    /// outermost: it sees a call first and its outcome last. See [`Interceptor`].
+    ///
+    /// Interceptors run in the task of the caller and within the deadline of the call, also while
+    /// they wait for something of their own. Metrics and the call's span are outside of them: a call
+    /// is counted as what its caller gets.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use rpc_runtime::{Call, Client, Interceptor, Next, Reply, Result};
+    ///
+    /// /// Sends a token along with each call.
+    /// struct Bearer(&'static str);
+    ///
+    /// impl Interceptor for Bearer {
+    ///     async fn intercept(&self, call: &mut Call<'_>, next: Next<'_>) -> Result<Reply> {
+    ///         call.set_metadata("authorization", format!("Bearer {}", self.0));
+    ///         next.run(call).await
+    ///     }
+    /// }
+    ///
+    /// # async fn connect() -> Result<()> {
+    /// let client = Client::builder()
+    ///     .timeout(Duration::from_millis(300))
+    ///     .interceptor(Bearer("s3cret"))
+    ///     .connect("tcp://127.0.0.1:9000")
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors = self.interceptors.with(interceptor);
         self
     }
 
@@ -272,9 +253,10 @@ impl ClientBuilder {
         transport::check(&uri, &settings.transport)?;
         let endpoint = Endpoint::new(uri, &settings);
         if !self.lazy {
-            endpoint.connected().await?;
+            // Whoever calls first picks it anew.
+            drop(endpoint.connected().await?);
         }
-        Ok(self.client(Arc::new(SinglePeer { endpoint, settings })))
+        Ok(self.client(Arc::new(SingleAddress { endpoint, settings })))
     }
 
     /// `service` is the discovered service; `None` with a fixed address.
@@ -315,11 +297,12 @@ impl ClientBuilder {
         Ok(ConnectSettings::default())
     }
 
-    pub(crate) fn client(&self, invoker: Arc<dyn Invoker>) -> Client {
+    pub(crate) fn client(&self, picker: Arc<dyn Picker>) -> Client {
         let observer = self.settings.observer;
         observer.describe();
         Client {
-            invoker,
+            picker,
+            interceptors: self.interceptors.clone(),
             timeout: None,
             default_timeout: self.timeout,
             wait_for_ready: self.wait_for_ready,

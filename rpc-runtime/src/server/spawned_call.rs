@@ -1,26 +1,26 @@
-//! Requests that go on in tasks of their own.
+//! [`SpawnedCall`]: a request that is answered by a task of its own.
 
-use std::any::Any;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rpc_registry::{Printable, limited};
+use rpc_registry::limited;
 use tracing::{Instrument, Span};
 
 use super::answers::{AnswerSize, no_memory, no_memory_for_arguments};
-use super::executor::InWork;
+use super::response;
+use super::user_code::caught;
+use super::workers::InWork;
 use crate::budget::{Claim, FREE};
 use crate::buffer;
 use crate::call::{Context, Source};
 use crate::connection::{Channel, WorkId, clock, pump};
 use crate::descriptor::MethodDescriptor;
-use crate::error::{RpcError, exposed};
+use crate::error::RpcError;
 use crate::observe::{OwnedCall, RefusedMemory};
 use crate::protocol::payload::Form;
-use crate::protocol::{Flags, Frame, Header, Kind, Output, error_answer};
+use crate::protocol::{Frame, Header, Kind, Output};
 use crate::service::{BoxCall, Finished};
 use crate::status::Status;
 
@@ -28,9 +28,9 @@ use crate::status::Status;
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A request in work, until it is dropped.
-pub(super) struct Late {
+pub(super) struct SpawnedCall {
     channel: Arc<Channel>,
-    ticket: WorkId,
+    work: WorkId,
     request: Header,
     observed: OwnedCall,
     /// Memory for the response, until the response is queued and counted as output.
@@ -38,25 +38,25 @@ pub(super) struct Late {
     _in_work: InWork,
 }
 
-impl Drop for Late {
+impl Drop for SpawnedCall {
     fn drop(&mut self) {
-        self.channel.finish_work(self.ticket);
+        self.channel.finish_work(self.work);
     }
 }
 
-impl Late {
+impl SpawnedCall {
     pub(super) fn new(
         channel: Arc<Channel>,
-        ticket: WorkId,
+        work: WorkId,
         request: Header,
         observed: OwnedCall,
         in_work: InWork,
     ) -> Self {
-        Self { channel, ticket, request, observed, room: None, _in_work: in_work }
+        Self { channel, work, request, observed, room: None, _in_work: in_work }
     }
 
-    pub(super) fn ticket(&self) -> WorkId {
-        self.ticket
+    pub(super) fn work(&self) -> WorkId {
+        self.work
     }
 
     pub(super) fn span(&self) -> &Span {
@@ -82,7 +82,7 @@ impl Late {
 
     /// Sets the memory of the arguments, in bytes.
     fn arguments_take(&self, bytes: usize) {
-        self.channel.arguments_take(self.ticket, bytes);
+        self.channel.arguments_take(self.work, bytes);
     }
 
     /// Waits until there is memory for the response, before the method begins.
@@ -132,7 +132,7 @@ impl Late {
     async fn finish(mut self, result: Result<Finished, RpcError>, mut body: Output) {
         let status = result.as_ref().map_or_else(RpcError::status, |finished| finished.status);
         self.observed.ended(status);
-        let Self { channel, ticket, request, room, .. } = &mut self;
+        let Self { channel, work, request, room, .. } = &mut self;
         if request.kind == Kind::Oneway {
             if let Err(error) = result {
                 limited!(warn, peer = %channel.peer(), %error, "a oneway request failed");
@@ -141,8 +141,8 @@ impl Late {
         }
         match result {
             Ok(finished) => {
-                let answer = Frame::taking(answer_header(request, &finished), &mut body);
-                channel.answer(*ticket, answer).await;
+                let answer = Frame::taking(response::header(request, &finished), &mut body);
+                channel.answer(*work, answer).await;
                 drop(room.take());
                 buffer::give_output(body);
                 if let Some(source) = finished.stream {
@@ -151,8 +151,8 @@ impl Late {
                 }
             }
             Err(error) => {
-                let (header, body) = answer_failed(channel, request.id, &error);
-                channel.answer(*ticket, Frame::new(header, &body)).await;
+                let (header, body) = response::error(channel, request.id, &error);
+                channel.answer(*work, Frame::new(header, &body)).await;
             }
         }
     }
@@ -169,7 +169,7 @@ impl Late {
     /// Sends the items of a result that is a stream; its answer is on the way.
     pub(super) async fn send_items(self, source: Box<dyn Source>, form: Form) {
         self.arguments_take(0);
-        let items = self.channel.outgoing_stream(self.request.id, self.ticket);
+        let items = self.channel.outgoing_stream(self.request.id, self.work);
         pump(items, source, form).instrument(self.observed.span().clone()).await;
     }
 }
@@ -183,96 +183,57 @@ pub(super) struct Running {
 }
 
 /// Runs a call to its end and sends the answer.
-pub(super) async fn run(mut late: Late, running: Running) {
+pub(super) async fn run(mut spawned: SpawnedCall, running: Running) {
     let Running { method, answers, mut context, mut call } = running;
-    let deadline = late.deadline(&context);
-    let span = late.observed.span().clone();
-    let channel = Arc::clone(&late.channel);
+    let deadline = spawned.deadline(&context);
+    let span = spawned.observed.span().clone();
+    let channel = Arc::clone(&spawned.channel);
     let mut body = Output::default();
     let finished = async {
-        late.begin(call.memory(), &answers).await?;
+        spawned.begin(call.memory(), &answers).await?;
         let returned = poll_fn(|cx| {
             let _inside = span.enter();
             let polled = caught(method, &channel, || context.enter(|| Ok(call.poll_ready(cx))));
             polled.map_or_else(|error| Poll::Ready(Err(error)), |polled| polled.map(Ok))
         });
         returned.await?;
-        late.end(&answers).await;
+        spawned.end(&answers).await;
         let mut encoded = Output::from(buffer::take());
         let finished = poll_fn(|cx| {
             let _inside = span.enter();
             let encode = || context.enter(|| Ok(call.poll_into(cx, &mut encoded)));
             caught(method, &channel, encode).unwrap_or_else(|error| Poll::Ready(Err(error)))
         });
-        let finished = finished.await?;
+        let mut finished = finished.await?;
         let bold = !answers.gave(channel.largest_answer(), encoded.len());
         if bold && !channel.may_keep(encoded.len(), bold) {
             return Err(no_memory(encoded.len()));
         }
+        response::write_metadata(&channel, &mut finished, &mut context, &mut encoded, 0)?;
         body = encoded;
         Ok(finished)
     };
     let result = match deadline {
         Some(deadline) => {
             tokio::time::timeout_at(deadline.into(), finished).await.unwrap_or_else(|_| {
-                let late = "the deadline passed while the provider worked on it";
-                Err(RpcError::timeout(late))
+                let passed = "the deadline passed while the provider worked on it";
+                Err(RpcError::timeout(passed))
             })
         }
         None => finished.await,
     };
-    late.finish(result, body).await;
+    spawned.finish(result, body).await;
 }
 
 /// The same for a call that waited in a queue.
-pub(super) async fn run_after_waiting(late: Late, running: Running) {
-    if late.deadline(&running.context).is_some_and(|deadline| deadline <= clock()) {
-        return late.fail(expired()).await;
+pub(super) async fn run_after_waiting(spawned: SpawnedCall, running: Running) {
+    if spawned.deadline(&running.context).is_some_and(|deadline| deadline <= clock()) {
+        return spawned.fail(expired()).await;
     }
-    run(late, running).await;
+    run(spawned, running).await;
 }
 
 /// The response to a call whose deadline passed before it began.
 pub(super) fn expired() -> RpcError {
     RpcError::timeout("the deadline passed before the provider began the call").unexecuted()
-}
-
-pub(super) fn answer_header(request: &Header, finished: &Finished) -> Header {
-    let mut header = Header::response(request.id, finished.status);
-    header.flags = finished.form.flags();
-    if finished.stream.is_some() {
-        header.flags = header.flags.with(Flags::STREAM);
-    }
-    header
-}
-
-/// The error response to a failed request.
-pub(super) fn answer_failed(channel: &Channel, id: u64, error: &RpcError) -> (Header, Vec<u8>) {
-    exposed(channel.settings().expose_internal_errors, || error_answer(id, error))
-}
-
-/// Runs a user's code and encodes its result. A panic becomes the error of this call. Its text is
-/// logged only, since it reveals details of this process.
-#[inline]
-pub(super) fn caught<T>(
-    method: &MethodDescriptor,
-    channel: &Channel,
-    run: impl FnOnce() -> Result<T, RpcError>,
-) -> Result<T, RpcError> {
-    let expose = channel.settings().expose_internal_errors;
-    catch_unwind(AssertUnwindSafe(|| exposed(expose, run))).unwrap_or_else(|panic| {
-        let message = Printable(panic_message(&*panic));
-        limited!(error, %method, peer = %channel.peer(), %message, "a method panicked");
-        Err(RpcError::internal(match expose {
-            true => format!("the provider's method panicked: {message}"),
-            false => "the provider's method panicked".to_owned(),
-        }))
-    })
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    match panic.downcast_ref::<String>() {
-        Some(message) => message,
-        None => panic.downcast_ref::<&str>().copied().unwrap_or("(no message)"),
-    }
 }
