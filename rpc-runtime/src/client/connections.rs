@@ -13,18 +13,18 @@ use super::ready_links::ReadyLinks;
 use crate::error::RpcError;
 use crate::observe::{DrainOutcome, Observer};
 
-/// Follows the connections of a [`Client`](crate::Client); made by
-/// [`Client::state_changes`](crate::Client::state_changes). It does not keep them open.
+/// Observes the connections of a [`Client`](crate::Client); created by
+/// [`Client::state_changes`](crate::Client::state_changes). Does not keep them open.
 pub struct StateChanges {
     all: Weak<Connections>,
     version: watch::Receiver<()>,
 }
 
 impl StateChanges {
-    /// All connections, once one of them has changed since the last call; the first call returns at
-    /// once. Changes in quick succession are coalesced; only the latest state counts. `None` when
-    /// the client's last clone was dropped and its connections have ended. [Closing] the client does
-    /// not end it while a clone is held: all that is seen then is `Closed`.
+    /// Waits for a change since the last call and returns all connections; the first call returns at
+    /// once. Changes in quick succession are coalesced into the latest state. Returns `None` when all
+    /// clones of the client were dropped and their connections have ended. [Closing] the client does
+    /// not end the observation while a clone exists; all connections are then `Closed`.
     ///
     /// [Closing]: crate::Client::close
     ///
@@ -83,6 +83,10 @@ impl Connections {
             // The next sweep is due when the number has doubled, so a sweep costs constant time per
             // link.
             links.sweep_at = links.known.len().saturating_mul(2);
+        }
+        if links.known.is_empty() {
+            // Most clients have one.
+            links.known.reserve_exact(1);
         }
         links.known.push(Arc::downgrade(link));
         if links.closed { Err(closed()) } else { Ok(()) }

@@ -159,15 +159,15 @@ impl Link {
             if told.is_err() {
                 channel.retire();
             }
-            self.attend(&channel);
+            self.await_end(&channel);
         }
         told
     }
 
-    /// Hears of the channel's end from now on, and of one that has come already.
-    fn attend(self: &Arc<Self>, channel: &Arc<Channel>) {
+    /// Observes the end of the channel, also if it has ended already.
+    fn await_end(self: &Arc<Self>, channel: &Arc<Channel>) {
         let link = Arc::downgrade(self);
-        let waker = Waker::from(Arc::new(Attendant { link, channel: Arc::downgrade(channel) }));
+        let waker = Waker::from(Arc::new(EndWaker { link, channel: Arc::downgrade(channel) }));
         if let Some(why) = channel.await_end(waker) {
             self.leave(channel, why);
         }
@@ -276,13 +276,13 @@ impl KnownLink for Link {
     }
 }
 
-/// Tells a link when its channel takes no more calls, in the very moment.
-struct Attendant {
+/// Tells a link as soon as its channel takes no more calls.
+struct EndWaker {
     link: Weak<Link>,
     channel: Weak<Channel>,
 }
 
-impl Wake for Attendant {
+impl Wake for EndWaker {
     fn wake(self: Arc<Self>) {
         if let (Some(link), Some(channel)) = (self.link.upgrade(), self.channel.upgrade()) {
             link.forget(&channel);

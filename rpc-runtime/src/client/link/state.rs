@@ -14,8 +14,8 @@ pub(super) struct Progress<C, A> {
     failures: u32,
     /// Connections that take no new calls and have not ended.
     draining: Vec<Arc<C>>,
-    /// How many were made.
-    connected: u64,
+    /// How many were made. At one in a millisecond it is exact for 49 days.
+    connected: u32,
     last_error: Option<RpcError>,
 }
 
@@ -198,7 +198,7 @@ impl<C, A> Progress<C, A> {
 
     /// Connections that were made after the first.
     pub(super) fn reconnects(&self) -> u64 {
-        self.connected.saturating_sub(1)
+        u64::from(self.connected.saturating_sub(1))
     }
 
     pub(super) fn last_error(&self) -> Option<&RpcError> {
