@@ -1,5 +1,7 @@
 //! Addresses of registries and providers.
 
+use std::time::Duration;
+
 use rpc_registry::{RegistryUri, file_uri};
 use rpc_runtime::__fuzz::parse_uri;
 
@@ -17,11 +19,12 @@ fn registry(text: &str) {
     match RegistryUri::parse(text) {
         Ok(uri) => {
             assert!(!uri.scheme().is_empty());
-            for known in ["ttl_ms", "cache", "user"] {
+            for known in ["lease", "cache", "user"] {
                 let _ = uri.param(known);
+                let _ = uri.duration(known, Duration::ZERO, Duration::ZERO..=Duration::MAX);
                 let _ = uri.number(known, 2, 1..=10);
             }
-            let _ = uri.expect_params(&["ttl_ms"]);
+            let _ = uri.expect_params(&["lease"]);
             for server in uri.servers(2379).unwrap_or_default() {
                 assert!(server.contains(':'), "{server:?} has no port");
             }

@@ -1,4 +1,6 @@
-//! What providers and consumers say to a name server: [`NameService`] and its types.
+//! [`NameService`]: the contract of a name server, and its types.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use rpc_registry::Instance;
@@ -9,30 +11,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
+/// The metadata in which a token is sent: `Bearer TOKEN`.
+pub(crate) const AUTHORIZATION: &str = "authorization";
+/// The heartbeat interval of both ends. A connection that was cut without notice is detected by it.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
+
 /// The contract of a name server.
 ///
-/// A provider's process has one session at each server. What it announces has a data version, a
-/// number that it chooses anew with each change; the server remembers the one that it was given
-/// last, so that a renewal is that number and no more.
+/// The process of a provider has one session at each server. Its registrations have a data version,
+/// a number that changes with each change of them. The server stores the last version that it
+/// received, so a renewal consists of that number.
 #[rpc_service(name = "rpc.NameService", version = "1.0.0")]
 pub trait NameService {
-    /// Begins a session, or takes it over from an earlier connection. It lasts as long as the stream
-    /// that is returned, which has no items: when either end drops it, or the connection ends, all
-    /// that belongs to the session is removed at once. The server ends the stream when the session
-    /// was not heard of for `expiry_ms` milliseconds, or is taken over by another connection.
+    /// Begins a session, or continues it on another connection. It lasts as long as the returned
+    /// stream, which has no items: when either end drops the stream, or the connection ends, the
+    /// registrations of the session are removed. The server ends the stream when the session was
+    /// not renewed for `expiry_ms` milliseconds, or continues on another connection.
     ///
-    /// What the session had before stays listed until the next [`report`](Self::report) with a
-    /// version, which must have told all of it.
+    /// Earlier registrations of the session stay listed until the next [`report`](Self::report)
+    /// with a version. All registrations must have been sent by then.
     async fn attend(&self, session: u64, expiry_ms: u64) -> Result<Streaming<()>, NameError>;
 
-    /// Renews a session. Says whether the server has this version of the data; otherwise it wants
-    /// all of it, by another [`attend`](Self::attend).
+    /// Renews a session. Returns whether the server has this version of the data; otherwise the
+    /// provider must [`attend`](Self::attend) again and send all registrations.
     #[rpc(idempotent)]
     async fn renew(&self, session: u64, version: u64) -> rpc_runtime::Result<bool>;
 
-    /// Tells changes, [packed](pack) as a `Vec<Change>`, and renews the session. `version` is that of
-    /// the data after them; 0 if more are to follow before it is whole. Returns what was refused;
-    /// all else is done.
+    /// Sends changes, [packed](pack) as a `Vec<Change>`, and renews the session. `version` is the
+    /// version of the data after them, or 0 if more changes follow. Returns the refused changes;
+    /// all others were made.
     async fn report(
         &self,
         session: u64,
@@ -44,10 +51,11 @@ pub trait NameService {
     #[rpc(idempotent)]
     async fn lookup(&self, service: String) -> Result<Listing, NameError>;
 
-    /// The instances of a service, now and after each change. Quick changes come as one.
+    /// The instances of a service, now and after each change. Changes in quick succession are sent
+    /// together.
     async fn follow(&self, service: String) -> Result<Streaming<Listing>, NameError>;
 
-    /// The names of all services that have an instance, sorted.
+    /// The names of all services with an instance, sorted.
     #[rpc(idempotent)]
     async fn services(&self) -> Result<Vec<String>, NameError>;
 
@@ -64,28 +72,29 @@ pub trait NameService {
     ) -> Result<bool, NameError>;
 }
 
-/// One change of what a session announces.
+/// A change of the registrations of a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Change {
-    /// It is there from now on.
+    /// Adds or replaces a registration.
     Register {
-        /// What is registered.
+        /// The instance.
         instance: Instance,
-        /// Whether nobody may have the id. Otherwise one of another session is replaced if its epoch
-        /// is older, and it was registered with the same secret.
+        /// Whether the id must be free. Otherwise the registration of another session is replaced
+        /// if its epoch is older and it has the same secret.
         new: bool,
         /// Chosen by the provider for this registration. Without one, as from providers of earlier
         /// versions, no other session can replace it, except for the same authenticated identity.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         secret: Option<Secret>,
     },
-    /// It leaves in order. Nothing happens unless it belongs to this session and has this epoch.
+    /// Removes a registration as an orderly departure. Nothing happens unless it belongs to this
+    /// session and has this epoch.
     Unregister {
         /// The name of the service.
         service: String,
         /// The id of the instance.
         id: String,
-        /// The epoch that it was registered with.
+        /// The epoch of the registration.
         epoch: u64,
     },
 }
@@ -93,11 +102,11 @@ pub enum Change {
 /// Why a [`Change`] was not made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// Which of the changes.
+    /// The index of the change in the report.
     pub index: u32,
-    /// What is wrong with it.
+    /// The reason.
     pub why: Why,
-    /// The same for people.
+    /// The reason as a message.
     pub message: String,
 }
 
@@ -106,9 +115,9 @@ pub struct Refusal {
 pub enum Why {
     /// The id belongs to another session, or has a newer epoch.
     Taken,
-    /// It breaks the rules of [`Instance::validate`], or its epoch is too far in the future.
+    /// The instance is invalid ([`Instance::validate`]), or its epoch is too far in the future.
     Invalid,
-    /// The server has no room for more, or the client has reached its quota.
+    /// The server is full, or the client has reached its quota.
     Full,
     /// The client may not register this service. Providers that send no secret are of an earlier
     /// version and do not know this reason; they get [`Invalid`](Self::Invalid).
@@ -118,26 +127,27 @@ pub enum Why {
 /// The instances of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Listing {
-    /// All of them, ordered by id, [packed](pack) as a `Vec<Instance>`.
+    /// The instances, ordered by id, [packed](pack) as a `Vec<Instance>`.
     pub instances: Blob,
-    /// The ids of those that have left in order since the last list of the stream.
+    /// The ids of instances that have left in order since the last list of the stream.
     #[serde(default)]
     pub departed: Vec<String>,
 }
 
-/// Why a name server did not do what it was asked.
+/// The error of a name server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum NameError {
-    /// It has not run for long enough to say that nobody is there. Ask another one.
+    /// The server is in its grace period and cannot answer that a service has no providers. Ask
+    /// another server.
     Starting {
-        /// For so many milliseconds from now, at most.
+        /// The remaining milliseconds of the grace period, at most.
         left_ms: u64,
     },
-    /// It does not know the session.
+    /// The session does not exist.
     NoSession,
-    /// What was said breaks a rule.
+    /// The request is invalid.
     Invalid(String),
-    /// It has no room for more, or the client has reached its quota.
+    /// The server is full, or the client has reached its quota.
     Full(String),
     /// The client has no right to do this, or is not authenticated.
     Denied(String),
@@ -151,13 +161,13 @@ impl From<RpcError> for NameError {
     }
 }
 
-/// Writes a value as MessagePack with field names, as the bodies of the contract are written. They
-/// are apart from the arguments so that the session of a message is known, and renewed, before its
-/// body is decoded, and so that one list is written once for all who follow it.
+/// Encodes a body of the contract as MessagePack with field names. Bodies are separate from the
+/// arguments, so that the session is known and renewed before the body is decoded, and so that a
+/// list is encoded once for all consumers.
 ///
 /// # Errors
 ///
-/// The value can't be written.
+/// The value cannot be encoded.
 pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Blob, NameError> {
     let bytes = rmp_serde::to_vec_named(value);
     let bytes = bytes.map_err(|error| NameError::Invalid(format!("cannot be packed: {error}")))?;
@@ -170,12 +180,12 @@ const MEMORY_PER_BYTE: usize = 8;
 /// Memory that every body may take, whatever its length.
 const MIN_MEMORY: usize = 8 << 20;
 
-/// Reads what [`pack`] has written.
+/// Decodes a [packed](pack) body.
 ///
 /// # Errors
 ///
-/// It is not such a value, has more than 256 levels of nesting, or would take more memory than
-/// eight times its length and more than 8 MiB.
+/// The body is not such a value, has more than 256 levels of nesting, or would take more memory
+/// than eight times its length and more than 8 MiB.
 pub fn unpack<T: DeserializeOwned>(packed: &Blob) -> Result<T, NameError> {
     let memory = packed.len().saturating_mul(MEMORY_PER_BYTE).max(MIN_MEMORY);
     protocol::decode(packed, DecodeLimits::new().memory(memory))

@@ -1,5 +1,6 @@
-//! Name servers in the manner of RocketMQ's: a registry of any number of servers, each with a table
-//! of its own in memory, which know nothing of each other. One that is left is enough.
+//! Name servers in the manner of RocketMQ: a registry of any number of independent servers. Each
+//! keeps a table of registrations in memory, and no server knows of the others. One running server
+//! is enough.
 //!
 //! ```text
 //! rpc-nameserver --listen tcp://127.0.0.1:9876
@@ -16,56 +17,58 @@
 //!
 //! # The URI
 //!
-//! `nameserver://host:port,host:port`, one to 32 servers; a missing port is 9876, RocketMQ's.
+//! `nameserver://host:port,host:port`, one to 32 servers. The default port is 9876, as for
+//! RocketMQ.
 //!
 //! | parameter | value |
 //! | --- | --- |
-//! | `interval_ms=` | interval between renewals; less than 1,000 counts as 1,000, more than 60,000 as 60,000; default 30,000 |
-//! | `expiry_ms=` | registrations that are not renewed for this long are removed; 3,000 to 3,600,000, at least three intervals; default 120,000 |
-//! | `timeout_ms=` | timeout for the response of each server, connecting included; 100 to 60,000, default 3,000 |
+//! | `renew_interval=` | interval between renewals; 1s to 1m, default 30s |
+//! | `lease=` | time after which a registration that is not renewed is removed; 3s to 1h, at least three intervals, default 2m |
+//! | `request_timeout=` | timeout for the response of each server, connecting included; 100ms to 1m, default 3s |
 //! | `ca=` | a PEM file with the authorities of the servers, reloaded every minute. With it, only TLS is used |
 //! | `cert=`, `key=` | PEM files of the client's certificate and key, reloaded every minute; require `ca=` |
 //! | `server_name=` | the name in the servers' certificates; default: the host of each server; requires `ca=` |
 //! | `token_file=` | a file with a token that authenticates the client; requires `ca=`, unless the servers are on this machine |
 //! | | and those of [`ResilientSettings::from_uri`](rpc_registry::ResilientSettings::from_uri) |
 //!
-//! # What holds
+//! # Guarantees
 //!
 //! - **Providers** register with all servers at the same time, and stay connected to each. A
-//!   registration succeeds when one server has taken it and the others have answered, failed, or
-//!   were known to be away; those are tried for ever, and are told all when they are back. It is lost
-//!   when no server has confirmed it for its expiry.
-//! - **A closed connection** removes what came over it at once. One that is cut without a sign is
-//!   found by heartbeats within 30 s. A provider that is stopped lapses after its expiry.
-//! - **Renewals** are a number, the version of the provider's data. A server that has another one,
-//!   since it was started anew, say, is told all.
-//! - **Consumers** ask one server, which they choose at random, and stay with it until it fails. When
-//!   they have moved on, the first list of the next server is taken with the care that is due after a
-//!   fault (see [`Protection`](rpc_registry::Protection)), since that server may know less. When all
-//!   are gone they go on with what they know.
-//! - **Following** takes no polling: a server tells a list when something has changed, at most every
-//!   50 ms, and who has left in order.
-//! - **A fresh server** does not say that nobody provides a service, until its time of grace is over
-//!   ([`NameServerBuilder::grace`]): it says that it is starting, and another one is asked. What is
-//!   registered with it meanwhile is listed, as RocketMQ does; who knew more has had a fault, or has
-//!   moved on, and takes such a list with care.
-//! - **Ids** belong to the provider that registered them. It creates a [`Secret`] for each
-//!   registration. Only the holder of the secret can replace the registration, with a newer epoch,
-//!   or remove it. A restarted provider has a new secret and finds its id free, since the
+//!   registration succeeds when one server has accepted it and each other server has responded,
+//!   failed, or was already known to be away. Servers that are away are retried without end, and
+//!   receive all registrations when they are back. A registration is lost when no server has
+//!   confirmed it for its lease.
+//! - **A closed connection** ends the registrations that were made over it. A connection that is
+//!   cut without notice is detected by heartbeats within 30 s. A provider that is stopped expires
+//!   after its lease.
+//! - **A renewal** is one number, the version of the provider's data. A server with another
+//!   version, for example after a restart, receives all registrations again.
+//! - **Consumers** query one server, chosen at random, until it fails. After a failover, the first
+//!   list of the next server is treated like a list after a fault (see
+//!   [`Protection`](rpc_registry::Protection)), since that server may have fewer registrations. If
+//!   all servers are away, the last known lists stay in use.
+//! - **Following** uses no polling: a server sends a list when it has changed, at most every 50 ms,
+//!   with the ids of the providers that left in order.
+//! - **A restarted server** does not answer that a service has no providers until its grace period
+//!   is over ([`NameServerBuilder::grace`]): it answers that it is starting, and the client asks
+//!   another server. Services with registrations are listed during that time, as in RocketMQ;
+//!   clients with an older list had a fault or a failover, so protection applies.
+//! - **Ids** belong to the provider that registered them. The provider creates a [`Secret`] for
+//!   each registration. Only the holder of the secret can replace the registration, with a newer
+//!   epoch, or remove it. A restarted provider has a new secret and finds its id free, since the
 //!   registrations of a closed connection are removed.
-//! - **Secrets and sessions** are different at each server, so a malicious server cannot use them at
-//!   another one.
+//! - **Secrets and sessions** are different at each server, so a malicious server cannot use them
+//!   at another one.
 //! - **Epochs** begin with the time in milliseconds, so a restarted provider has a newer epoch than
-//!   what is left of its former life. An epoch more than a day ahead of the server's clock is
-//!   refused.
+//!   its earlier registrations. An epoch more than a day ahead of the server's clock is refused.
 //!
 //! Two servers may have different lists for a while, and so may two consumers.
 //!
 //! # Who may do what
 //!
-//! By default a server listens on this machine only. Every client there may register and read
-//! everything, within a [`Quota`] for each client, and change its own registrations. To listen on a
-//! network, a server must authenticate its clients, or be started with `--insecure`:
+//! By default a server listens on this machine only. There every client may register and read all
+//! services, within its [`Quota`], and change its own registrations. To listen on a network, a
+//! server must authenticate its clients, or be started with `--insecure`:
 //!
 //! ```text
 //! rpc-nameserver --listen tls://0.0.0.0:9876 --cert names.pem --key names.key \
@@ -73,9 +76,9 @@
 //! ```
 //!
 //! Clients authenticate by certificates (`--client-ca`), or by tokens that they send over TLS
-//! (`--policy` alone). A policy gives rights to identities. It is read again when it changes or at
+//! (`--policy` alone). A policy gives rights to identities. It is reloaded when it changes or at
 //! SIGHUP; an invalid policy is not applied. Without a policy, every client with a certificate may
-//! register and read everything.
+//! register and read all services.
 //!
 //! ```toml
 //! # An identity is authenticated by any one of uri, dns and token_sha256.
@@ -104,9 +107,10 @@
 //! # Earlier versions
 //!
 //! Providers of earlier versions send no secret. Their registrations can be replaced only by their
-//! own session, or by the same authenticated identity. They are removed with the connection, as
-//! before. Servers of earlier versions ignore secrets.
+//! own session or by the same authenticated identity, and are removed with the connection. Servers
+//! of earlier versions ignore secrets.
 
+mod address;
 mod client;
 mod contract;
 mod pace;

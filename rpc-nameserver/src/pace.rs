@@ -1,14 +1,14 @@
-//! [`pause`]: the interval between two notifications of a list.
+//! [`pause`]: the interval between two lists of a stream.
 
 use std::time::Duration;
 
-/// Changes that come within this time of a list are told together.
+/// Changes within this time are sent together.
 const COALESCE: Duration = Duration::from_millis(50);
 /// Additional delay per MiB of the list, so that long lists that change constantly fill neither the
 /// network nor the cores of their readers.
 const COALESCE_PER_MIB: Duration = Duration::from_millis(100);
 
-/// How long changes are gathered after a list of this length.
+/// The pause after a list of this length.
 pub(crate) fn pause(bytes: usize) -> Duration {
     let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
     COALESCE.saturating_add(COALESCE_PER_MIB.saturating_mul(mib))

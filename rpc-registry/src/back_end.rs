@@ -1,31 +1,33 @@
 use crate::{BoxFuture, Instance, RegistryError};
 
-/// What a registry on other machines must be able to do by itself. [`Resilient`](crate::Resilient)
-/// makes a [`Registry`](crate::Registry) of it: it registers again what was lost, follows again what
-/// broke, and protects and remembers lists.
+/// A kind of registry: the interface between a store of registrations and the layer that all
+/// registries share.
 ///
-/// No method waits without a bound: each ends in a value or an error within the back end's own
-/// timeout. A dropped future leaves nothing half done: an [`announce`](Self::announce) that had
-/// reached the registry is taken back.
+/// [`Resilient`](crate::Resilient) makes a [`Registry`](crate::Registry) of a back end. It
+/// registers again what was lost, follows again after a feed has broken, protects lists and
+/// remembers them.
+///
+/// Every method returns within the timeout of the back end. A dropped future leaves nothing behind:
+/// an [`announce`](Self::announce) that has reached the registry is taken back.
 pub trait BackEnd: Send + Sync + 'static {
-    /// The URI as the user gave it, credentials redacted; for messages.
+    /// The URI as the user gave it, credentials redacted. For messages.
     fn uri(&self) -> &str;
 
-    /// Announces a valid instance in a session of its own, which renews itself on a task of its own
-    /// at no more than a third of its time. The instance is visible to every list that is asked for
+    /// Registers a valid instance in a session of its own. A background task renews the session at
+    /// a third of its time or more often. The instance is visible to every list that is requested
     /// after this returns.
     ///
     /// # Errors
     ///
-    /// `is_already_exists` if the id of the service is taken: when `claim` is [`Claim::New`], by
-    /// any living registration, and when it is [`Claim::Again`], by one whose epoch is not older.
+    /// `is_already_exists` if the id of the service is taken: for [`Claim::New`], by any living
+    /// registration; for [`Claim::Again`], by a registration whose epoch is not older.
     fn announce<'a>(
         &'a self,
         instance: Instance,
         claim: Claim,
     ) -> BoxFuture<'a, Result<Announcement, RegistryError>>;
 
-    /// The living instances of `service` as they are now, in any order.
+    /// The current living instances of `service`, in any order.
     fn list<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Vec<Instance>, RegistryError>>;
 
     /// Follows the living instances of `service`.
@@ -34,7 +36,7 @@ pub trait BackEnd: Send + Sync + 'static {
         service: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn Feed>, RegistryError>>;
 
-    /// Removes a registration that belongs to someone else; see
+    /// Removes the registration of another process; see
     /// [`Registry::unregister`](crate::Registry::unregister).
     fn remove<'a>(
         &'a self,
@@ -42,55 +44,56 @@ pub trait BackEnd: Send + Sync + 'static {
         instance_id: &'a str,
     ) -> BoxFuture<'a, Result<bool, RegistryError>>;
 
-    /// The names of all services that have a living instance, in any order.
+    /// The names of all services with a living instance, in any order.
     fn services<'a>(&'a self) -> BoxFuture<'a, Result<Vec<String>, RegistryError>>;
 }
 
-/// By what right an id is claimed.
+/// Which registrations of an id a new registration may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody may have it.
+    /// None that is alive.
     New,
-    /// It is the same provider's, whose former session was lost. Its entry may still be there, with
-    /// an older epoch.
+    /// Those with an older epoch. The provider registers again after its session was lost, and the
+    /// entry of that session may still exist.
     Again,
 }
 
 /// A registration, as a [`BackEnd`] made it.
 pub struct Announcement {
-    /// The instance as it was stored; its epoch may be newer than the one that was given.
+    /// The instance as it was stored. Its epoch may be newer than that of the given instance.
     pub instance: Instance,
-    /// Ready with the reason when the registration is lost: its session has ended, or nobody could
-    /// be told for so long that it must be taken to have. Not ready any more once the session is
-    /// withdrawn.
+    /// Completes with the reason when the registration is lost: its session has ended, or could not
+    /// be renewed for so long that it must be considered expired. Never completes after the session
+    /// was withdrawn.
     pub lost: BoxFuture<'static, RegistryError>,
-    /// What ends it.
+    /// Ends the registration.
     pub session: Box<dyn Session>,
 }
 
-/// A registration that a [`BackEnd`] keeps. Only the entry of this very session is ever removed, not
-/// a newer one of the same id.
+/// A registration in a [`BackEnd`]. Ending it removes only the entry of this session, never a newer
+/// entry with the same id.
 ///
-/// One of the two methods is called, and then the session is dropped. One that is merely dropped is
+/// One of the two methods is called, then the session is dropped. A session that is only dropped is
 /// no longer renewed.
 pub trait Session: Send + 'static {
-    /// Removes the entry, as an orderly departure, and reports how that went.
+    /// Removes the entry as an orderly departure, and reports the result.
     ///
-    /// If the future is dropped before it is ready, [`abandon`](Self::abandon) follows.
+    /// If the future is dropped before it is complete, [`abandon`](Self::abandon) is called next.
     fn withdraw(&mut self) -> BoxFuture<'_, Result<(), RegistryError>>;
 
-    /// Removes the entry as soon as can be done without waiting here: maybe on a thread that runs
-    /// other tasks, maybe outside of a runtime.
+    /// Removes the entry as soon as possible without blocking. May be called on a thread that runs
+    /// other tasks, and outside of a runtime. Failures are logged.
     fn abandon(&mut self);
 }
 
-/// The lists of a service, one after the other.
+/// The successive lists of a service.
 pub trait Feed: Send + 'static {
-    /// The next list; the first one at once. Quick changes may be told as one.
+    /// The next list. The first call returns the current list at once. Changes in quick succession
+    /// may be reported together.
     ///
     /// # Errors
     ///
-    /// The feed has broken. It is not asked again; the service is followed anew.
+    /// The feed has broken. It is not used again; the service is followed with a new feed.
     ///
     /// # Cancel safety
     ///
@@ -98,14 +101,15 @@ pub trait Feed: Send + 'static {
     fn next(&mut self) -> BoxFuture<'_, Result<Update, RegistryError>>;
 }
 
-/// What a [`Feed`] tells.
+/// A list of a [`Feed`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Update {
     /// All living instances, in any order.
     pub instances: Vec<Instance>,
-    /// The ids of those among the missing of which it is known that they left in order or are dead.
-    /// Others have merely lapsed, and that may be the registry's fault.
+    /// The ids of missing instances that are known to have left in order or to be dead. Other
+    /// missing instances have expired, which may be the fault of the registry.
     pub departed: Vec<String>,
-    /// The registry was at fault since the last list: it was away, or began anew.
+    /// Whether the registry had a fault since the last list: it was not available, or it started
+    /// without its former content.
     pub after_fault: bool,
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::Printable;
 
-/// Why a registry could not do what it was asked.
+/// The error of a registry.
 ///
-/// The message is complete on its own: what happened, in which registry and file, the cause, and
-/// what to do about it. Code asks the `is_*` questions instead of matching; [`source`] leads to
-/// the root cause where there is one.
+/// The message is complete: what happened, in which registry and file, the cause, and a remedy.
+/// Code uses the `is_*` methods instead of matching; [`source`] returns the root cause, if there is
+/// one.
 ///
-/// Cheap to clone, so that one failure can be handed to everyone who waits for it.
+/// Cheap to clone, so that all waiting tasks can receive one error.
 ///
 /// [`source`]: StdError::source
 #[derive(Clone)]
@@ -40,50 +40,50 @@ enum Kind {
     AlreadyExists,
 }
 
-/// Questions for callers.
+/// The kind of an error.
 impl RegistryError {
-    /// No back end is known for the scheme of the URI.
+    /// The scheme of the URI is unknown.
     pub fn is_unsupported_scheme(&self) -> bool {
         self.inner.kind == Kind::UnsupportedScheme
     }
 
-    /// The registry's URI can't be read, or one of its parameters is unknown or out of range.
+    /// The URI is invalid, or a parameter is unknown or out of range.
     pub fn is_invalid_uri(&self) -> bool {
         self.inner.kind == Kind::InvalidUri
     }
 
-    /// The back end can't be used at present: not reachable, gone, disk full, not a folder.
+    /// The registry is not available: not reachable, removed, disk full, not a folder.
     pub fn is_unavailable(&self) -> bool {
         self.inner.kind == Kind::Unavailable
     }
 
-    /// The back end is there, but this process may not use it that way.
+    /// The process lacks a permission.
     pub fn is_permission_denied(&self) -> bool {
         self.inner.kind == Kind::PermissionDenied
     }
 
-    /// What the back end has stored can't be read.
+    /// The stored data cannot be read.
     pub fn is_corrupt(&self) -> bool {
         self.inner.kind == Kind::Corrupt
     }
 
-    /// What the back end has stored was written by another, incompatible version.
+    /// The stored data was written by an incompatible version.
     pub fn is_unsupported_format(&self) -> bool {
         self.inner.kind == Kind::UnsupportedFormat
     }
 
-    /// An instance, or a service name that was asked for, breaks the rules that
-    /// [`Instance::validate`](crate::Instance::validate) lists.
+    /// An instance or a service name is invalid: see
+    /// [`Instance::validate`](crate::Instance::validate).
     pub fn is_invalid_instance(&self) -> bool {
         self.inner.kind == Kind::InvalidInstance
     }
 
-    /// Something did not end within its time, such as waiting for a lock.
+    /// A timeout has passed, such as the wait for a lock.
     pub fn is_timeout(&self) -> bool {
         self.inner.kind == Kind::Timeout
     }
 
-    /// The id, or the scheme, is taken by someone who is alive.
+    /// The id is registered and alive, or the scheme is registered.
     pub fn is_already_exists(&self) -> bool {
         self.inner.kind == Kind::AlreadyExists
     }
@@ -137,14 +137,14 @@ impl RegistryError {
         Self::new(Kind::AlreadyExists, what.into())
     }
 
-    /// Says before all else what could not be done therefore.
+    /// Prefixes the message with the operation that failed.
     pub fn with_context(mut self, what: impl fmt::Display) -> Self {
         let inner = Arc::make_mut(&mut self.inner);
         inner.what = format!("{what}: {}", inner.what);
         self
     }
 
-    /// Adds what the reader of the message can do about it.
+    /// Adds a remedy.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.inner).hint = Some(hint.into());
         self
@@ -156,7 +156,7 @@ impl RegistryError {
         self
     }
 
-    /// Adds the cause. The message should name it already: most callers print only that.
+    /// Adds the cause. The message should contain it: most callers print only the message.
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Arc::make_mut(&mut self.inner).source = Some(Arc::from(source.into()));
         self

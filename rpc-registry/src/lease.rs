@@ -1,22 +1,23 @@
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::{BoxFuture, Instance, RegistryError};
+use crate::back_end::Session;
+use crate::sync::Mutex;
+use crate::{Instance, RegistryError};
 
 /// A registration that is in force as long as this value lives.
 ///
-/// Dropping it ends the registration at once; [`revoke`](Self::revoke) does the same and reports
-/// whether it worked.
+/// Dropping it ends the registration immediately. [`revoke`](Self::revoke) also reports whether
+/// that succeeded.
 #[must_use = "dropping a lease removes the registration"]
 pub struct Lease {
     instance: Instance,
-    /// `None` once revoked. The mutex is never locked: it makes the lease `Sync` although a
-    /// handle need only be `Send`, since all access is through `&mut`.
-    handle: Mutex<Option<Box<dyn LeaseHandle>>>,
+    /// `None` once revoked. The mutex is never locked: it makes the lease `Sync` although a session
+    /// is only `Send`, since all access is through `&mut`.
+    session: Mutex<Option<Box<dyn Session>>>,
     states: LeaseStates,
-    /// Of a lease that can't be lost: it says nothing, and goes with the lease.
+    /// The sender of a lease that cannot be lost. It ends with the lease.
     _never_lost: Option<watch::Sender<LeaseState>>,
 }
 
@@ -24,68 +25,55 @@ pub struct Lease {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum LeaseState {
-    /// It is, with this epoch.
+    /// The registration is in force.
     Held {
-        /// Higher each time it was registered again.
+        /// The epoch of the registration. It grows with each new registration.
         epoch: u64,
     },
-    /// It was lost, and is being registered again until that succeeds.
+    /// The registration is lost. It is being registered again until that succeeds.
     Lost {
-        /// Why, or why the last attempt to register again failed.
+        /// Why it was lost, or why the last attempt to register again failed.
         cause: RegistryError,
     },
 }
 
-/// Follows the state of a [`Lease`], without keeping that.
+/// The states of a [`Lease`]. Does not keep the lease alive.
 #[derive(Debug, Clone)]
 pub struct LeaseStates(watch::Receiver<LeaseState>);
 
 impl LeaseStates {
-    /// Waits until the state differs from the one that was seen last, and returns it; `None` once
-    /// the lease has ended. Cancel safe: a dropped future has consumed nothing.
+    /// Waits for a new state and returns it; `None` once the lease has ended. Cancel safe: a
+    /// dropped future has consumed nothing.
     pub async fn changed(&mut self) -> Option<LeaseState> {
         self.0.changed().await.ok()?;
         Some(self.0.borrow_and_update().clone())
     }
 
-    /// The state now.
+    /// The current state.
     pub fn now(&self) -> LeaseState {
         self.0.borrow().clone()
     }
 }
 
-/// What a back end does when a [`Lease`] ends. Exactly one of the two methods is called to its
-/// end, after which the handle is dropped.
-pub trait LeaseHandle: Send + 'static {
-    /// Removes the registration and reports how that went.
-    ///
-    /// If the future is dropped before it is ready, [`abandon`](Self::abandon) follows.
-    fn revoke(&mut self) -> BoxFuture<'_, Result<(), RegistryError>>;
-
-    /// Removes the registration as well as can be done without waiting: called from
-    /// [`Lease`]'s `Drop`, maybe on a thread that runs other tasks, maybe outside of a runtime.
-    /// Log failures; there is nobody to return them to.
-    fn abandon(&mut self);
-}
-
 impl Lease {
-    /// A lease for `instance`, as it was stored, that `handle` ends and nothing else does.
-    pub fn new(instance: Instance, handle: impl LeaseHandle) -> Self {
+    /// A lease that cannot be lost, for tests. Its end ends `session`.
+    #[doc(hidden)]
+    pub fn new(instance: Instance, session: impl Session) -> Self {
         let (never_lost, states) = watch::channel(LeaseState::Held { epoch: instance.epoch() });
-        let mut lease = Self::with_states(instance, handle, states);
+        let mut lease = Self::with_states(instance, session, states);
         lease._never_lost = Some(never_lost);
         lease
     }
 
-    /// One that may be lost and come back, as `states` tells.
+    /// A lease for `instance`, as it was stored. Its end ends `session`.
     pub(crate) fn with_states(
         instance: Instance,
-        handle: impl LeaseHandle,
+        session: impl Session,
         states: watch::Receiver<LeaseState>,
     ) -> Self {
         let states = LeaseStates(states);
-        let handle = Mutex::new(Some(Box::new(handle) as _));
-        Self { instance, handle, states, _never_lost: None }
+        let session = Mutex::new(Some(Box::new(session) as _));
+        Self { instance, session, states, _never_lost: None }
     }
 
     /// The id under which the instance is registered.
@@ -93,13 +81,13 @@ impl Lease {
         self.instance.id()
     }
 
-    /// Whether the registration is in force now, and from now on.
+    /// The current and all later states: whether the registration is in force.
     pub fn states(&self) -> LeaseStates {
         self.states.clone()
     }
 
-    /// The instance as it was first stored; its [`epoch`](Instance::epoch) may be newer than the one
-    /// that was given.
+    /// The instance as it was first stored. Its [`epoch`](Instance::epoch) may be newer than that
+    /// of the instance that was registered.
     pub fn instance(&self) -> &Instance {
         &self.instance
     }
@@ -108,29 +96,25 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// What the back end ran into. The registration is no longer renewed even then.
+    /// The error of the back end. The registration is no longer renewed in any case.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the lease.
     pub async fn revoke(mut self) -> Result<(), RegistryError> {
-        let outcome = match self.handle_mut() {
-            Some(handle) => handle.revoke().await,
+        let outcome = match self.session.get_mut() {
+            Some(session) => session.withdraw().await,
             None => Ok(()),
         };
-        *self.handle_mut() = None;
+        *self.session.get_mut() = None;
         outcome
-    }
-
-    fn handle_mut(&mut self) -> &mut Option<Box<dyn LeaseHandle>> {
-        self.handle.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(handle) = self.handle_mut() {
-            handle.abandon();
+        if let Some(session) = self.session.get_mut() {
+            session.abandon();
         }
     }
 }
@@ -150,6 +134,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::BoxFuture;
 
     #[derive(Clone, Default)]
     struct Recorder {
@@ -158,8 +143,8 @@ mod tests {
         stuck: bool,
     }
 
-    impl LeaseHandle for Recorder {
-        fn revoke(&mut self) -> BoxFuture<'_, Result<(), RegistryError>> {
+    impl Session for Recorder {
+        fn withdraw(&mut self) -> BoxFuture<'_, Result<(), RegistryError>> {
             Box::pin(async {
                 if self.stuck {
                     std::future::pending::<()>().await;

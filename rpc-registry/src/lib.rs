@@ -1,8 +1,8 @@
-//! Resolves service names to URIs.
+//! Service registries: provider instances by service name.
 //!
-//! A provider registers an [`Instance`] and holds the [`Lease`]; a consumer looks the service up,
-//! or watches it. Where the registry is, and what it is made of, is said by a URI, so a program
-//! moves from one machine to a cluster by changing a setting:
+//! A provider registers an [`Instance`] and holds the [`Lease`]. A consumer looks up or watches a
+//! service. A URI names the registry, so a program moves from one machine to a cluster by a change
+//! of a setting:
 //!
 //! | URI | back end |
 //! | --- | --- |
@@ -19,15 +19,15 @@
 //! # async fn demo() -> Result<(), rpc_registry::RegistryError> {
 //! let registry = rpc_registry::connect("memory:demo").await?;
 //!
-//! // provider
+//! provider
 //! let lease = registry.register(Instance::new("HelloService", "tcp://127.0.0.1:9000")).await?;
 //!
-//! // consumer
+//! consumer
 //! let found = registry.lookup("HelloService").await?;
 //! assert_eq!(found[0].uri(), "tcp://127.0.0.1:9000");
 //!
 //! let mut watch = registry.watch("HelloService").await?;
-//! assert_eq!(watch.changed().await?.instances.len(), 1); // the present state, at once
+//! assert_eq!(watch.changed().await?.instances.len(), 1); // the current list, at once
 //! lease.revoke().await?;
 //! assert!(watch.changed().await?.instances.is_empty());
 //! # Ok(()) }
@@ -35,11 +35,29 @@
 //! #     .block_on(demo()).unwrap();
 //! ```
 //!
+//! A tokio runtime with its timer enabled is required.
+//!
+//! # Parameters
+//!
+//! All back ends use the same names in the query of the URI. A duration has a unit: `500ms`, `10s`,
+//! `5m`, `1h30m`. An unknown parameter, a parameter of an earlier version or a value out of range
+//! is an [`is_invalid_uri`](RegistryError::is_invalid_uri) error of [`connect`].
+//!
+//! | parameter | meaning | back ends |
+//! | --- | --- | --- |
+//! | `lease=` | time after which a provider that hangs or is cut off is removed | all but `memory:` |
+//! | `request_timeout=` | timeout of a request, including connecting and failover | `etcd:`, `zookeeper:`, `nameserver:` |
+//! | `renew_interval=` | interval between renewals | `nameserver:` |
+//! | `lock_timeout=` | timeout of a write for the registry lock | `file:` |
+//! | `poll_interval=` | interval of polling for changes that send no signal | `file:` |
+//! | `protect=`, `protect_percent=`, `protect_max=` | the [`Protection`] against mass expiry | all but `memory:` |
+//! | `cache=`, `app=` | the cache file; see [`ResilientSettings::from_uri`] | `etcd:`, `zookeeper:`, `nameserver:` |
+//!
 //! # When the registry fails
 //!
-//! Registrations are made again until that succeeds, and what was known stays in use; see
-//! [`Resilient`], which all back ends but `memory:` share. Whoever wants to know asks the
-//! [`Lease`] and the [`Snapshot`]:
+//! Registrations are made again until that succeeds, and the last known lists stay in use; see
+//! [`Resilient`], the layer that all back ends share. The [`Lease`] and the [`Snapshot`] report the
+//! state:
 //!
 //! ```no_run
 //! use rpc_registry::{Instance, LeaseState, RegistryError, Source};
@@ -47,7 +65,7 @@
 //! # async fn demo() -> Result<(), RegistryError> {
 //! let registry = rpc_registry::connect("nameserver://10.0.0.1:9876,10.0.0.2:9876").await?;
 //!
-//! // provider
+//! provider
 //! let lease = registry.register(Instance::new("HelloService", "tcp://10.0.0.7:9000")).await?;
 //! let mut states = lease.states();
 //! tokio::spawn(async move {
@@ -60,119 +78,128 @@
 //!     }
 //! });
 //!
-//! // consumer
+//! consumer
 //! let mut watch = registry.watch("HelloService").await?;
 //! loop {
 //!     let now = watch.changed().await?;
 //!     println!("{} instances; new are {:?}", now.instances.len(), now.change.added);
 //!     match &now.source {
-//!         Source::Registry => println!("the registry says so"),
-//!         Source::Protected { kept } => println!("the registry does not list {kept:?} any more"),
-//!         Source::Cache { .. } => println!("it said so {:?} ago, and is away", now.age()),
+//!         Source::Registry => println!("current data"),
+//!         Source::Protected { kept } => println!("the registry no longer lists {kept:?}"),
+//!         Source::Cache { .. } => println!("the registry is away; data of {:?} ago", now.age()),
 //!         _ => {}
 //!     }
 //! }
 //! # }
 //! ```
 //!
-//! It is in the log as well, with the target `rpc_registry`: at WARN what is lost, at INFO that it is
-//! back.
+//! The log has the same events, with the target `rpc_registry`: a loss at WARN, the recovery at
+//! INFO.
 //!
 //! # The file back end
 //!
 //! `file:///absolute/folder` or `file:./relative/folder` names a folder on a local file system; the
 //! path is percent-decoded. `file:name`, without a slash, names a folder of this user:
 //! `$XDG_RUNTIME_DIR/rpc/name`, or `rpc-UID/name` in the folder for temporary files. A missing
-//! folder is created. A tokio runtime with its timer enabled is required.
+//! folder is created.
 //!
-//! - **Users.** The folder and everything in it belong to the user of the process or to root, and
-//!   are closed to other users (0700, 0600). A file or folder that another user owns, may write or
-//!   may replace is refused with an [`is_permission_denied`](RegistryError::is_permission_denied)
+//! - **Users.** The folder and its content belong to the user of the process or to root, and are
+//!   closed to other users (0700, 0600). A file or folder that another user owns, can write or can
+//!   replace is refused with an [`is_permission_denied`](RegistryError::is_permission_denied)
 //!   error. Links in the folder are not followed. `?shared=group` shares the folder among the
 //!   members of its group, who must trust each other completely. The rules are in
 //!   `docs/registry.md`.
-//! - **Liveness.** A provider is returned from the moment its registration returns until its lease
-//!   ends or its process does, however it ends: the kernel tells at once. A process that stands still,
-//!   such as one that is stopped (`SIGSTOP`), goes after its lease time, `?ttl_ms=` (1000 to 600000,
-//!   default 10000), and registers again when it goes on. It is renewed at a third of that time on a
-//!   thread of its own, so work that takes long is not taken for standing still. Each lease keeps one
+//! - **Liveness.** A provider is listed from the end of its registration until its lease or its
+//!   process ends; the kernel reports the end of a process immediately. A process that does not
+//!   run, for example one that was stopped (`SIGSTOP`), is removed after its lease, `?lease=` (1s
+//!   to 10m, default 10s), and registers again when it continues. A dedicated thread renews the
+//!   lease at a third of that time, so long computations do not let it expire. Each lease keeps one
 //!   file open, each process one more.
-//! - **Coming back.** A registration that others can't see any more, because its line, its lease file
-//!   or the whole folder was deleted, is made again at the next renewal, with a higher epoch. One that
-//!   was removed by [`unregister`](Registry::unregister) is not.
-//! - **Files.** `registry.jsonl` holds a header and one JSON object per line, for people to read
-//!   and, with care, to edit: values may be changed; a line that is added by hand has no process
-//!   behind it and goes with a later write, one that is deleted comes back while its provider runs.
-//!   It is only ever replaced as a whole, at most 16 MiB. `registry.lock`, `leases/`, `beats/`,
-//!   `signs/` and `turns/` belong to the back end; do not delete them while a program uses the
-//!   registry.
-//! - **Waiting.** Lookups and watches do not wait for writers. Whatever writes waits at most
-//!   `?lock_timeout_ms=` (1 to 600000, default 5000) for its turn, and fails with an
+//! - **Recovery.** A registration whose line, lease file or folder was deleted is made again at the
+//!   next renewal, with a higher epoch. A registration that was removed by
+//!   [`unregister`](Registry::unregister) is not.
+//! - **Files.** `registry.jsonl` holds a header and one JSON object per line. It can be read and,
+//!   with care, edited: values may be changed; an added line has no process and is removed by a
+//!   later write; a deleted line comes back while its provider runs. It is only ever replaced as a
+//!   whole, at most 16 MiB. `registry.lock`, `leases/`, `beats/`, `signs/` and `turns/` belong to
+//!   the back end; do not delete them while a program uses the registry.
+//! - **Waiting.** Lookups and watches do not wait for writers. A write waits at most
+//!   `?lock_timeout=` (1ms to 10m, default 5s) for the registry lock, and fails with an
 //!   [`is_timeout`](RegistryError::is_timeout) error that names the lock file and the last holder.
-//!   Changes of the tasks of one process are written together, and processes write in order of
-//!   arrival. A process that does not take its turn for half a second moves to the end of the
-//!   queue.
-//! - **Watching** is done through the operating system: registrations, departures and deaths are told
-//!   within milliseconds (elsewhere than on Linux, deaths when it is looked for them). What gives no
-//!   sign, such as an editor, is looked for every `?watch_interval_ms=` (10 to 60000, default 1000),
-//!   and so is everything where the operating system refuses, which is logged once.
-//! - **Protection.** Providers that died, left or were removed are believed to be gone at once. Of
-//!   those whose lease times have lapsed, or whose lines were deleted although they live, many at
-//!   once are kept for a while: see [`Protection`], and `?protect_percent=` and `?protect_ms=` in
-//!   [`ResilientSettings::from_uri`].
-//! - **Damage.** A line that can't be read makes lookups fail with an
+//!   Changes of the tasks of one process are written together, and processes write in the order of
+//!   their arrival. A process that leaves the free lock unused for half a second moves to the end
+//!   of the queue.
+//! - **Watching** uses the operating system: registrations, departures and ended processes are
+//!   reported within milliseconds (on systems other than Linux, ended processes are found by
+//!   polling). Changes without a signal, such as those of an editor, are found by polling every
+//!   `?poll_interval=` (10ms to 1m, default 1s), and so is everything if the operating system does
+//!   not support watching, which is logged once.
+//! - **Protection.** Providers that died, left or were removed disappear at once. If many leases
+//!   expire at the same time, or many lines are deleted although their providers live, they are
+//!   kept for a while: see [`Protection`].
+//! - **Damage.** A line that cannot be read makes lookups fail with an
 //!   [`is_corrupt`](RegistryError::is_corrupt) error that names it; watches keep the last good list
-//!   and say how old it is. The next registration keeps every line that can be read and leaves the
-//!   original beside it as `registry.jsonl.damaged-<unix ms>`. A list of another format version is
-//!   never touched ([`is_unsupported_format`](RegistryError::is_unsupported_format)).
+//!   and report its age. The next registration keeps every readable line and leaves the original
+//!   beside it as `registry.jsonl.damaged-<unix ms>`. A list of another format version is never
+//!   changed ([`is_unsupported_format`](RegistryError::is_unsupported_format)).
 
 #[cfg(feature = "__fuzz")]
 #[doc(hidden)]
 pub mod __fuzz;
 mod back_end;
-#[cfg(any(feature = "etcd", feature = "zookeeper"))]
-mod clear_text;
-#[cfg(any(feature = "etcd", feature = "zookeeper"))]
-mod entries;
+mod back_off;
+mod backends;
+mod clock;
 mod error;
-#[cfg(feature = "etcd")]
-pub mod etcd;
-mod file;
+mod future;
 mod instance;
 mod lease;
 mod log_limit;
-mod memory;
-mod pace;
 mod percent;
 mod printable;
 mod private_files;
+mod random;
 mod registry;
-mod resilient;
+mod resilience;
 mod schemes;
 mod snapshot;
 mod suggest;
+#[doc(hidden)]
+pub mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod update_pause;
 mod uri;
 mod watch;
-#[cfg(feature = "zookeeper")]
-pub mod zookeeper;
 
 pub use back_end::{Announcement, BackEnd, Claim, Feed, Session, Update};
-pub use error::RegistryError;
-pub use instance::Instance;
-pub use lease::{Lease, LeaseHandle, LeaseState, LeaseStates};
-pub use log_limit::LogLimit;
 #[doc(hidden)]
-pub use pace::rest_after;
+pub use back_off::BackOff;
+#[cfg(feature = "etcd")]
+pub use backends::etcd;
+#[cfg(feature = "zookeeper")]
+pub use backends::zookeeper;
+#[doc(hidden)]
+pub use clock::unix_ms;
+pub use error::RegistryError;
+pub use future::BoxFuture;
+pub use instance::Instance;
+pub use lease::{Lease, LeaseState, LeaseStates};
+pub use log_limit::LogLimit;
 pub use printable::Printable;
 #[doc(hidden)]
 pub use printable::{is_printable, printable};
-pub use registry::{BoxFuture, Registry};
-pub use resilient::{Protection, Resilient, ResilientSettings};
+#[doc(hidden)]
+pub use random::{random_index, random_u64};
+pub use registry::Registry;
+pub use resilience::{Protection, Resilient, ResilientSettings};
 pub use schemes::{SchemeFactory, connect, register_scheme, supported_schemes};
 pub use snapshot::{Change, Snapshot, Source};
 #[doc(hidden)]
 pub use tracing as __tracing;
+#[doc(hidden)]
+pub use update_pause::rest_after;
 pub use uri::{RegistryUri, file_uri};
-pub use watch::{Watch, WatchSender};
+pub use watch::Watch;
+#[doc(hidden)]
+pub use watch::WatchSender;

@@ -1,7 +1,8 @@
 //! [`LogLimit`]: a rate limit for log lines.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::sync::Mutex;
 
 /// Minimum time between two lines of one kind.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -28,7 +29,7 @@ impl LogLimit {
 
     /// Whether to log a line now. If so, returns the number of lines suppressed before it.
     pub fn pass(&self, now: Instant) -> Option<u64> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         if lines.next.is_some_and(|next| now < next) {
             lines.held_back = lines.held_back.saturating_add(1);
             return None;

@@ -14,7 +14,7 @@ pub(crate) fn encode(name: &str) -> String {
     encoded
 }
 
-/// Undoes percent-encoding, or says what is wrong with it.
+/// Decodes percent-encoding. The error is the reason why it is invalid.
 pub(crate) fn decode(part: &str) -> Result<String, String> {
     let mut decoded = Vec::with_capacity(part.len());
     let mut rest = part.as_bytes();

@@ -57,7 +57,7 @@ pub fn is_printable(c: char) -> bool {
     !acts && !c.is_control()
 }
 
-/// Escapes what is written to it. Fails when the maximum is reached.
+/// Escapes the text that is written to it. Fails when the maximum is reached.
 struct Escaping<'w, W> {
     out: &'w mut W,
     left: usize,

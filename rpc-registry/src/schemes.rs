@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock};
 
-use crate::file;
-use crate::memory::MemoryRegistry;
+use crate::backends::{file, memory};
 use crate::suggest::nearest;
+use crate::sync::RwLock;
 use crate::uri::is_scheme;
 use crate::{BoxFuture, Registry, RegistryError, RegistryUri};
 
-/// Makes the registries of one URI scheme.
+/// Connects to the registries of one URI scheme.
 ///
 /// Every `Fn(RegistryUri) -> BoxFuture<'static, Result<Arc<dyn Registry>, RegistryError>>` is
 /// one; see [`register_scheme`].
@@ -43,7 +43,7 @@ fn built_in() -> Schemes {
         Box::pin(async move { Ok(Arc::new(file::connect(&uri).await?) as _) })
     }
     fn memory(uri: RegistryUri) -> BoxFuture<'static, Result<Arc<dyn Registry>, RegistryError>> {
-        Box::pin(async move { Ok(Arc::new(MemoryRegistry::connect(&uri)?) as _) })
+        Box::pin(async move { Ok(Arc::new(memory::connect(&uri).await?) as _) })
     }
     #[cfg(feature = "etcd")]
     fn etcd(uri: RegistryUri) -> BoxFuture<'static, Result<Arc<dyn Registry>, RegistryError>> {
@@ -65,22 +65,22 @@ fn built_in() -> Schemes {
 
 /// Connects to the registry that `uri` names; its scheme chooses the back end.
 ///
-/// Registries in other processes are not asked for anything yet, so that a consumer can start without
-/// them: whether they can be reached is found out by the first request.
+/// No request is sent to servers, so that a consumer can start without them. The first operation
+/// shows whether they can be reached.
 ///
 /// # Errors
 ///
-/// `is_invalid_uri` or `is_unsupported_scheme` (the message lists the schemes there are);
-/// otherwise what the back end ran into.
+/// `is_invalid_uri` or `is_unsupported_scheme` (the message lists the known schemes); otherwise the
+/// error of the back end.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future leaves nothing behind but, with `file:`, an empty folder.
+/// Dropping the future leaves nothing behind, except for an empty folder with `file:`.
 pub async fn connect(uri: impl AsRef<str>) -> Result<Arc<dyn Registry>, RegistryError> {
     let uri = RegistryUri::parse(uri.as_ref())?;
     // Cloned out, so that the table is not locked while a back end connects.
     let factory = {
-        let schemes = SCHEMES.read().unwrap_or_else(PoisonError::into_inner);
+        let schemes = SCHEMES.read();
         schemes.get(uri.scheme()).cloned()
     };
     match factory {
@@ -91,11 +91,11 @@ pub async fn connect(uri: impl AsRef<str>) -> Result<Arc<dyn Registry>, Registry
 
 /// The schemes that [`connect`] knows, sorted.
 pub fn supported_schemes() -> Vec<String> {
-    SCHEMES.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    SCHEMES.read().keys().cloned().collect()
 }
 
-/// Adds a back end: from now on [`connect`] gives URIs of this scheme to `factory`. For the whole
-/// process, and for good.
+/// Adds a back end: [`connect`] passes URIs of this scheme to `factory`. For the whole process; it
+/// cannot be removed.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -120,7 +120,7 @@ pub fn register_scheme(scheme: &str, factory: impl SchemeFactory) -> Result<(), 
             .with_hint("use a letter, then letters, digits, '+', '-' or '.', without the colon"));
     }
     let scheme = scheme.to_ascii_lowercase();
-    let mut schemes = SCHEMES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut schemes = SCHEMES.write();
     if schemes.contains_key(&scheme) {
         return Err(RegistryError::already_exists(format!(
             "the registry scheme {scheme:?} is taken already"
@@ -147,7 +147,7 @@ fn unsupported(uri: &RegistryUri) -> RegistryError {
     .with_hint(hint)
 }
 
-/// What a program lacks that names a back end of ours, but has it not.
+/// How to add a back end of this framework that the program does not contain.
 fn missing(scheme: &str) -> Option<String> {
     match scheme {
         "etcd" | "zookeeper" => {

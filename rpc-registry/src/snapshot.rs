@@ -4,17 +4,17 @@ use std::time::{Duration, SystemTime};
 
 use crate::Instance;
 
-/// The living instances of a service, as they are known at one moment.
+/// The living instances of a service at one moment.
 ///
-/// It can be used like a slice of them. Clones share the list.
+/// Dereferences to a slice of the instances. Clones share the list.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Ordered by id; empty when nobody provides the service.
+    /// The instances, ordered by id. Empty if the service has no provider.
     pub instances: Arc<[Instance]>,
-    /// Where that is known from.
+    /// Where the list comes from.
     pub source: Source,
-    /// What is new in it; empty in the answer of a lookup.
+    /// The difference from the previous snapshot of a watch. Empty in the result of a lookup.
     pub change: Change,
 }
 
@@ -22,47 +22,49 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Source {
-    /// It is what the registry says.
+    /// Current data from the registry.
     #[default]
     Registry,
-    /// The registry has lost so many instances that it is more likely to be wrong than they are to
-    /// be gone. They are kept for a while: see [`Protection`](crate::Protection).
+    /// Data from the registry, and instances that it no longer lists. So many are missing that a
+    /// fault of the registry is more likely than the end of the providers. They are kept for a
+    /// while: see [`Protection`](crate::Protection).
     Protected {
-        /// The ids of those that the registry does not have any more.
+        /// The ids of the instances that the registry no longer lists.
         kept: Vec<String>,
     },
-    /// The registry can't be asked; this is what it said last.
+    /// The last known data. The registry is not available.
     Cache {
-        /// When it said so.
+        /// When the data was received from the registry.
         as_of: SystemTime,
     },
 }
 
-/// What differs from an earlier [`Snapshot`], as ids.
+/// The difference between two [`Snapshot`]s, as ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Change {
-    /// Those that are new.
+    /// New instances.
     pub added: Vec<String>,
-    /// Those that are gone.
+    /// Instances that are gone.
     pub removed: Vec<String>,
-    /// Those of which something else is said, such as another URI, weight or epoch.
+    /// Instances with other data, such as another URI, weight or epoch.
     pub updated: Vec<String>,
 }
 
 impl Snapshot {
-    /// What a registry says now. `instances` are ordered by id.
+    /// Current data from a registry. `instances` must be ordered by id.
     pub fn of(instances: Vec<Instance>) -> Self {
         Self { instances: instances.into(), ..Self::default() }
     }
 
-    /// The same instances from another source.
+    /// Sets the source.
     pub fn with_source(mut self, source: Source) -> Self {
         self.source = source;
         self
     }
 
-    /// How long ago the registry said this, if it can't be asked now. By the system's clock.
+    /// The age of the data if the registry is not available; `None` for current data. By the
+    /// system's clock.
     pub fn age(&self) -> Option<Duration> {
         match &self.source {
             Source::Cache { as_of } => {
@@ -72,18 +74,18 @@ impl Snapshot {
         }
     }
 
-    /// Whether it is what the registry says now, rather than what is kept or remembered of that.
+    /// Whether it is current data from the registry alone: not protected, not cached.
     pub fn is_current(&self) -> bool {
         self.source == Source::Registry
     }
 
-    /// The same in relation to what was known before.
+    /// Sets the difference from an earlier snapshot.
     pub(crate) fn since(mut self, before: &Self) -> Self {
         self.change = Change::between(&before.instances, &self.instances);
         self
     }
 
-    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+    pub(crate) fn has_same_content(&self, other: &Self) -> bool {
         self.instances == other.instances && self.source == other.source
     }
 }
@@ -116,7 +118,7 @@ impl<'a> IntoIterator for &'a Snapshot {
 }
 
 impl Change {
-    /// Whether nothing differs.
+    /// Whether there is no difference.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.updated.is_empty()
     }

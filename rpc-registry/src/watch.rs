@@ -4,46 +4,46 @@ use crate::{Instance, RegistryError, Snapshot};
 
 /// Follows the living instances of one service.
 ///
-/// Made by [`Registry::watch`](crate::Registry::watch). It does not need the registry to be kept;
-/// whatever feeds it ends when the last clone is dropped.
+/// Made by [`Registry::watch`](crate::Registry::watch). The registry need not be kept. The task
+/// behind the watch ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Watch {
-    states: watch::Receiver<State>,
-    /// What was returned last.
+    states: watch::Receiver<WatchState>,
+    /// The snapshot that was returned last.
     last: Snapshot,
 }
 
-/// The feeding end of a [`Watch`], for the authors of back ends.
-///
-/// Dropping it tells every watch that the back end is gone.
+/// The sending end of a [`Watch`]. Dropping it ends all its watches.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct WatchSender {
-    states: watch::Sender<State>,
+    states: watch::Sender<WatchState>,
 }
 
 #[derive(Debug, Clone)]
-enum State {
+enum WatchState {
     Known(Snapshot),
-    Gone(RegistryError),
+    Ended(RegistryError),
 }
 
 impl Watch {
-    /// A watch whose first [`changed`](Self::changed) returns `initial`, and its feeding end.
+    /// A watch whose first [`changed`](Self::changed) returns `initial`, and its sending end.
+    #[doc(hidden)]
     pub fn channel(initial: Vec<Instance>) -> (WatchSender, Watch) {
-        let (states, _) = watch::channel(State::Known(Snapshot::of(initial)));
+        let (states, _) = watch::channel(WatchState::Known(Snapshot::of(initial)));
         let sender = WatchSender { states };
         let watch = sender.subscribe();
         (sender, watch)
     }
 
-    /// Waits for a state that this watch has not returned yet: the first call returns the present
-    /// one at once, later calls wait for a change. Changes in quick succession are coalesced; only
-    /// the latest state counts, and its [`change`](Snapshot::change) is what differs from the state
-    /// that this watch returned before, or from nobody.
+    /// Waits for a snapshot that this watch has not returned yet. The first call returns the
+    /// current one at once, later calls wait for a change. Changes in quick succession are
+    /// coalesced: the latest snapshot is returned, and its [`change`](Snapshot::change) is the
+    /// difference from the one that this watch returned before, or from an empty list.
     ///
     /// # Errors
     ///
-    /// When the back end is gone and no newer state will come, this and every later call fails
+    /// If the registry is gone and no newer snapshot will come, this and every later call fails
     /// with the reason.
     ///
     /// # Cancel safety
@@ -54,12 +54,12 @@ impl Watch {
         // A copy, so that the sender does not wait while lists are compared.
         let state = self.states.borrow_and_update().clone();
         match state {
-            State::Gone(reason) => Err(reason),
-            State::Known(_) if ended => {
+            WatchState::Ended(reason) => Err(reason),
+            WatchState::Known(_) if ended => {
                 Err(RegistryError::unavailable("the watch has ended: its registry is gone")
                     .with_hint("connect to the registry and watch again"))
             }
-            State::Known(snapshot) => {
+            WatchState::Known(snapshot) => {
                 let snapshot = snapshot.since(&self.last);
                 self.last = snapshot.clone();
                 Ok(snapshot)
@@ -69,41 +69,40 @@ impl Watch {
 }
 
 impl WatchSender {
-    /// Publishes the living instances, ordered by id. Nothing happens if they are as before.
+    /// Publishes the living instances, ordered by id. Nothing happens if they have not changed.
     pub fn send(&self, instances: Vec<Instance>) {
         self.publish(Snapshot::of(instances));
     }
 
-    /// Publishes a state that may not be what the registry says now. Nothing happens if it is as
-    /// before.
+    /// Publishes a snapshot. Nothing happens if it equals the last one.
     pub fn publish(&self, snapshot: Snapshot) {
         self.states.send_if_modified(|state| match state {
-            State::Known(known) if known.says_the_same(&snapshot) => false,
+            WatchState::Known(known) if known.has_same_content(&snapshot) => false,
             _ => {
-                *state = State::Known(snapshot);
+                *state = WatchState::Known(snapshot);
                 true
             }
         });
     }
 
-    /// Ends every watch with `reason`, after which they return nothing else.
+    /// Ends every watch with `reason`.
     pub fn fail(self, reason: RegistryError) {
-        self.states.send_replace(State::Gone(reason));
+        self.states.send_replace(WatchState::Ended(reason));
     }
 
-    /// One more watch, whose first [`changed`](Watch::changed) returns the present state.
+    /// Another watch, whose first [`changed`](Watch::changed) returns the current snapshot.
     pub fn subscribe(&self) -> Watch {
         let mut states = self.states.subscribe();
         states.mark_changed();
         Watch { states, last: Snapshot::default() }
     }
 
-    /// Whether nobody watches any more.
+    /// Whether there is no watch.
     pub fn is_closed(&self) -> bool {
         self.states.is_closed()
     }
 
-    /// Waits until nobody watches any more. Cancel safe.
+    /// Waits until there is no watch. Cancel safe.
     pub async fn closed(&self) {
         self.states.closed().await;
     }

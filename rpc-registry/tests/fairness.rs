@@ -77,7 +77,7 @@ fn instance() -> Instance {
 async fn registry(folder: &Path) -> Arc<dyn Registry> {
     // Generous, so that a slow disk does not fail a test of the order.
     let folder = folder.join("registry");
-    connect(format!("file://{}?lock_timeout_ms=60000", folder.display())).await.unwrap()
+    connect(format!("file://{}?lock_timeout=60000ms", folder.display())).await.unwrap()
 }
 
 /// A child process, killed when dropped.

@@ -109,6 +109,11 @@ impl ServiceDescriptor {
     pub const fn methods(&self) -> &'static [&'static MethodDescriptor] {
         self.methods
     }
+
+    /// The method of this name on the wire.
+    pub fn method(&self, name: &str) -> Option<&'static MethodDescriptor> {
+        self.methods.iter().copied().find(|method| method.name() == name)
+    }
 }
 
 /// Where a method runs in the provider.

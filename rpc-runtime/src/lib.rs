@@ -47,6 +47,7 @@
 //! | observe the connections of a client | [`Client::connections`], [`Client::state_changes`] |
 //! | wait for providers, close a client | [`Client::with_wait_for_ready`], [`Client::close`] |
 //! | get caller, deadline and metadata in a method | [`Context`] |
+//! | run code before and after each call | [`Interceptor`], [`ClientBuilder::interceptor`] |
 //! | handle errors and decide on retries | [`RpcError`] |
 //! | detect dead connections | [`Heartbeat`] |
 //! | decode untrusted bytes | [`protocol::decode`] |
@@ -90,6 +91,8 @@ mod service;
 mod shape;
 mod status;
 mod streaming;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod transport;
 mod uri;
 

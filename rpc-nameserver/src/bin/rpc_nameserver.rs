@@ -1,4 +1,4 @@
-//! A name server, until Ctrl-C.
+//! Runs a name server until it receives SIGINT or SIGTERM.
 //!
 //! ```text
 //! rpc-nameserver --listen tcp://127.0.0.1:9876
@@ -8,8 +8,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 
 use std::process::ExitCode;
-use std::time::Duration;
 
+use humantime::parse_duration;
 use rpc_nameserver::{NameServer, NameServerBuilder, Quota, Reload};
 use tracing_subscriber::EnvFilter;
 
@@ -21,8 +21,8 @@ const USAGE: &str = "usage: rpc-nameserver [OPTIONS]
   --client-ca FILE   require client certificates of these authorities, PEM
   --policy FILE      rights of clients, TOML; read again when it changes
   --insecure         listen on network addresses without authentication of clients
-  --grace-ms N       milliseconds after the start in which the server does not answer that a
-                     service has no providers; default 35000
+  --grace TIME       time after the start in which the server does not answer that a service
+                     has no providers, such as 35s; default 35s
   --max-bytes N      maximum memory of all registrations, estimated, in bytes;
                      default 268435456
   --client-bytes N   the same for one client, which is an identity, or an address without
@@ -55,8 +55,8 @@ async fn run() -> Result<(), String> {
     };
     let server = builder.bind(&listen).await.map_err(|error| error.to_string())?;
     println!("name server at {}", server.local_uri());
-    let _reloading = tokio::spawn(reload_when_told(server.reload()));
-    server.serve_until(told_to_end()).await.map_err(|error| error.to_string())
+    let _reloading = tokio::spawn(reload_at_hang_up(server.reload()));
+    server.serve_until(terminated()).await.map_err(|error| error.to_string())
 }
 
 /// The address to listen on and the settings; `None` if help is requested.
@@ -80,6 +80,10 @@ fn arguments() -> Result<Option<(String, NameServerBuilder)>, String> {
         let number = |text: String| {
             text.parse::<u64>().map_err(|_| format!("{arg} {text:?} is not a whole number"))
         };
+        let duration = |text: String| {
+            parse_duration(&text)
+                .map_err(|_| format!("{arg} {text:?} is not a duration, such as 35s"))
+        };
         let size = |text| number(text).map(|it| usize::try_from(it).unwrap_or(usize::MAX));
         match arg.as_str() {
             "--listen" => listen = value()?,
@@ -87,7 +91,10 @@ fn arguments() -> Result<Option<(String, NameServerBuilder)>, String> {
             "--key" => key = Some(value()?),
             "--client-ca" => client_ca = Some(value()?),
             "--policy" => builder = builder.policy_file(value()?),
-            "--grace-ms" => builder = builder.grace(Duration::from_millis(number(value()?)?)),
+            "--grace" => builder = builder.grace(duration(value()?)?),
+            "--grace-ms" => {
+                return Err("--grace-ms is called --grace now: write --grace 35s".into());
+            }
             "--max-bytes" => builder = builder.max_bytes(size(value()?)?),
             "--client-bytes" => quota.bytes = size(value()?)?,
             "--client-instances" => quota.instances = size(value()?)?,
@@ -128,7 +135,7 @@ fn with_tls(
 }
 
 /// Reads the files again at each SIGHUP.
-async fn reload_when_told(reload: Reload) {
+async fn reload_at_hang_up(reload: Reload) {
     #[cfg(unix)]
     if let Ok(mut hang_up) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
     {
@@ -145,8 +152,8 @@ async fn reload_when_told(reload: Reload) {
     drop(reload);
 }
 
-/// Ready at Ctrl-C, or at the signal by which a system ends its services.
-async fn told_to_end() {
+/// Completes at SIGINT, or at SIGTERM, by which a system ends its services.
+async fn terminated() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

@@ -13,8 +13,8 @@ use super::server::RemoteServer;
 use crate::contract::{Listing, NameError, NameService, array_len, unpack};
 use crate::pace::pause;
 
-/// After a stream that ends sooner another server is asked first. After two of them in a row there is
-/// to be a pause: else those who end each stream at once would be asked without end.
+/// A stream that ends sooner moves on to another server. After two of them in a row the feed
+/// pauses: otherwise servers that end each stream at once would be queried without end.
 const SOON: Duration = Duration::from_secs(1);
 /// Longer lists are decoded on the pool of blocking threads, not on the event loop.
 const LONG: usize = 64 << 10;
@@ -25,9 +25,9 @@ pub(super) struct NameFeed {
     reader: Arc<Reader>,
     service: String,
     stream: Option<Followed>,
-    /// The first list of the stream, until it is told.
+    /// The first list of the stream, until it is returned.
     first: Option<Update>,
-    /// The stream before this one has ended soon.
+    /// Whether the previous stream ended soon.
     was_short: bool,
 }
 
@@ -36,7 +36,7 @@ struct Followed {
     /// The server.
     index: usize,
     since: Instant,
-    /// No list is taken earlier. A server that sends lists faster than agreed must not keep this
+    /// No list is read earlier. A server that sends lists faster than agreed must not keep this
     /// process busy.
     next: Instant,
     /// A list that was taken, until it is read.
@@ -69,7 +69,7 @@ impl NameFeed {
         Ok(feed)
     }
 
-    /// Follows at a server that tells a list.
+    /// Follows at a server that sends a list.
     async fn reopen(&mut self) -> Result<(), RegistryError> {
         let service = &self.service;
         let ask = |server: Arc<RemoteServer>| async move {
@@ -94,7 +94,7 @@ impl NameFeed {
             }
             let Some(followed) = &mut self.stream else {
                 self.reopen().await?;
-                // Another stream knows nothing of what went before.
+                // A new stream has no relation to the previous lists.
                 self.first.iter_mut().for_each(|first| first.after_fault = true);
                 continue;
             };
@@ -133,7 +133,8 @@ async fn update(listing: &Listing, service: &str) -> Result<Update, NameError> {
     Ok(Update { instances, departed: listing.departed.clone(), after_fault: false })
 }
 
-/// The instances of a list, of this service. Whoever listens at an address may have told it.
+/// The instances of this service in a list. The list is untrusted: any process may listen at the
+/// address.
 pub(super) async fn instances(list: &Blob, service: &str) -> Result<Vec<Instance>, NameError> {
     if list.len() < LONG {
         return read(list, service);
@@ -144,7 +145,7 @@ pub(super) async fn instances(list: &Blob, service: &str) -> Result<Vec<Instance
 }
 
 fn read(list: &Blob, service: &str) -> Result<Vec<Instance>, NameError> {
-    // Another server's list may be readable.
+    // The list of another server may be readable.
     let unreadable = |why: String| RpcError::internal(format!("its list can't be read: {why}"));
     if let Some(claimed) = array_len(list).filter(|claimed| *claimed > MAX_INSTANCES) {
         return Err(unreadable(format!("it has {claimed} instances")).into());

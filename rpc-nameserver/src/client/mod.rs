@@ -2,60 +2,65 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`settings`] | which servers there are, and how they are used |
-//! | [`security`] | by what servers and this client know each other |
-//! | [`server`] | one of them, as seen from here |
-//! | [`roll`] | what this process announces, and what each server is still to be told |
-//! | [`attendant`] | tells one server |
-//! | [`session`] | one registration |
-//! | [`reader`], [`feed`] | asks one server, follows at one server, and moves on when that fails |
+//! | [`settings`], [`uri`] | the servers and how they are used, and how a URI sets that |
+//! | [`token`], `tls_reload` | authentication |
+//! | [`server`] | the connection to one server |
+//! | [`local_registrations`], [`task`] | the registrations of this process, and what each server must be sent |
+//! | [`server_session`] | keeps one server up to date |
+//! | [`session`] | one registration, at all servers |
+//! | [`reader`], [`feed`] | asks one server and follows at one server, with failover |
 
-mod attendant;
 mod feed;
+mod local_registrations;
 mod reader;
-mod roll;
-mod security;
 mod server;
+mod server_session;
 mod session;
 mod settings;
+mod task;
+#[cfg(feature = "tls")]
+mod tls_reload;
+mod token;
+mod uri;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Once};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
-use rpc_registry::{Announcement, BackEnd, BoxFuture, Claim, Feed, Instance, RegistryError};
+use rpc_registry::{
+    Announcement, BackEnd, BoxFuture, Claim, Feed, Instance, RegistryError, unix_ms,
+};
 use tokio::runtime::Handle;
 
-use self::attendant::Attendant;
 use self::feed::{NameFeed, instances};
+use self::local_registrations::LocalRegistrations;
 use self::reader::{Reader, none_answers};
-use self::roll::Roll;
 use self::server::RemoteServer;
-use self::session::{Outcome, Registration};
+use self::server_session::ServerSession;
+use self::session::{RegistrationSession, Results};
 pub use self::settings::NameServersSettings;
 use crate::contract::NameService;
 use crate::secret::{Secret, random_bytes};
 
-/// Some name servers as the back end of a [`Resilient`](rpc_registry::Resilient) registry.
+/// The back end of a [`Resilient`](rpc_registry::Resilient) registry in name servers.
 ///
-/// It is what the scheme `nameserver` uses; made by hand it can have servers at other transports
-/// than `tcp`.
+/// The scheme `nameserver` uses it. Made directly, it can use servers at other transports than
+/// `tcp` and `tls`.
 ///
 /// Its tasks run in the tokio runtime in which it was made. They end when it and its registrations
 /// are dropped.
 pub struct NameServers {
     settings: Arc<NameServersSettings>,
-    /// To ask.
+    /// The servers for queries.
     servers: Vec<Arc<RemoteServer>>,
     reader: Arc<Reader>,
-    /// To attend. Their connections are others, so that no renewal waits behind a list.
+    /// The servers for registrations. They use separate connections, so that no renewal waits
+    /// behind a list.
     ///
-    /// Each with the number of the session there. That server alone knows it, so nobody else can
-    /// speak for this process at another.
+    /// Each with the number of its session. No other server knows that number, so no server can use
+    /// the session of this process at another server.
     attended: Vec<(Arc<RemoteServer>, u64)>,
-    roll: Arc<Roll>,
-    /// Done with the first announcement: who only asks has no session.
+    registrations: Arc<LocalRegistrations>,
+    /// The sessions begin with the first registration: a consumer has none.
     attending: Once,
     runtime: Handle,
 }
@@ -82,22 +87,22 @@ impl NameServers {
             attended.push((Arc::new(RemoteServer::new(uri, &settings).await?), session));
         }
         let reader = Arc::new(Reader::new(&settings.uri, servers.clone()));
-        let roll = Arc::new(Roll::new(servers.len()));
+        let registrations = Arc::new(LocalRegistrations::new(servers.len()));
         let settings = Arc::new(settings);
         #[cfg(feature = "tls")]
-        security::renew_tls(&settings, &runtime);
+        tls_reload::reload_tls(&settings, &runtime);
         let attending = Once::new();
-        Ok(Self { settings, servers, reader, attended, roll, attending, runtime })
+        Ok(Self { settings, servers, reader, attended, registrations, attending, runtime })
     }
 
-    /// Attends all servers from now on.
+    /// Begins the sessions at all servers.
     fn attend(&self) {
         self.attending.call_once(|| {
             for (index, (server, session)) in self.attended.iter().enumerate() {
-                let attendant = Attendant {
+                let attendant = ServerSession {
                     index,
                     server: Arc::clone(server),
-                    roll: Arc::clone(&self.roll),
+                    registrations: Arc::clone(&self.registrations),
                     settings: Arc::clone(&self.settings),
                     session: *session,
                 };
@@ -114,8 +119,8 @@ impl NameServers {
         self.attend();
         let new = claim == Claim::New;
         let instance = match new {
-            // No server remembers who is gone, nor knows what others remember: but the time is newer
-            // than that of any former life.
+            // No server remembers removed registrations. The time is newer than the epoch of any
+            // earlier registration of this id.
             true => {
                 let epoch = instance.epoch().max(unix_ms());
                 instance.with_epoch(epoch)
@@ -124,22 +129,23 @@ impl NameServers {
         };
         let key = (instance.service().to_owned(), instance.id().to_owned());
         let secret = Secret::random().map_err(|error| error.with_registry(&self.settings.uri))?;
-        let mut entered = self.roll.enter(instance.clone(), new, secret).ok_or_else(|| {
-            RegistryError::already_exists(format!(
-                "the instance {:?} of {:?} is registered by this process",
-                key.1, key.0
-            ))
-            .with_registry(&self.settings.uri)
-            .with_hint("give each provider its own id, or end the other one first")
-        })?;
-        // From here on it is taken back if this is dropped.
-        let registration = Registration {
-            roll: Arc::clone(&self.roll),
+        let mut entered =
+            self.registrations.add(instance.clone(), new, secret).ok_or_else(|| {
+                RegistryError::already_exists(format!(
+                    "the instance {:?} of {:?} is registered by this process",
+                    key.1, key.0
+                ))
+                .with_registry(&self.settings.uri)
+                .with_hint("give each provider its own id, or end the other one first")
+            })?;
+        // Removes the registration when dropped.
+        let registration = RegistrationSession {
+            registrations: Arc::clone(&self.registrations),
             settings: Arc::clone(&self.settings),
             key,
             number: entered.number,
         };
-        let outcome = Outcome::of(&mut entered.verdicts, self.settings.timeout).await;
+        let outcome = Results::of(&mut entered.results, self.settings.timeout).await;
         if let Some(refused) = outcome.refused {
             return Err(refused);
         }
@@ -194,7 +200,7 @@ impl BackEnd for NameServers {
     ) -> BoxFuture<'a, Result<bool, RegistryError>> {
         Box::pin(async move {
             let key = (service.to_owned(), instance_id.to_owned());
-            let secret = self.roll.secret(&key);
+            let secret = self.registrations.secret(&key);
             let ask = |server: &Arc<RemoteServer>| {
                 let secret = secret.as_ref().map(|secret| secret.at(&server.uri));
                 let server = Arc::clone(server);
@@ -230,22 +236,6 @@ impl BackEnd for NameServers {
 
 impl Drop for NameServers {
     fn drop(&mut self) {
-        self.roll.close();
+        self.registrations.close();
     }
-}
-
-/// Nobody else has the same: the standard library seeds each process's hashers from the operating
-/// system, and no two hashers of a process are alike. Time and process id make up for a copied
-/// process image.
-fn random_bits() -> u64 {
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    hasher.write_u64(unix_ms());
-    hasher.finish()
-}
-
-/// Milliseconds since the Unix epoch; 0 if the clock stands before it.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,11 +1,11 @@
-//! [`Reader`]: asks one server, and moves on to another when that fails.
+//! [`Reader`]: queries one server, with failover to the others.
 
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rpc_registry::RegistryError;
+use rpc_registry::{RegistryError, random_index};
 
 use super::server::{RemoteServer, is_worth_another};
 use crate::contract::NameError;
@@ -14,15 +14,14 @@ pub(super) struct Reader {
     /// For messages.
     uri: String,
     servers: Vec<Arc<RemoteServer>>,
-    /// The one that is asked first, by everybody in this process.
+    /// The server that is queried first, by all tasks of this process.
     current: AtomicUsize,
 }
 
 impl Reader {
-    /// Begins with a server by chance, so that clients spread over all.
+    /// Begins with a random server, so that clients spread over all servers.
     pub(super) fn new(uri: &str, servers: Vec<Arc<RemoteServer>>) -> Self {
-        let chance = usize::try_from(super::random_bits()).unwrap_or_default();
-        let current = chance.checked_rem(servers.len()).unwrap_or_default();
+        let current = random_index(servers.len());
         Self { uri: uri.to_owned(), servers, current: AtomicUsize::new(current) }
     }
 
@@ -31,8 +30,8 @@ impl Reader {
         self.servers.get(index).map_or("", |server| &server.uri)
     }
 
-    /// Asks one server after the other until one answers; that one is asked first from then on.
-    /// Returns its index, too.
+    /// Queries one server after the other until one responds. That server is queried first from
+    /// then on. Also returns its index.
     pub(super) async fn ask<T, F, Fut>(&self, question: F) -> Result<(usize, T), RegistryError>
     where
         F: Fn(Arc<RemoteServer>) -> Fut,
@@ -60,14 +59,14 @@ impl Reader {
         Err(none_answers(&self.uri, failures))
     }
 
-    /// Another server than this one is asked first from here on, unless that is so already.
+    /// Another server than this one is queried first from here on.
     pub(super) fn leave(&self, index: usize) {
         let next = index.wrapping_add(1).checked_rem(self.servers.len()).unwrap_or_default();
         let order = Ordering::Relaxed;
         let _ = self.current.compare_exchange(index, next, order, order);
     }
 
-    /// What an error of this server's means.
+    /// Explains an error of this server.
     pub(super) fn explain(&self, index: usize, error: NameError) -> RegistryError {
         let explained = match self.servers.get(index) {
             Some(server) => server.explain(error),
@@ -77,10 +76,10 @@ impl Reader {
     }
 }
 
-/// No server did what was asked. The failures don't name the registry.
+/// The error if no server has responded. The failures do not name the registry.
 pub(super) fn none_answers(uri: &str, mut failures: Vec<RegistryError>) -> RegistryError {
     let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
-    // What a server itself has said has no further cause.
+    // An error that a server sent has no source.
     let is_unheard = failures.iter().all(|failure| failure.source().is_some());
     let error = match failures.len() {
         0 => RegistryError::timeout("no name server answered in time"),

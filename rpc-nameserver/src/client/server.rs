@@ -1,4 +1,4 @@
-//! [`RemoteServer`]: one of the name servers, as its clients see it.
+//! [`RemoteServer`]: the connection of a client to one name server.
 
 use std::time::Duration;
 
@@ -6,19 +6,18 @@ use rpc_registry::RegistryError;
 use rpc_runtime::{BackOff, Client, Heartbeat};
 
 use super::NameServersSettings;
-use crate::contract::{NameError, NameServiceClient};
-use crate::server::{AUTHORIZATION, HEARTBEAT};
+use crate::contract::{AUTHORIZATION, HEARTBEAT, NameError, NameServiceClient};
 
 /// Maximum payload of a list that is read. Servers of earlier versions send up to this size.
 const MAX_PAYLOAD: usize = 32 << 20;
-/// The longest pause before a server that is away is connected to again.
+/// Maximum pause before a server that is away is connected to again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// One of the name servers. Its connection is made when it is needed, and again.
+/// A name server. The connection is opened when it is needed, and again after a loss.
 pub(super) struct RemoteServer {
     pub(super) uri: String,
     pub(super) stub: NameServiceClient,
-    /// For the answer of a call, and the first item of a stream.
+    /// The timeout of a call, and of the first item of a stream.
     pub(super) timeout: Duration,
 }
 
@@ -52,7 +51,7 @@ impl RemoteServer {
         Ok(Self { uri: uri.to_owned(), stub, timeout: settings.timeout })
     }
 
-    /// What `error` means for who asked this server. The registry's URI is still to be added.
+    /// Explains an error of this server. The caller adds the URI of the registry.
     pub(super) fn explain(&self, error: NameError) -> RegistryError {
         let uri = &self.uri;
         match error {
@@ -87,7 +86,7 @@ impl RemoteServer {
     }
 }
 
-/// Whether another server may do what this one did not.
+/// Whether another server may be able to respond.
 pub(super) fn is_worth_another(error: &RegistryError) -> bool {
     error.is_unavailable() || error.is_timeout()
 }

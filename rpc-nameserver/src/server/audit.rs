@@ -1,10 +1,11 @@
 //! [`Audit`]: log events for changes and refusals.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rpc_registry::Printable;
+use rpc_registry::sync::Mutex;
 use tokio::time::Instant;
 
 use super::identity::Identity;
@@ -85,7 +86,7 @@ impl Audit {
 /// Whether an event of this client may be written. If so, the number of events suppressed before
 /// it.
 fn pass(buckets: &Buckets, rate: Rate, owner: &Arc<str>, now: Instant) -> Option<u64> {
-    let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut buckets = buckets.lock();
     if buckets.len() >= MAX_CLIENTS && !buckets.contains_key(owner) {
         buckets.retain(|_, bucket| !bucket.is_full(now));
     }
@@ -148,7 +149,7 @@ mod tests {
         let buckets = Buckets::default();
         let pass = |n: u32| {
             pass(&buckets, CHANGES, &Arc::from(format!("client {n}")), Instant::now());
-            buckets.lock().unwrap().len()
+            buckets.lock().len()
         };
         assert!((0..10_000).all(|n| pass(n) <= MAX_CLIENTS + 1));
         tokio::time::advance(CHANGES.refill * (CHANGES.burst + 1)).await;

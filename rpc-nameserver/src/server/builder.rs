@@ -1,6 +1,5 @@
 //! [`NameServerBuilder`]: settings, and the check of the listen address.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +8,16 @@ use std::time::Duration;
 use rpc_runtime::ServerTls;
 use rpc_runtime::{Heartbeat, RpcError, Server};
 
-use super::desk::Desk;
+use super::name_server::{NameServer, Reload};
 use super::policy_file::PolicyFile;
 use super::quota::Quota;
+use super::service::NameServiceProvider;
 use super::table::Table;
-use super::{AbortOnDrop, HEARTBEAT, MAX_PAYLOAD, NameServer, Reload, scan, watch_policy};
-use crate::contract::NameServiceServer;
+use crate::address::{is_on_network, scheme};
+use crate::contract::{HEARTBEAT, NameServiceServer};
+
+/// Maximum payload of a list that a server sends.
+const MAX_PAYLOAD: usize = 16 << 20;
 
 /// Calls and streams of one connection: a consumer has a stream for each service that it follows.
 /// Their memory counts within [`NameServerBuilder::max_bytes`].
@@ -54,6 +57,13 @@ impl Default for NameServerBuilder {
             #[cfg(feature = "tls")]
             tls: None,
         }
+    }
+}
+
+impl NameServer {
+    /// The settings of a new server.
+    pub fn builder() -> NameServerBuilder {
+        NameServerBuilder::default()
     }
 }
 
@@ -143,7 +153,7 @@ impl NameServerBuilder {
         };
         let table = Arc::new(Table::new(self.grace, self.max_bytes, policy));
         let mut server = Server::builder()
-            .provide(NameServiceServer::new(Desk::new(Arc::clone(&table))))
+            .provide(NameServiceServer::new(NameServiceProvider::new(Arc::clone(&table))))
             .max_payload(MAX_PAYLOAD)
             .max_concurrent_requests(MAX_STREAMS)
             .max_total_concurrent_requests(MAX_ALL_STREAMS)
@@ -163,14 +173,12 @@ impl NameServerBuilder {
                 "serving without authentication of clients (`insecure`)"
             );
         }
-        let reload = Reload {
-            table: Arc::clone(&table),
+        let reload = Reload::new(
+            Arc::clone(&table),
             #[cfg(feature = "tls")]
-            tls: self.tls,
-        };
-        let scan = tokio::spawn(scan(Arc::clone(&table), self.scan)).abort_handle();
-        let watch = tokio::spawn(watch_policy(reload.clone())).abort_handle();
-        Ok(NameServer { server, table, reload, tasks: [scan, watch].map(AbortOnDrop) })
+            self.tls,
+        );
+        Ok(NameServer::start(server, table, reload, self.scan))
     }
 
     /// Checks that the server may listen on this address.
@@ -215,48 +223,9 @@ impl NameServerBuilder {
     }
 }
 
-/// The scheme of a URI, in lower case.
-pub(crate) fn scheme(uri: &str) -> String {
-    uri.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase()
-}
-
-/// Whether other machines can reach the address of a URI, or may be able to.
-pub(crate) fn is_on_network(uri: &str) -> bool {
-    if !matches!(&*scheme(uri), "tcp" | "tls") {
-        return false;
-    }
-    let rest = uri.split_once("://").map_or("", |(_, rest)| rest);
-    let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    match host.parse::<IpAddr>() {
-        Ok(address) => !address.to_canonical().is_loopback(),
-        Err(_) => host != "localhost",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_other_machines_can_reach_is_known() {
-        for near in [
-            "tcp://127.0.0.1:1",
-            "tcp://[::1]:0",
-            "tls://127.9.9.9:1",
-            "tcp://localhost:1",
-            "tcp://[::ffff:127.0.0.1]:1",
-            "unix:///tmp/x",
-            "memory:x",
-            "nonsense",
-        ] {
-            assert!(!is_on_network(near), "{near}");
-        }
-        for far in ["tcp://0.0.0.0:1", "TCP://[::]:1", "tls://10.0.0.1:1", "tcp://names:1", "tcp:x"]
-        {
-            assert!(is_on_network(far), "{far}");
-        }
-    }
 
     #[tokio::test]
     async fn without_authentication_it_listens_on_this_machine_only() {

@@ -1,17 +1,18 @@
 //! Changes of the [`Table`] by sessions, and removals by other clients.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
+use rpc_registry::sync::MutexGuard;
 use tokio::task::yield_now;
 
 use super::audit::Action;
-use super::entry::{Entry, Key};
 use super::identity::{Identity, hash};
-use super::listed::Left;
-use super::reports::Step;
-use super::state::State;
+use super::reports::CheckedChange;
+use super::service_record::Departure;
+use super::stored_registration::{Key, StoredRegistration};
 use super::table::Table;
+use super::table_state::TableState;
 use crate::contract::{NameError, Refusal};
 use crate::secret::Secret;
 
@@ -25,7 +26,7 @@ impl Table {
         by: &Arc<Identity>,
         session: u64,
         version: u64,
-        steps: Vec<Step>,
+        steps: Vec<CheckedChange>,
     ) -> Result<Vec<Refusal>, NameError> {
         let attendance = {
             let state = self.lock();
@@ -47,9 +48,10 @@ impl Table {
         }
         if version != 0 {
             let owned = self.attended(by, session, attendance)?.complete(session);
-            let is_stale =
-                |entry: &Entry| entry.session == session && entry.attendance < attendance;
-            self.remove_all(&owned, Left::InOrder, is_stale).await;
+            let is_stale = |entry: &StoredRegistration| {
+                entry.session == session && entry.attendance < attendance
+            };
+            self.remove_all(&owned, Departure::InOrder, is_stale).await;
         }
         let state = self.attended(by, session, attendance)?;
         state.session(session, by)?.lease.set_version(version);
@@ -62,7 +64,7 @@ impl Table {
         by: &Identity,
         session: u64,
         attendance: u64,
-    ) -> Result<MutexGuard<'_, State>, NameError> {
+    ) -> Result<MutexGuard<'_, TableState>, NameError> {
         let state = self.lock();
         state.check_open()?;
         match state.session(session, by)?.attendance == attendance {
@@ -77,7 +79,7 @@ impl Table {
         by: &Arc<Identity>,
         session: u64,
         attendance: u64,
-        part: Vec<(u32, Step)>,
+        part: Vec<(u32, CheckedChange)>,
         refusals: &mut Vec<Refusal>,
     ) -> Result<(), NameError> {
         let mut records = Vec::new();
@@ -88,18 +90,19 @@ impl Table {
         let by = &Arc::clone(if known.is_same_account(by) { known } else { by });
         for (index, step) in part {
             let (key, made) = match step {
-                Step::Register(it) => {
+                CheckedChange::Register(it) => {
                     let key = (it.service.clone(), Arc::clone(&it.id));
                     (key, state.register(session, attendance, by, it, self.max_bytes))
                 }
-                Step::Unregister { service, id, epoch } => {
-                    let is_own = |it: &Entry| it.session == session && it.epoch == epoch;
-                    if !state.remove(&service, &id, Left::InOrder, is_own) {
+                CheckedChange::Unregister { service, id, epoch } => {
+                    let is_own =
+                        |it: &StoredRegistration| it.session == session && it.epoch == epoch;
+                    if !state.remove(&service, &id, Departure::InOrder, is_own) {
                         continue;
                     }
                     ((service, id.into()), Ok(Some(Action::Unregister)))
                 }
-                Step::Refused(why, message, key) => (key, Err((why, message))),
+                CheckedChange::Refused(why, message, key) => (key, Err((why, message))),
             };
             match made {
                 Ok(action) => {
@@ -139,7 +142,7 @@ impl Table {
             self.audit.record(Action::Refuse, by, &["remove", service, id], why);
             return Err(NameError::Denied(why.to_owned()));
         }
-        state.remove(service, id, Left::InOrder, |_| true);
+        state.remove(service, id, Departure::InOrder, |_| true);
         state.publish(service);
         drop(state);
         self.audit.record(Action::Remove, by, &[service, id], "");
@@ -150,8 +153,8 @@ impl Table {
     pub(super) async fn remove_all(
         &self,
         keys: &[Key],
-        left: Left,
-        which: impl Fn(&Entry) -> bool,
+        left: Departure,
+        which: impl Fn(&StoredRegistration) -> bool,
     ) {
         for part in keys.chunks(BATCH) {
             {

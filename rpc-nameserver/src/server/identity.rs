@@ -6,17 +6,15 @@ use std::sync::Arc;
 use rpc_runtime::{Context, PeerCertificate};
 use sha2::{Digest, Sha256};
 
-use super::policy::Rights;
 use super::quota::Quota;
+use super::rights::Rights;
+use crate::contract::AUTHORIZATION;
 
 /// The hash of a token or of a secret.
 pub(super) type Hash = [u8; 32];
 
-/// What a session or a service that is followed takes beside the names of its client, roughly.
+/// The approximate memory of a session or of a followed service, without the names of its client.
 pub(super) const FIXED_BYTES: usize = 2048;
-
-/// The metadata under which a token is sent: `Bearer TOKEN`.
-pub(crate) const AUTHORIZATION: &str = "authorization";
 
 pub(super) fn hash(secret: &[u8]) -> Hash {
     Sha256::digest(secret).into()
@@ -28,7 +26,7 @@ pub(super) struct Caller {
     /// The URI of the client's end.
     pub(super) peer: Arc<str>,
     /// Names of the certificate, the strongest first: URIs, DNS names, subject.
-    pub(super) names: Vec<Name>,
+    pub(super) names: Vec<CertificateName>,
     pub(super) token: Option<Hash>,
     /// The token arrived unencrypted from another machine, so it is compromised.
     pub(super) is_token_exposed: bool,
@@ -36,13 +34,23 @@ pub(super) struct Caller {
 
 /// A name in a client's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Name {
+pub(super) enum CertificateName {
     Uri(String),
     Dns(String),
     Subject(String),
 }
 
-impl Name {
+impl CertificateName {
+    /// With the kind as prefix: the text identifies a client, and `dns:host` is a valid URI, too.
+    pub(super) fn to_text(&self) -> String {
+        match self {
+            Self::Uri(uri) => format!("uri:{uri}"),
+            // Host names are case-insensitive.
+            Self::Dns(dns) => format!("dns:{}", dns.to_ascii_lowercase()),
+            Self::Subject(subject) => format!("subject:{subject}"),
+        }
+    }
+
     fn len(&self) -> usize {
         let (Self::Uri(text) | Self::Dns(text) | Self::Subject(text)) = self;
         text.len().saturating_add(size_of::<Self>())
@@ -64,12 +72,12 @@ impl Caller {
     }
 }
 
-fn names(certificate: &PeerCertificate) -> Vec<Name> {
-    let uris = certificate.uris().iter().cloned().map(Name::Uri);
-    let dns = certificate.dns_names().iter().cloned().map(Name::Dns);
-    // All certificates without a subject would be one and the same client.
+fn names(certificate: &PeerCertificate) -> Vec<CertificateName> {
+    let uris = certificate.uris().iter().cloned().map(CertificateName::Uri);
+    let dns = certificate.dns_names().iter().cloned().map(CertificateName::Dns);
+    // Otherwise all certificates without a subject would identify one client.
     let subject = Some(certificate.subject()).filter(|it| !it.is_empty());
-    uris.chain(dns).chain(subject.map(|it| Name::Subject(it.to_owned()))).collect()
+    uris.chain(dns).chain(subject.map(|it| CertificateName::Subject(it.to_owned()))).collect()
 }
 
 /// The IP address of a peer; `None` for transports without addresses.
@@ -100,8 +108,8 @@ pub(super) struct Identity {
     /// each process.
     pub(super) connection: Option<Arc<str>>,
     pub(super) quota: Quota,
-    /// What a session of the client, or a service that it follows, takes, roughly. Both remember what
-    /// is in its certificate, which can be long.
+    /// The approximate memory of a session of the client or of a service that it follows. Both
+    /// store the names of its certificate, which can be long.
     pub(super) bytes: usize,
 }
 
@@ -138,7 +146,11 @@ impl Identity {
             owner: owner.into(),
             connection,
             quota,
-            bytes: caller.names.iter().map(Name::len).fold(FIXED_BYTES, usize::saturating_add),
+            bytes: caller
+                .names
+                .iter()
+                .map(CertificateName::len)
+                .fold(FIXED_BYTES, usize::saturating_add),
         }
     }
 
@@ -182,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_a_long_certificate_takes_is_paid_for() {
-        let names = (0..1_000).map(|n| Name::Dns(format!("{n:040}"))).collect();
+        let names = (0..1_000).map(|n| CertificateName::Dns(format!("{n:040}"))).collect();
         let caller = Caller { names, ..Caller::default() };
         let long = Identity::new(&caller, None, Arc::default(), Quota::default());
         assert!(long.bytes > identity("tls://10.0.0.1:1").bytes + 40_000);

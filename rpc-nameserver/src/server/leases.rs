@@ -1,27 +1,28 @@
-//! [`Leases`]: when each session was last heard of.
+//! [`Leases`]: when each session was last renewed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use rpc_registry::sync::RwLock;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-/// The leases of all sessions, apart from what these have registered: a renewal waits for nothing
-/// but another session's beginning or end.
+/// The leases of all sessions, separate from their registrations: a renewal waits only for the
+/// begin or end of another session.
 pub(super) struct Leases {
-    /// Times are counted from here.
+    /// The origin of the times.
     epoch: Instant,
-    held: RwLock<HashMap<u64, Arc<Lease>>>,
+    held: RwLock<HashMap<u64, Arc<SessionLease>>>,
 }
 
-/// One of them.
-pub(super) struct Lease {
-    /// Milliseconds.
+/// The lease of a session.
+pub(super) struct SessionLease {
+    /// The last renewal, in milliseconds.
     heard: AtomicU64,
     expiry: Duration,
-    /// The version of the session's data; 0 if it is not whole.
+    /// The version of the session's data; 0 if it is incomplete.
     version: AtomicU64,
     /// The name of the identity that owns the session.
     holder: Option<Arc<str>>,
@@ -29,9 +30,9 @@ pub(super) struct Lease {
     reporting: Mutex<()>,
 }
 
-impl Lease {
-    /// Waits until no other report of the session is processed. Many at a time would take much memory
-    /// and have no order.
+impl SessionLease {
+    /// Waits until no other report of the session is processed. Concurrent reports would take much
+    /// memory and have no order.
     pub(super) async fn report(&self) -> MutexGuard<'_, ()> {
         self.reporting.lock().await
     }
@@ -56,36 +57,36 @@ impl Leases {
         session: u64,
         expiry: Duration,
         holder: Option<Arc<str>>,
-    ) -> Arc<Lease> {
+    ) -> Arc<SessionLease> {
         let heard = AtomicU64::new(self.now());
         let (version, reporting) = (AtomicU64::new(0), Mutex::default());
-        let lease = Arc::new(Lease { heard, expiry, version, holder, reporting });
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let lease = Arc::new(SessionLease { heard, expiry, version, holder, reporting });
+        let mut held = self.held.write();
         held.insert(session, Arc::clone(&lease));
         lease
     }
 
     /// Renews the session. `None` if it is unknown or does not belong to `holder`.
-    pub(super) fn touch(&self, session: u64, holder: Option<&str>) -> Option<Arc<Lease>> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn touch(&self, session: u64, holder: Option<&str>) -> Option<Arc<SessionLease>> {
+        let held = self.held.read();
         let lease = held.get(&session).filter(|lease| lease.holder.as_deref() == holder)?;
         lease.heard.store(self.now(), Ordering::Release);
         Some(Arc::clone(lease))
     }
 
     /// The session has ended, unless it has another lease by now.
-    pub(super) fn end(&self, session: u64, lease: &Arc<Lease>) {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn end(&self, session: u64, lease: &Arc<SessionLease>) {
+        let mut held = self.held.write();
         if held.get(&session).is_some_and(|current| Arc::ptr_eq(current, lease)) {
             held.remove(&session);
         }
     }
 
-    /// Takes out those that were not heard of for too long. From here on they are unknown.
-    pub(super) fn take_expired(&self) -> Vec<(u64, Arc<Lease>)> {
+    /// Removes and returns the expired leases.
+    pub(super) fn take_expired(&self) -> Vec<(u64, Arc<SessionLease>)> {
         let now = self.now();
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |lease: &Lease| {
+        let mut held = self.held.write();
+        let is_over = |lease: &SessionLease| {
             let silent = now.saturating_sub(lease.heard.load(Ordering::Acquire));
             Duration::from_millis(silent) >= lease.expiry
         };

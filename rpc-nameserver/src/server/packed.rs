@@ -1,12 +1,13 @@
 //! [`PackedList`]: the encoded list of a service, encoded once for all consumers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::BytesMut;
+use rpc_registry::sync::Mutex;
 use rpc_runtime::{Blob, RpcError};
 use tokio::task::spawn_blocking;
 
-use super::entries::Entries;
+use super::registration_map::RegistrationMap;
 
 /// Longer lists are encoded on the pool of blocking threads.
 const LONG: usize = 256 << 10;
@@ -19,8 +20,8 @@ pub(super) struct Packed {
 }
 
 /// The last encoded list of a service. One list is encoded at a time, outside of the table's lock,
-/// and requests that arrive meanwhile share the next one. So a service that changes constantly
-/// costs at most one core, and a list is never encoded more often than it is requested.
+/// and requests that arrive during that time share the next one. So a service that changes
+/// constantly costs at most one core, and a list is never encoded more often than it is requested.
 #[derive(Default)]
 pub(super) struct PackedList {
     last: Mutex<Option<Packed>>,
@@ -29,13 +30,9 @@ pub(super) struct PackedList {
 }
 
 impl PackedList {
-    fn lock(&self) -> MutexGuard<'_, Option<Packed>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The list, if it already contains this change.
     pub(super) fn since(&self, change: u64) -> Option<Packed> {
-        self.lock().clone().filter(|packed| packed.change >= change)
+        self.last.lock().clone().filter(|packed| packed.change >= change)
     }
 
     /// A list that contains at least this change. `snapshot` returns the entries of the service and
@@ -43,7 +40,7 @@ impl PackedList {
     pub(super) async fn pack(
         &self,
         change: u64,
-        snapshot: impl FnOnce() -> (u64, Entries),
+        snapshot: impl FnOnce() -> (u64, RegistrationMap),
     ) -> Result<Packed, RpcError> {
         let _turn = self.turn.lock().await;
         if let Some(packed) = self.since(change) {
@@ -57,13 +54,13 @@ impl PackedList {
             false => pack(&entries),
         };
         let packed = Packed { change, list };
-        *self.lock() = Some(packed.clone());
+        *self.last.lock() = Some(packed.clone());
         Ok(packed)
     }
 }
 
 /// A MessagePack array of encoded elements.
-fn pack(entries: &Entries) -> Blob {
+fn pack(entries: &RegistrationMap) -> Blob {
     let len = entries.len();
     let mut bytes = BytesMut::with_capacity(entries.listed_bytes().saturating_add(5));
     match (u8::try_from(len), u16::try_from(len)) {
@@ -83,7 +80,7 @@ fn pack(entries: &Entries) -> Blob {
 
 /// The list of a service without providers.
 pub(super) fn nobody() -> Packed {
-    Packed { change: 0, list: pack(&Entries::default()) }
+    Packed { change: 0, list: pack(&RegistrationMap::default()) }
 }
 
 pub(super) type SharedList = Arc<PackedList>;
@@ -96,12 +93,12 @@ mod tests {
 
     use super::*;
     use crate::contract::unpack;
-    use crate::server::entry::Entry;
+    use crate::server::stored_registration::StoredRegistration;
 
-    fn entries(count: usize) -> Entries {
-        let mut entries = Entries::default();
+    fn entries(count: usize) -> RegistrationMap {
+        let mut entries = RegistrationMap::default();
         for n in 0..count {
-            entries.insert(Arc::new(Entry::for_test(&format!("{n:06}"))));
+            entries.insert(Arc::new(StoredRegistration::for_test(&format!("{n:06}"))));
         }
         entries
     }

@@ -5,90 +5,19 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::identity::{Caller, Hash, Identity, Name};
+use super::identity::{Caller, CertificateName, Hash, Identity};
 use super::quota::{Quota, QuotaOverrides};
+use super::rights::{Pattern, Rights, check_text};
 use crate::contract::NameError;
 
 /// Maximum identities, and maximum patterns of one identity.
 const MAX_IDENTITIES: usize = 10_000;
 const MAX_PATTERNS: usize = 10_000;
-/// Maximum length of an identity's name and of a pattern, in bytes.
-const MAX_TEXT: usize = 255;
-
-/// The rights of a client.
-#[derive(Debug, Default)]
-pub(super) struct Rights {
-    register: Vec<Pattern>,
-    remove: Vec<Pattern>,
-    read: Vec<Pattern>,
-}
-
-impl Rights {
-    /// The rights of every client without a policy.
-    fn open() -> Self {
-        let all = || vec![Pattern("*".to_owned())];
-        Self { register: all(), remove: Vec::new(), read: all() }
-    }
-
-    pub(super) fn may_register(&self, service: &str) -> bool {
-        self.register.iter().any(|it| it.matches(service))
-    }
-
-    /// Whether the client may remove registrations of others.
-    pub(super) fn may_remove(&self, service: &str) -> bool {
-        self.remove.iter().any(|it| it.matches(service))
-    }
-
-    pub(super) fn may_read(&self, service: &str) -> bool {
-        self.read.iter().any(|it| it.matches(service))
-    }
-}
-
-/// Text in which each `*` stands for any characters, or none.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-struct Pattern(String);
-
-impl TryFrom<String> for Pattern {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        check_text("pattern", &text)?;
-        Ok(Self(text))
-    }
-}
-
-impl Pattern {
-    fn matches(&self, text: &str) -> bool {
-        let Some((start, rest)) = self.0.split_once('*') else { return self.0 == text };
-        let Some(mut text) = text.strip_prefix(start) else { return false };
-        let mut parts = rest.split('*').peekable();
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none() {
-                return text.ends_with(part);
-            }
-            // The first match is sufficient: it leaves the most text for the rest.
-            let Some((_, after)) = text.split_once(part) else { return false };
-            text = after;
-        }
-        true
-    }
-}
-
-fn check_text(what: &str, text: &str) -> Result<(), String> {
-    let is_bad = text.is_empty() || text.len() > MAX_TEXT || text.chars().any(char::is_control);
-    match is_bad {
-        true => Err(format!(
-            "the {what} {text:?} must have 1 to {MAX_TEXT} bytes and no control characters"
-        )),
-        false => Ok(()),
-    }
-}
 
 /// The known identities of a name server and their rights.
 #[derive(Debug)]
 pub(super) struct Policy {
-    identities: Vec<Known>,
+    identities: Vec<IdentityRule>,
     /// Index of the identity, by the hash of its token.
     tokens: HashMap<Hash, usize>,
     /// The rights of clients without authentication.
@@ -99,7 +28,7 @@ pub(super) struct Policy {
 }
 
 #[derive(Debug)]
-struct Known {
+struct IdentityRule {
     name: String,
     dns: Vec<Pattern>,
     uris: Vec<Pattern>,
@@ -123,7 +52,7 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The reason why it is invalid.
     pub(super) fn parse(text: &str, quota: Quota) -> Result<Self, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
         if file.identity.len() > MAX_IDENTITIES {
@@ -133,7 +62,7 @@ impl Policy {
             return Err("it is empty; an [anonymous] alone lets nobody do anything".to_owned());
         }
         let mut tokens = HashMap::new();
-        let mut identities: Vec<Known> = Vec::new();
+        let mut identities: Vec<IdentityRule> = Vec::new();
         for (index, it) in file.identity.into_iter().enumerate() {
             let name = it.name;
             check_text("name of an identity", &name)?;
@@ -157,11 +86,11 @@ impl Policy {
                     return Err(format!("a token of {name:?} is defined twice"));
                 }
             }
-            identities.push(Known {
+            identities.push(IdentityRule {
                 // Host names are case-insensitive.
-                dns: it.dns.into_iter().map(|it| Pattern(it.0.to_ascii_lowercase())).collect(),
+                dns: it.dns.into_iter().map(Pattern::to_lowercase).collect(),
                 uris: it.uri,
-                rights: Rights { register: it.register, remove: it.remove, read: it.read }.into(),
+                rights: Rights::new(it.register, it.remove, it.read).into(),
                 quota: it.quota.map_or(quota, |own| own.over(quota)),
                 name,
             });
@@ -170,12 +99,7 @@ impl Policy {
         Ok(Self {
             identities,
             tokens,
-            anonymous: Rights {
-                register: anonymous.register,
-                remove: Vec::new(),
-                read: anonymous.read,
-            }
-            .into(),
+            anonymous: Rights::new(anonymous.register, Vec::new(), anonymous.read).into(),
             anonymous_quota: anonymous.quota.map_or(quota, |own| own.over(quota)),
             is_open: false,
         })
@@ -219,30 +143,20 @@ impl Policy {
     }
 }
 
-impl Known {
-    fn has(&self, name: &Name) -> bool {
+impl IdentityRule {
+    fn has(&self, name: &CertificateName) -> bool {
         match name {
-            Name::Uri(uri) => self.uris.iter().any(|it| it.matches(uri)),
-            Name::Dns(dns) => self.dns.iter().any(|it| it.matches(&dns.to_ascii_lowercase())),
-            Name::Subject(_) => false,
+            CertificateName::Uri(uri) => self.uris.iter().any(|it| it.matches(uri)),
+            CertificateName::Dns(dns) => {
+                self.dns.iter().any(|it| it.matches(&dns.to_ascii_lowercase()))
+            }
+            CertificateName::Subject(_) => false,
         }
     }
 
-    /// With the certificate's own name: two workloads that match one pattern are two clients.
+    /// With the name of the certificate: two workloads that match one pattern are two clients.
     fn identity(&self, caller: &Caller, name: String) -> Identity {
         Identity::new(caller, Some(name), Arc::clone(&self.rights), self.quota)
-    }
-}
-
-impl Name {
-    /// With the kind in front: the text is who a client is, and `dns:host` is a URI, too.
-    fn to_text(&self) -> String {
-        match self {
-            Self::Uri(uri) => format!("uri:{uri}"),
-            // Names of hosts are the same in capitals.
-            Self::Dns(dns) => format!("dns:{}", dns.to_ascii_lowercase()),
-            Self::Subject(subject) => format!("subject:{subject}"),
-        }
     }
 }
 

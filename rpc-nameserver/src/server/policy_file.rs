@@ -3,9 +3,10 @@
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use rpc_registry::sync::{Mutex, RwLock};
 use rpc_runtime::RpcError;
 
 use super::policy::Policy;
@@ -18,28 +19,28 @@ const MAX_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub(super) struct PolicyFile {
     current: RwLock<Arc<Policy>>,
-    file: Option<Source>,
+    file: Option<PolicySource>,
     quota: Quota,
 }
 
 #[derive(Debug)]
-struct Source {
+struct PolicySource {
     path: PathBuf,
-    /// Of the file that was read last, valid or not.
-    seen: Mutex<Option<Version>>,
-    /// Of the file when it was looked at last.
-    looked_at: Mutex<Option<Version>>,
+    /// The version that was read last, valid or not.
+    seen: Mutex<Option<FileVersion>>,
+    /// The version at the last check.
+    looked_at: Mutex<Option<FileVersion>>,
 }
 
-/// Metadata that tells whether a file has changed.
+/// Metadata that shows whether a file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Version {
+struct FileVersion {
     modified: Option<SystemTime>,
     len: u64,
     file: u64,
 }
 
-impl Version {
+impl FileVersion {
     fn of(metadata: &Metadata) -> Self {
         #[cfg(unix)]
         let file = std::os::unix::fs::MetadataExt::ino(metadata);
@@ -59,56 +60,59 @@ impl PolicyFile {
     ///
     /// The file cannot be read, or is invalid.
     pub(super) fn read(path: &Path, quota: Quota) -> Result<Self, RpcError> {
-        let source =
-            Source { path: path.to_owned(), seen: Mutex::default(), looked_at: Mutex::default() };
+        let source = PolicySource {
+            path: path.to_owned(),
+            seen: Mutex::default(),
+            looked_at: Mutex::default(),
+        };
         let policy = source.load(quota).map_err(RpcError::invalid)?;
         Ok(Self { current: RwLock::new(Arc::new(policy)), file: Some(source), quota })
     }
 
     pub(super) fn current(&self) -> Arc<Policy> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read())
     }
 
     /// Reads the file again. An invalid file leaves the current policy in use.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The reason why the file is not applied.
     pub(super) fn reload(&self) -> Result<(), RpcError> {
         let Some(source) = &self.file else { return Ok(()) };
         let policy = source.load(self.quota).map_err(RpcError::invalid)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        *self.current.write() = Arc::new(policy);
         tracing::info!(path = %source.path.display(), "a new policy is in use");
         Ok(())
     }
 
-    /// Whether the file is another one than was read last, and the same as at the last look: one that
-    /// is being written is often valid before it is whole, and would take all rights from those who
-    /// are not in it yet. Blocks for a moment.
+    /// Whether the file has changed since it was read, and not since the last check. A file that is
+    /// being written is often valid before it is complete, and would remove the rights of the
+    /// identities at its end. Blocks for a moment.
     pub(super) fn has_changed(&self) -> bool {
         let Some(source) = &self.file else { return false };
-        let now = fs::metadata(&source.path).ok().as_ref().map(Version::of);
-        let mut looked_at = source.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = fs::metadata(&source.path).ok().as_ref().map(FileVersion::of);
+        let mut looked_at = source.looked_at.lock();
         let is_settled = std::mem::replace(&mut *looked_at, now) == now;
-        is_settled && now != *source.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        is_settled && now != *source.seen.lock()
     }
 }
 
-impl Source {
+impl PolicySource {
     fn load(&self, quota: Quota) -> Result<Policy, String> {
         let wrong = |what: String| format!("the policy {}: {what}", self.path.display());
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         // Set before reading, so that each version of the file is reported once.
         *seen = None;
         let metadata = fs::metadata(&self.path).map_err(|error| wrong(error.to_string()))?;
-        *seen = Some(Version::of(&metadata));
+        *seen = Some(FileVersion::of(&metadata));
         // Opening a pipe would block until its other end is opened.
         if !metadata.is_file() {
             return Err(wrong("it is not a regular file".to_owned()));
         }
         let mut file = File::open(&self.path).map_err(|error| wrong(error.to_string()))?;
         let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
-        *seen = Some(Version::of(&metadata));
+        *seen = Some(FileVersion::of(&metadata));
         #[cfg(unix)]
         if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o002 != 0 {
             return Err(wrong(

@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
+use super::accounts::Charge;
 use super::changes::BATCH;
 use super::identity::Identity;
 use super::packed::{Packed, nobody};
-use super::quota::Item;
 use super::table::Table;
 use crate::contract::NameError;
 
@@ -58,14 +58,15 @@ impl Table {
     }
 
     /// The providers that left in order after the change `seen` and are not in the list of the
-    /// change `told`.
-    pub(super) fn departed(&self, service: &str, seen: u64, told: u64) -> Vec<String> {
+    /// change `sent`.
+    pub(super) fn departed(&self, service: &str, seen: u64, sent: u64) -> Vec<String> {
         let state = self.lock();
-        state.services.get(service).map(|it| it.departed(seen, told)).unwrap_or_default()
+        state.services.get(service).map(|it| it.departed(seen, sent)).unwrap_or_default()
     }
 
-    /// The names of the services that this client may read. Looked up in parts, which hold nobody up:
-    /// a service that comes or goes meanwhile may be among them or not.
+    /// The names of the services that this client may read. They are read in parts, so that other
+    /// requests do not wait. A service that is added or removed at the same time may be included or
+    /// not.
     pub(super) async fn services(&self, by: &Identity) -> Result<Vec<String>, NameError> {
         let (mut names, mut last, mut is_any_known) = (Vec::new(), None, false);
         loop {
@@ -83,7 +84,7 @@ impl Table {
         }
     }
 
-    /// Some services after this one, and whether anybody provides them.
+    /// Some services after this one, and whether they have providers.
     fn services_after(&self, last: Option<&str>) -> Result<Vec<(String, bool)>, NameError> {
         let state = self.lock();
         state.check_open()?;
@@ -106,14 +107,14 @@ impl Table {
             Some(left) if !is_known => return Err(is_starting(left)),
             _ => {}
         }
-        state.charge(by, Item::Follow, by.bytes, self.max_bytes).map_err(NameError::Full)?;
+        state.charge(by, Charge::Follow, by.bytes, self.max_bytes).map_err(NameError::Full)?;
         Ok(state.services.entry(service.to_owned()).or_default().changes.subscribe())
     }
 
     /// The receiver that `follow` returned is dropped.
     pub(super) fn unfollow(&self, by: &Identity, service: &str) {
         let mut state = self.lock();
-        state.refund(by, Item::Follow, by.bytes);
+        state.refund(by, Charge::Follow, by.bytes);
         state.drop_unused(service);
     }
 }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::entry::Key;
+use super::checked_registration::CheckedRegistration;
 use super::identity::Identity;
-use super::registration::Registration;
+use super::stored_registration::Key;
 use crate::contract::{Change, NameError, Why, array_len, unpack};
 
 /// Largest report, in bytes and in changes. Providers send parts of 1 MiB and 2,000 at most.
@@ -19,7 +19,8 @@ const MAX_CHANGES: u64 = 4_096;
 /// Longer reports are decoded on the pool of blocking threads, not on the event loop.
 const LONG: usize = 64 << 10;
 
-/// Decodes reports. The number of large ones at a time is limited, so that they never use all cores.
+/// Decodes reports. The number of large ones at a time is limited, so that they never use all
+/// cores.
 pub(super) struct Reports {
     decoding: Semaphore,
 }
@@ -30,7 +31,7 @@ impl Reports {
         Self { decoding: Semaphore::new(cores.saturating_sub(1).max(1)) }
     }
 
-    pub(super) async fn decode(&self, report: Blob) -> Result<Vec<Step>, NameError> {
+    pub(super) async fn decode(&self, report: Blob) -> Result<Vec<CheckedChange>, NameError> {
         check_report(&report)?;
         if report.len() < LONG {
             return unpack(&report);
@@ -42,18 +43,18 @@ impl Reports {
     }
 }
 
-/// A change of a report, checked as far as that needs no table.
+/// A change of a report, checked as far as possible without the table.
 ///
-/// It is made of each [`Change`] as that is decoded: all changes of a report together can take many
+/// Each [`Change`] is converted when it is decoded: all changes of a report together can take many
 /// times the memory of their bytes.
-pub(super) enum Step {
-    Register(Registration),
+pub(super) enum CheckedChange {
+    Register(CheckedRegistration),
     Unregister { service: String, id: String, epoch: u64 },
     Refused(Why, String, Key),
 }
 
-impl Step {
-    /// The same, or refused if this client may not do it.
+impl CheckedChange {
+    /// The change, or its refusal if this client lacks the right.
     pub(super) fn checked(self, by: &Identity) -> Self {
         match self {
             Self::Register(it) => match it.check(by) {
@@ -65,11 +66,11 @@ impl Step {
     }
 }
 
-impl From<Change> for Step {
+impl From<Change> for CheckedChange {
     fn from(change: Change) -> Self {
         match change {
             Change::Register { instance, new, secret } => {
-                match Registration::new(&instance, new, secret.as_ref()) {
+                match CheckedRegistration::new(&instance, new, secret.as_ref()) {
                     Ok(registration) => Self::Register(registration),
                     Err((why, message)) => {
                         let key = (instance.service().to_owned(), instance.id().into());
@@ -82,13 +83,13 @@ impl From<Change> for Step {
     }
 }
 
-impl<'de> Deserialize<'de> for Step {
+impl<'de> Deserialize<'de> for CheckedChange {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Change::deserialize(deserializer).map(Self::from)
     }
 }
 
-/// What a report claims to have, before anything is decoded.
+/// Checks the announced size of a report before it is decoded.
 fn check_report(changes: &[u8]) -> Result<(), NameError> {
     let too_large = |what: String| {
         let hint = format!("tell them in parts of {MAX_CHANGES} and {MAX_REPORT} bytes at most");
@@ -99,7 +100,7 @@ fn check_report(changes: &[u8]) -> Result<(), NameError> {
     }
     match array_len(changes) {
         Some(claimed) if claimed > MAX_CHANGES => too_large(format!("{claimed} changes")),
-        // What is no array at all does not decode.
+        // Anything but an array is refused by the decoder.
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! [`Table`]: what a name server's sessions and consumers can do with its [`State`]. No I/O.
+//! [`Table`]: the operations of sessions and consumers on the [`TableState`]. No I/O.
 //!
 //! Sessions begin and end here. Changes are in [`changes`](super::changes), queries of consumers in
 //! [`queries`](super::queries).
@@ -6,34 +6,35 @@
 //! The lock is held for a few changes at a time. Reports and lists are checked and encoded outside
 //! of it and processed in parts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rpc_registry::sync::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::accounts::Charge;
 use super::audit::{Action, Audit};
-use super::entry::Entry;
 use super::identity::{Caller, Identity};
 use super::leases::Leases;
-use super::listed::Left;
 use super::policy_file::PolicyFile;
-use super::quota::Item;
-use super::state::{Ended, Session, State};
+use super::service_record::Departure;
+use super::stored_registration::StoredRegistration;
+use super::table_state::{EndedSession, Session, TableState};
 use crate::contract::NameError;
 
 pub(super) struct Table {
     pub(super) leases: Leases,
     pub(super) policy: PolicyFile,
     pub(super) audit: Audit,
-    state: Mutex<State>,
-    /// Until then nobody knows who will still register.
+    state: Mutex<TableState>,
+    /// The end of the grace period.
     pub(super) started: Instant,
     pub(super) max_bytes: usize,
 }
 
 impl Table {
-    /// With what is kept for `max_bytes`, roughly, at most.
+    /// `max_bytes` limits the approximate memory of all content.
     pub(super) fn new(grace: Duration, max_bytes: usize, policy: PolicyFile) -> Self {
         let now = Instant::now();
         let started = now.checked_add(grace).unwrap_or(now);
@@ -41,9 +42,8 @@ impl Table {
         Self { leases, policy, audit, state: Mutex::default(), started, max_bytes }
     }
 
-    /// Every change under this lock is made in one piece, so a poisoned one is still whole.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, TableState> {
+        self.state.lock()
     }
 
     /// The identity and rights of a caller.
@@ -55,8 +55,8 @@ impl Table {
         })
     }
 
-    /// Begins a session, or takes it over. Returns the number of this attendance, and what is
-    /// dropped when it is over.
+    /// Begins a session, or continues it on another connection. Returns the number of this
+    /// attendance, and a receiver that closes at its end.
     pub(super) fn attend(
         &self,
         caller: Caller,
@@ -71,12 +71,12 @@ impl Table {
         }
         let before = state.sessions.remove(&session);
         if let Some(before) = &before {
-            state.refund(&before.identity, Item::Session, before.identity.bytes);
+            state.refund(&before.identity, Charge::Session, before.identity.bytes);
         }
-        if let Err(message) = state.charge(by, Item::Session, by.bytes, self.max_bytes) {
+        if let Err(message) = state.charge(by, Charge::Session, by.bytes, self.max_bytes) {
             if let Some(before) = before {
                 let (by, limit) = (&before.identity, usize::MAX);
-                let _ = state.charge(by, Item::Session, by.bytes, limit);
+                let _ = state.charge(by, Charge::Session, by.bytes, limit);
                 state.sessions.insert(session, before);
             }
             return Err(NameError::Full(message));
@@ -93,20 +93,20 @@ impl Table {
     }
 
     /// Ends the session of a closed connection. The returned session must be [swept](Self::sweep).
-    pub(super) fn leave(&self, session: u64, attendance: u64) -> Option<Ended> {
+    pub(super) fn leave(&self, session: u64, attendance: u64) -> Option<EndedSession> {
         let mut state = self.lock();
         let it = state.sessions.get(&session).filter(|it| it.attendance == attendance);
         it.is_some().then(|| state.end_session(session)).flatten()
     }
 
     /// Ends expired sessions. The returned sessions must be [swept](Self::sweep).
-    pub(super) fn expire(&self) -> Vec<Ended> {
+    pub(super) fn expire(&self) -> Vec<EndedSession> {
         let expired = self.leases.take_expired();
         if expired.is_empty() {
             return Vec::new();
         }
         let mut state = self.lock();
-        let is_same = |state: &State, session, lease| {
+        let is_same = |state: &TableState, session, lease| {
             state.sessions.get(session).is_some_and(|it| Arc::ptr_eq(&it.lease, lease))
         };
         let ended = expired.iter().filter_map(|(session, lease)| {
@@ -117,7 +117,7 @@ impl Table {
 
     /// Applies a new policy: ends sessions of clients that are no longer known, or whose
     /// registrations are no longer allowed. The returned sessions must be [swept](Self::sweep).
-    pub(super) fn revoke(&self) -> Vec<Ended> {
+    pub(super) fn revoke(&self) -> Vec<EndedSession> {
         let policy = self.policy.current();
         let sessions: Vec<u64> = self.lock().sessions.keys().copied().collect();
         let revoked = sessions.into_iter().filter_map(|session| {
@@ -134,20 +134,21 @@ impl Table {
 
     /// Removes the registrations of an ended session, in parts. The server itself may be at fault,
     /// so they are not announced as departures.
-    pub(super) async fn sweep(&self, ended: Ended, action: Action) {
-        let Ended { session, lease, identity, attendance, owned } = ended;
+    pub(super) async fn sweep(&self, ended: EndedSession, action: Action) {
+        let EndedSession { session, lease, identity, attendance, owned } = ended;
         self.leases.end(session, &lease);
         let (count, owned) = (owned.len(), Vec::from_iter(owned));
         // A session that attends again with the same number has a later attendance.
-        let is_left = |entry: &Entry| entry.session == session && entry.attendance <= attendance;
-        self.remove_all(&owned, Left::Lapsed, is_left).await;
+        let is_left =
+            |entry: &StoredRegistration| entry.session == session && entry.attendance <= attendance;
+        self.remove_all(&owned, Departure::Expired, is_left).await;
         if count > 0 {
             let what = format!("{count} registrations");
             self.audit.record(action, &identity, &[&what], "");
         }
     }
 
-    /// Ends all sessions and all that is followed; nothing more is taken.
+    /// Ends all sessions and streams. Later requests are refused.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;

@@ -4,11 +4,11 @@ use tokio::sync::watch;
 use super::*;
 use crate::contract::{Change, Refusal, Why, unpack};
 use crate::secret::Secret;
-use crate::server::identity::{FIXED_BYTES, Name};
+use crate::server::checked_registration::ENTRY_BYTES;
+use crate::server::identity::{CertificateName, FIXED_BYTES};
 use crate::server::quota::Quota;
-use crate::server::registration::ENTRY_BYTES;
-use crate::server::reports::Step;
-use crate::server::state::DEPARTURES;
+use crate::server::reports::CheckedChange;
+use crate::server::table_state::DEPARTURES;
 
 const EXPIRY: Duration = Duration::from_secs(120);
 
@@ -52,7 +52,7 @@ fn anybody() -> Caller {
 
 /// A client with a certificate of this name.
 fn named(name: &str) -> Caller {
-    Caller { names: vec![Name::Dns(name.to_owned())], ..at("tls://10.0.0.1:1") }
+    Caller { names: vec![CertificateName::Dns(name.to_owned())], ..at("tls://10.0.0.1:1") }
 }
 
 fn identity(table: &Table, caller: &Caller) -> Arc<Identity> {
@@ -78,7 +78,7 @@ async fn report_as(
     version: u64,
     changes: Vec<Change>,
 ) -> Result<Vec<Refusal>, NameError> {
-    let steps = changes.into_iter().map(Step::from).collect();
+    let steps = changes.into_iter().map(CheckedChange::from).collect();
     table.report(&identity(table, caller), session, version, steps).await
 }
 

@@ -38,7 +38,7 @@ impl Servers {
         let places: Vec<_> = running.iter().map(|server| server.local_uri().to_owned()).collect();
         let settings = NameServersSettings::new(places)
             .with_interval(Duration::from_secs(1))
-            .with_expiry(Duration::from_secs(3))
+            .with_lease(Duration::from_secs(3))
             .with_token("t0ken")
             .unwrap();
         Self { policy, settings, running: Mutex::new(running) }

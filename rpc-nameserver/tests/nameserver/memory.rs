@@ -18,7 +18,7 @@ const LIMIT: usize = (256 + 64) << 20;
 
 async fn serve() -> (Child, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rpc-nameserver"));
-    command.args(["--listen", "tcp://127.0.0.1:0", "--grace-ms", "0"]).env_remove("RUST_LOG");
+    command.args(["--listen", "tcp://127.0.0.1:0", "--grace", "0s"]).env_remove("RUST_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

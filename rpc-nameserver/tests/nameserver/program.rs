@@ -17,7 +17,7 @@ fn program(args: &[&str]) -> Command {
 }
 
 async fn serve() -> (Child, String) {
-    let mut command = program(&["--listen", "tcp://127.0.0.1:0", "--grace-ms", "0"]);
+    let mut command = program(&["--listen", "tcp://127.0.0.1:0", "--grace", "0s"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = within(lines.next_line()).await.unwrap().unwrap();
@@ -107,7 +107,8 @@ async fn wrong_arguments_are_said() {
     for (args, mention) in [
         (&["--lisen", "x"][..], "unknown argument \"--lisen\""),
         (&["--listen"], "--listen needs a value"),
-        (&["--grace-ms", "1s"], "--grace-ms \"1s\" is not a whole number"),
+        (&["--grace", "1"], "--grace \"1\" is not a duration, such as 35s"),
+        (&["--grace-ms", "0"], "--grace-ms is called --grace now"),
         (&["--listen", "127.0.0.1:1"], "did you mean tcp://127.0.0.1:1"),
         (&["--listen", "tcp://0.0.0.0:0"], "or say --insecure"),
         (&["--listen", "tcp://[::]:0"], "or say --insecure"),
@@ -121,7 +122,7 @@ async fn wrong_arguments_are_said() {
     }
     let help = run(&["--help"]).await;
     assert!(help.status.success());
-    assert!(String::from_utf8_lossy(&help.stdout).contains("--grace-ms"));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--grace"));
     let (mut child, place) = serve().await;
     let taken = run(&["--listen", &place]).await;
     assert!(!taken.status.success());
@@ -138,7 +139,7 @@ async fn it_reads_its_policy_again_when_it_is_told_to() {
         std::fs::write(path, text).unwrap();
     };
     write("[]");
-    let listen = ["--listen", "tcp://127.0.0.1:0", "--grace-ms", "0", "--policy", path];
+    let listen = ["--listen", "tcp://127.0.0.1:0", "--grace", "0s", "--policy", path];
     let mut child = program(&listen).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = within(lines.next_line()).await.unwrap().unwrap();

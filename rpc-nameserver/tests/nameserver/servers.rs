@@ -351,7 +351,7 @@ async fn the_scheme_can_be_used_like_any_other() {
     assert!(rpc_nameserver::register_scheme().unwrap_err().is_already_exists());
     let server = server(ANY).await;
     let place = server.local_uri().replace("tcp://", "nameserver://");
-    let uri = format!("{place}/?cache=off&interval_ms=1000&expiry_ms=3000");
+    let uri = format!("{place}/?cache=off&renew_interval=1s&lease=3s");
     let registry = rpc_registry::connect(&uri).await.unwrap();
     assert_eq!(registry.uri(), uri);
     let _lease = registry.register(instance("a")).await.unwrap();

@@ -1,18 +1,12 @@
 //! Systems without Unix users and modes: new files inherit their permissions, and nothing is
 //! checked.
 
-use std::fs::OpenOptions;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
-use super::*;
-
-/// How a file is opened.
-#[derive(Clone, Copy)]
-pub(super) enum How {
-    Read,
-    Write,
-    /// For writing. It must not exist.
-    New,
-}
+use super::access::{Access, How};
+use super::not_private::not_regular;
 
 pub(super) fn open(how: How, path: &Path, _: Access) -> io::Result<File> {
     let mut options = OpenOptions::new();

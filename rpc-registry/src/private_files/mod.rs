@@ -6,33 +6,27 @@
 //! opening would leave time to replace the file. A folder is checked with its parents: a user with
 //! write access to a parent can replace the folder, unless the parent is sticky.
 //!
-//! Members of a group can replace what is in their folder at any time, subfolders too. That must not
-//! affect files elsewhere. So for [`Access::Group`] the folder of a file is opened first, without
-//! following links, and the file is accessed relative to the open folder.
+//! Members of a group can replace what is in their folder at any time, subfolders too. That must
+//! not affect files elsewhere. So for [`Access::Group`] the folder of a file is opened first,
+//! without following links, and the file is accessed relative to the open folder.
 
-use std::error::Error as StdError;
-use std::fmt;
-use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind};
-use std::path::Path;
-
+mod access;
+mod not_private;
 #[cfg_attr(unix, path = "unix.rs")]
 #[cfg_attr(not(unix), path = "elsewhere.rs")]
 mod system;
 
-use self::system::{How, open};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+pub(crate) use self::access::Access;
+use self::access::How;
+use self::not_private::NotPrivate;
+use self::system::open;
 pub(crate) use self::system::{
     check_file, check_parents, check_single, is_own, make_folder, remove, rename, restrict, user,
 };
-
-/// Users besides root that may use the files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// The user of this process.
-    Owner,
-    /// The members of the group to which the folder belongs.
-    Group,
-}
 
 /// Opens a file for reading.
 pub(crate) fn read(path: &Path, access: Access) -> io::Result<File> {
@@ -76,7 +70,7 @@ pub(crate) fn create_folder(path: &Path, access: Access) -> io::Result<()> {
 }
 
 /// Checks that no other user can redirect this path. The path need not exist.
-pub(crate) fn check_way(path: &Path) -> io::Result<()> {
+pub(crate) fn check_path(path: &Path) -> io::Result<()> {
     system::check_links(path)?;
     match path.ancestors().skip(1).find(|above| above.exists()) {
         // As the parent of any name in it.
@@ -93,30 +87,4 @@ pub(crate) fn check_folder(path: &Path, access: Access) -> io::Result<()> {
 /// A hint for the user about an error of this module.
 pub(crate) fn hint(error: &io::Error) -> Option<&str> {
     Some(error.get_ref()?.downcast_ref::<NotPrivate>()?.hint.as_str())
-}
-
-/// Another user may have created the file or folder, or may change it.
-#[derive(Debug)]
-struct NotPrivate {
-    what: String,
-    hint: String,
-}
-
-impl NotPrivate {
-    fn error(what: impl Into<String>, hint: impl Into<String>) -> io::Error {
-        let refused = Self { what: what.into(), hint: hint.into() };
-        io::Error::new(ErrorKind::PermissionDenied, refused)
-    }
-}
-
-impl fmt::Display for NotPrivate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl StdError for NotPrivate {}
-
-fn not_regular() -> io::Error {
-    NotPrivate::error("it is not a regular file", "move it away")
 }

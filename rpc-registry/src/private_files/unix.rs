@@ -1,21 +1,24 @@
 //! The checks of users, groups and modes.
 
-use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, getegid, geteuid, unlinkat};
 
-pub(super) use self::way::check_links;
-pub(crate) use self::way::check_parents;
-use super::*;
+use self::owner::{OTHERS_WRITE, is_trusted, mode};
+pub(super) use self::parents::check_links;
+pub(crate) use self::parents::check_parents;
+use super::access::{Access, How};
+use super::not_private::{NotPrivate, not_regular};
 
-mod way;
-
-const OTHERS_WRITE: u32 = 0o022;
+mod owner;
+mod parents;
 
 impl Access {
     fn file_mode(self) -> u32 {
@@ -42,15 +45,6 @@ impl Access {
     }
 }
 
-/// How a file is opened.
-#[derive(Clone, Copy)]
-pub(super) enum How {
-    Read,
-    Write,
-    /// For writing. It must not exist.
-    New,
-}
-
 pub(super) fn open(how: How, path: &Path, access: Access) -> io::Result<File> {
     let flags = match how {
         How::Read => OFlag::O_RDONLY,
@@ -64,7 +58,7 @@ pub(super) fn open(how: How, path: &Path, access: Access) -> io::Result<File> {
     };
     let opened = in_place(path, access, |folder, name| openat(folder, name, flags, mode));
     let opened = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-        // FreeBSD says EMLINK, NetBSD EFTYPE; there the message is the system's.
+        // FreeBSD returns EMLINK, NetBSD EFTYPE; there the message is that of the system.
         Some(Errno::ELOOP) => is_link(),
         // A named pipe without a reader, or a socket.
         Some(Errno::ENXIO) => not_regular(),
@@ -88,8 +82,8 @@ pub(crate) fn rename(path: &Path, to: &Path, access: Access) -> io::Result<()> {
     })
 }
 
-/// Calls `act` with an open folder and the path of the file relative to it. For [`Access::Group`] that
-/// is the parent folder, opened without following links, so that no member can replace it meanwhile.
+/// Calls `act` with an open folder and the path of the file relative to it. For [`Access::Group`]
+/// that is the parent folder, opened without following links, so that no member can replace it.
 fn in_place<T>(
     path: &Path,
     access: Access,
@@ -115,11 +109,6 @@ fn is_link() -> io::Error {
     NotPrivate::error("it is a symbolic link, and links are not followed", "remove it")
 }
 
-/// Whether files of this owner are trusted: root and this user.
-fn is_trusted(uid: u32) -> bool {
-    uid == 0 || uid == geteuid().as_raw()
-}
-
 /// Whether this is a folder of this user; root does not count.
 pub(crate) fn is_own(folder: &Path) -> bool {
     let is_own = |it: Metadata| it.is_dir() && it.uid() == geteuid().as_raw();
@@ -129,10 +118,6 @@ pub(crate) fn is_own(folder: &Path) -> bool {
 /// A part of file names that is unique for this user.
 pub(crate) fn user() -> Option<u32> {
     Some(geteuid().as_raw())
-}
-
-fn mode(metadata: &Metadata) -> u32 {
-    metadata.mode() & 0o7777
 }
 
 fn other_owner(metadata: &Metadata) -> io::Error {

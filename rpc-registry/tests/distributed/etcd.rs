@@ -80,7 +80,7 @@ async fn what_is_registered_is_found_until_it_leaves() {
 #[tokio::test]
 async fn who_leaves_in_order_is_told_from_who_lapses() {
     let Some(etcd) = Etcd::start(1).await else { return };
-    let back_end = back_end(&etcd, "?ttl=2");
+    let back_end = back_end(&etcd, "?lease=2s");
     let announce = |id| back_end.announce(instance(id), Claim::New);
     let mut left = announce("left").await.unwrap();
     let removed = announce("removed").await.unwrap();
@@ -116,7 +116,7 @@ async fn who_leaves_in_order_is_told_from_who_lapses() {
 #[tokio::test]
 async fn an_older_epoch_never_overwrites_nor_removes_a_newer_entry() {
     let Some(etcd) = Etcd::start(1).await else { return };
-    let back_end = back_end(&etcd, "?ttl=2");
+    let back_end = back_end(&etcd, "?lease=2s");
     let first = back_end.announce(instance("a"), Claim::New).await.unwrap();
     let epoch = first.instance.epoch();
     for older in [epoch, epoch - 1] {
@@ -146,7 +146,7 @@ async fn an_older_epoch_never_overwrites_nor_removes_a_newer_entry() {
 #[tokio::test]
 async fn an_announcement_that_is_dropped_leaves_nothing() {
     let Some(etcd) = Etcd::start(1).await else { return };
-    let back_end = back_end(&etcd, "?ttl=60");
+    let back_end = back_end(&etcd, "?lease=60s");
     for n in 0..20 {
         let announce = back_end.announce(instance("a"), Claim::New);
         let cut = timeout(Duration::from_micros(500 * n), announce).await;
@@ -186,7 +186,8 @@ async fn wrong_credentials_are_refused_and_right_ones_survive_a_restart() {
     etcd.control(&["user", "grant-role", "root", "root"]);
     etcd.control(&["user", "grant-role", "shop", "shop"]);
     // Credentials are there before they are asked for.
-    let early = rpc_registry::connect(etcd.uri("shop:a%20p%40ss@", "/shop?ttl=5&cache=off")).await;
+    let early =
+        rpc_registry::connect(etcd.uri("shop:a%20p%40ss@", "/shop?lease=5s&cache=off")).await;
     let early = early.unwrap();
     let _lease = early.register(instance("early")).await.unwrap();
     etcd.control(&["auth", "enable"]);
@@ -223,7 +224,7 @@ async fn a_server_that_is_not_there_is_a_clear_error_in_time() {
     // One who takes the connection and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().map(|at| (at, silent)).unwrap();
-    let error = refused(&format!("etcd://{}?connect_timeout_ms=1000&cache=off", silent.0)).await;
+    let error = refused(&format!("etcd://{}?request_timeout=1000ms&cache=off", silent.0)).await;
     assert!(error.to_string().contains("no answer in time"), "{error}");
     // One who speaks another protocol.
     let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -236,7 +237,7 @@ async fn a_server_that_is_not_there_is_a_clear_error_in_time() {
     let error = refused(&format!("etcd://{at}?cache=off")).await;
     assert!(error.is_unavailable(), "{error}");
     // Bad URIs are refused before anything is tried.
-    for bad in ["etcd:", "etcd://h:0", "etcd://h?ttl=1", "etcd://me@h", "etcd://h?ca=/nowhere"] {
+    for bad in ["etcd:", "etcd://h:0", "etcd://h?lease=1s", "etcd://me@h", "etcd://h?ca=/nowhere"] {
         let error = rpc_registry::connect(bad).await.err().unwrap();
         assert!(error.is_invalid_uri(), "{error}");
     }

@@ -47,7 +47,7 @@ impl Outage for Removable {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_leaves_no_trace() {
     let Some(etcd) = Etcd::start(1).await else { return };
-    let uri = etcd.uri("", "/rpc?ttl=2&connect_timeout_ms=500&cache=off");
+    let uri = etcd.uri("", "/rpc?lease=2s&request_timeout=500ms&cache=off");
     let fixture = Removable { uri, etcd: Mutex::new(etcd) };
     // Shorter than the leases, and longer.
     testing::outage(&fixture, Duration::from_millis(500)).await;
@@ -67,7 +67,7 @@ async fn whole(registry: &Arc<dyn Registry>, watch: &mut Watch, wanted: &[&str])
 #[tokio::test]
 async fn while_etcd_is_stopped_for_30_s_lookups_say_how_old_they_are_and_all_comes_back() {
     let Some(mut etcd) = Etcd::start(1).await else { return };
-    let registry = registry(&etcd, "/rpc?ttl=5&connect_timeout_ms=500&cache=off").await;
+    let registry = registry(&etcd, "/rpc?lease=5s&request_timeout=500ms&cache=off").await;
     let a = registry.register(instance("a")).await.unwrap();
     let _b = registry.register(instance("b")).await.unwrap();
     let mut watch = registry.watch("com.shop.Orders").await.unwrap();
@@ -99,7 +99,7 @@ async fn while_etcd_is_stopped_for_30_s_lookups_say_how_old_they_are_and_all_com
 #[tokio::test]
 async fn a_lease_that_is_dropped_while_etcd_is_away_is_gone_soon_after() {
     let Some(mut etcd) = Etcd::start(1).await else { return };
-    let registry = registry(&etcd, "/rpc?ttl=600&cache=off").await;
+    let registry = registry(&etcd, "/rpc?lease=600s&cache=off").await;
     let lease = registry.register(instance("a")).await.unwrap();
     etcd.stop_node(0);
     drop(lease);
@@ -117,7 +117,7 @@ async fn a_lease_that_is_dropped_while_etcd_is_away_is_gone_soon_after() {
 async fn a_program_that_starts_without_etcd_uses_what_it_remembers() {
     let Some(mut etcd) = Etcd::start(1).await else { return };
     let folder = tempfile::tempdir().unwrap();
-    let rest = format!("/rpc?connect_timeout_ms=500&cache={}", folder.path().display());
+    let rest = format!("/rpc?request_timeout=500ms&cache={}", folder.path().display());
     let first = registry(&etcd, &rest).await;
     let _lease = first.register(instance("a")).await.unwrap();
     assert_eq!(ids(&first.lookup("com.shop.Orders").await.unwrap()), ["a"]);
@@ -140,7 +140,7 @@ async fn a_program_that_starts_without_etcd_uses_what_it_remembers() {
 #[tokio::test]
 async fn an_etcd_that_has_lost_all_gets_the_registrations_again() {
     let Some(mut etcd) = Etcd::start(1).await else { return };
-    let registry = registry(&etcd, "/rpc?ttl=5&cache=off").await;
+    let registry = registry(&etcd, "/rpc?lease=5s&cache=off").await;
     let leases = [registry.register(instance("a")), registry.register(instance("b"))];
     let [a, b] = leases;
     let leases = (a.await.unwrap(), b.await.unwrap());
@@ -183,7 +183,7 @@ async fn load(registry: Arc<dyn Registry>, always: Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_leader_is_killed_no_answer_is_wrong_and_all_is_whole_within_10_s() {
     let Some(mut etcd) = Etcd::start(3).await else { return };
-    let registry = registry(&etcd, "/rpc?ttl=5&cache=off").await;
+    let registry = registry(&etcd, "/rpc?lease=5s&cache=off").await;
     let names: Vec<_> = (0..20).map(|n| format!("i{n:02}")).collect();
     let mut leases = Vec::new();
     for name in &names {
@@ -193,7 +193,7 @@ async fn when_the_leader_is_killed_no_answer_is_wrong_and_all_is_whole_within_10
     // One watch at each server, and one for what comes later.
     let mut watches = Vec::new();
     for _ in 0..4 {
-        let other = self::registry(&etcd, "/rpc?ttl=5&cache=off").await;
+        let other = self::registry(&etcd, "/rpc?lease=5s&cache=off").await;
         let mut watch = other.watch("com.shop.Orders").await.unwrap();
         settled(&mut watch, &names, SOON).await;
         watches.push((other, watch));
@@ -234,12 +234,12 @@ async fn when_the_leader_is_killed_no_answer_is_wrong_and_all_is_whole_within_10
 #[tokio::test]
 async fn a_leader_that_hangs_is_left_for_another_server() {
     let Some(etcd) = Etcd::start(3).await else { return };
-    let registry = registry(&etcd, "/rpc?ttl=5&cache=off").await;
+    let registry = registry(&etcd, "/rpc?lease=5s&cache=off").await;
     let mut leases = vec![registry.register(instance("a")).await.unwrap()];
     // One at each server.
     let mut watches = Vec::new();
     for _ in 0..8 {
-        let other = self::registry(&etcd, "/rpc?ttl=5&cache=off").await;
+        let other = self::registry(&etcd, "/rpc?lease=5s&cache=off").await;
         let mut watch = other.watch("com.shop.Orders").await.unwrap();
         settled(&mut watch, &["a"], SOON).await;
         watches.push((other, watch));

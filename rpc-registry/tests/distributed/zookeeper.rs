@@ -27,9 +27,9 @@ use tokio::time::{Instant, timeout};
 use zookeeper_client::Client;
 
 /// Soon gone, soon away. Servers under test allow sessions of 0.4 to 4 s.
-const QUICK: &str = "cache=off&session_timeout_ms=1000&connect_timeout_ms=1000";
+const QUICK: &str = "cache=off&lease=1000ms&request_timeout=1000ms";
 /// For what must outlive the restart of a server.
-const PATIENT: &str = "cache=off&session_timeout_ms=4000&connect_timeout_ms=500";
+const PATIENT: &str = "cache=off&lease=4000ms&request_timeout=500ms";
 /// How long a test may wait for something on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -424,7 +424,7 @@ async fn a_wrong_password_is_told_at_once() {
 async fn servers_that_are_none_are_told_within_the_connect_timeout() {
     let uri = |listener: &TcpListener| {
         let address = listener.local_addr().unwrap();
-        format!("zookeeper://{address}/x?cache=off&connect_timeout_ms=1000")
+        format!("zookeeper://{address}/x?cache=off&request_timeout=1000ms")
     };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = uri(&listener);

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 async fn folder() -> (TempDir, String, Arc<dyn Registry>) {
     let dir = tempfile::tempdir().unwrap();
     // Generous, so that a machine under load does not fail a test that is not about time.
-    let uri = format!("file://{}?lock_timeout_ms=120000", dir.path().display());
+    let uri = format!("file://{}?lock_timeout=120000ms", dir.path().display());
     let registry = connect(&uri).await.unwrap();
     (dir, uri, registry)
 }

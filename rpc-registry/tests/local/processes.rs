@@ -43,10 +43,10 @@ fn child() {
             "provider" => provide(registry(&folder).await).await,
             "hasty" => {
                 let ttl = HASTY.as_millis();
-                provide(connect(format!("file://{folder}?ttl_ms={ttl}")).await.unwrap()).await;
+                provide(connect(format!("file://{folder}?lease={ttl}ms")).await.unwrap()).await;
             }
             "many" => {
-                let uri = format!("file://{folder}?ttl_ms={}", HASTY.as_millis());
+                let uri = format!("file://{folder}?lease={}ms", HASTY.as_millis());
                 let registry = connect(uri).await.unwrap();
                 let mut leases = Vec::new();
                 for _ in 0..4 {
@@ -128,7 +128,7 @@ fn own(service: &str) -> Instance {
 
 async fn registry(folder: &str) -> Arc<dyn Registry> {
     // Generous, so that a machine under load does not fail a test that is not about time.
-    connect(format!("file://{folder}?lock_timeout_ms=60000")).await.unwrap()
+    connect(format!("file://{folder}?lock_timeout=60000ms")).await.unwrap()
 }
 
 /// A child process, killed when dropped.
@@ -294,7 +294,7 @@ async fn many_that_lapse_at_once_are_kept_for_a_while_and_the_dead_are_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_hears_of_a_kill_from_the_kernel_and_not_by_looking() {
     let dir = tempfile::tempdir().unwrap();
-    let uri = format!("file://{}?watch_interval_ms=60000", dir.path().display());
+    let uri = format!("file://{}?poll_interval=1m", dir.path().display());
     let registry = connect(uri).await.unwrap();
     let mut watch = registry.watch("steady").await.unwrap();
     let mut provider = Process::start("provider", dir.path());
@@ -309,7 +309,7 @@ async fn a_watch_hears_of_a_kill_from_the_kernel_and_not_by_looking() {
 #[tokio::test]
 async fn a_stopped_lock_holder_is_a_timeout_for_writers_and_nothing_for_readers() {
     let dir = tempfile::tempdir().unwrap();
-    let uri = format!("file://{}?lock_timeout_ms=300", dir.path().display());
+    let uri = format!("file://{}?lock_timeout=300ms", dir.path().display());
     let registry = connect(uri).await.unwrap();
     let _lease = registry.register(own("steady")).await.unwrap();
     let mut holder = Process::start("lock", dir.path());

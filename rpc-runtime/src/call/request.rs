@@ -27,54 +27,33 @@ pub struct Call<'c> {
 /// The metadata of a call, copied when it is changed.
 pub(crate) enum Entries<'c> {
     None,
+    /// Of a client, for as long as the call.
     Borrowed(&'c Arc<Metadata>),
     Shared(Arc<Metadata>),
-    Own(Metadata),
 }
 
 impl Entries<'_> {
-    pub(crate) fn get(&self) -> Option<&Metadata> {
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&Arc<Metadata>> {
         match self {
             Self::None => None,
             Self::Borrowed(metadata) => Some(metadata),
             Self::Shared(metadata) => Some(metadata),
-            Self::Own(metadata) => Some(metadata),
         }
     }
 
-    fn insert(&mut self, key: String, value: String) {
-        if let Self::Own(metadata) = self {
-            metadata.insert(key, value);
-            return;
-        }
-        let mut metadata = self.get().cloned().unwrap_or_default();
-        metadata.insert(key, value);
-        *self = Self::Own(metadata);
-    }
-
-    fn remove(&mut self, key: &str) -> Option<String> {
-        let value = self.get()?.get(key).cloned()?;
+    /// Changes them; others that share them see nothing of it.
+    fn change<R>(&mut self, change: impl FnOnce(&mut Metadata) -> R) -> R {
         let mut metadata = match std::mem::replace(self, Self::None) {
-            Self::Own(metadata) => metadata,
-            shared => shared.get().cloned().unwrap_or_default(),
+            Self::None => Arc::default(),
+            Self::Borrowed(metadata) => Arc::clone(metadata),
+            Self::Shared(metadata) => metadata,
         };
-        metadata.remove(key);
+        let result = change(Arc::make_mut(&mut metadata));
         if !metadata.is_empty() {
-            *self = Self::Own(metadata);
+            *self = Self::Shared(metadata);
         }
-        Some(value)
-    }
-
-    /// All of it, to be shared.
-    fn share(&mut self) -> Option<Arc<Metadata>> {
-        if let Self::Own(metadata) = self {
-            *self = Self::Shared(Arc::new(std::mem::take(metadata)));
-        }
-        match self {
-            Self::Borrowed(metadata) => Some(Arc::clone(metadata)),
-            Self::Shared(metadata) => Some(Arc::clone(metadata)),
-            Self::None | Self::Own(_) => None,
-        }
+        result
     }
 }
 
@@ -103,17 +82,17 @@ impl<'c> Call<'c> {
     }
 
     /// Makes `context` say what this call says: it was made of it, and has been changed since.
-    pub(crate) fn update(&mut self, context: &mut Context) {
+    pub(crate) fn update(&self, context: &mut Context) {
         context.deadline = self.deadline;
         context.extensions.clone_from(&self.extensions);
-        context.metadata = self.metadata.share();
+        context.metadata = self.metadata.get().cloned();
     }
 
     /// The same call for a future of its own: what a client sends of it.
-    pub(crate) fn detached(&mut self) -> Call<'static> {
+    pub(crate) fn detached(&self) -> Call<'static> {
         Call {
             method: self.method,
-            metadata: self.metadata.share().map_or(Entries::None, Entries::Shared),
+            metadata: self.metadata.get().cloned().map_or(Entries::None, Entries::Shared),
             deadline: self.deadline,
             extensions: self.extensions.clone(),
             peer: None,
@@ -152,23 +131,30 @@ impl<'c> Call<'c> {
 
     /// All texts that travel with the call.
     pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
-        let all = self.metadata.get().into_iter().flatten();
+        let all = self.metadata.get().into_iter().flat_map(|all| all.iter());
         all.map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    pub(crate) fn entries(&self) -> Option<&Metadata> {
+    #[inline]
+    pub(crate) fn entries(&self) -> Option<&Arc<Metadata>> {
         self.metadata.get()
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn replace_metadata(&mut self, metadata: Metadata) {
+        self.metadata = Entries::Shared(Arc::new(metadata));
     }
 
     /// Sets the text under `key`: at a client it is sent along, at a server the method sees it and
     /// its own calls inherit it. All of it together may have 16 KiB.
     pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
-        self.metadata.insert(key.into(), value.into());
+        self.metadata.change(|metadata| metadata.insert(key.into(), value.into()));
     }
 
     /// Removes the text under `key`, and returns it.
     pub fn remove_metadata(&mut self, key: &str) -> Option<String> {
-        self.metadata.remove(key)
+        self.metadata(key)?;
+        self.metadata.change(|metadata| metadata.remove(key))
     }
 
     /// When the caller stops waiting. Always there at a client; at a server, if the caller has said

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection_info::ConnectionInfo;
 use super::connections::StateChanges;
@@ -144,4 +144,11 @@ impl fmt::Debug for Client {
             .field("timeout", &self.timeout.unwrap_or(self.default_timeout))
             .finish_non_exhaustive()
     }
+}
+
+/// Longest timeout: what 32 bits of milliseconds hold, 49 days.
+const MAX_TIMEOUT: Duration = Duration::from_millis(u32::MAX as u64);
+
+pub(super) fn deadline_after(now: Instant, timeout: Duration) -> Instant {
+    now.checked_add(timeout.min(MAX_TIMEOUT)).unwrap_or(now)
 }

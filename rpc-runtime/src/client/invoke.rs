@@ -1,8 +1,9 @@
 //! The way of a call through a client, between its stub and its connections.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-use super::handle::Client;
+use super::handle::{Client, deadline_after};
 use super::intercepted;
 use super::request::{Target, Unsent};
 use super::sending::Sending;
@@ -53,7 +54,7 @@ impl Client {
             (None, None) => Entries::None,
             (None, Some(own)) => Entries::Borrowed(own),
             (Some(inherited), None) => Entries::Shared(inherited),
-            (Some(inherited), Some(own)) => Entries::Own(merge(&inherited, own)),
+            (Some(inherited), Some(own)) => Entries::Shared(Arc::new(merge(&inherited, own))),
         };
         Call::outgoing(method, deadline, metadata)
     }
@@ -64,11 +65,4 @@ fn merge(inherited: &Metadata, own: &Metadata) -> Metadata {
     let mut merged = inherited.clone();
     merged.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
     merged
-}
-
-/// Longest timeout: what 32 bits of milliseconds hold, 49 days.
-const MAX_TIMEOUT: Duration = Duration::from_millis(u32::MAX as u64);
-
-pub(super) fn deadline_after(now: Instant, timeout: Duration) -> Instant {
-    now.checked_add(timeout.min(MAX_TIMEOUT)).unwrap_or(now)
 }

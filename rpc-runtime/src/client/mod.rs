@@ -44,4 +44,6 @@ pub use handle::Client;
 pub(crate) use pick::Pick;
 pub(crate) use picker::Picker;
 pub(crate) use settings::EndpointSettings;
+#[cfg(feature = "tower")]
+pub(crate) use stub::request;
 pub use stub::{call, notify};

@@ -39,6 +39,7 @@ pub(crate) trait Outcomes: Send + Sync {
 struct Report(Option<Arc<dyn Outcomes>>);
 
 impl Report {
+    #[inline]
     fn make(&mut self, outcome: Outcome<'_>) {
         if let Some(outcomes) = self.0.take() {
             outcomes.ended(outcome);
@@ -47,21 +48,25 @@ impl Report {
 }
 
 impl Drop for Report {
+    #[inline]
     fn drop(&mut self) {
         self.make(Outcome::Cancelled);
     }
 }
 
 impl Pick {
+    #[inline]
     pub(crate) fn new(channel: Arc<Channel>, outcomes: Arc<dyn Outcomes>) -> Self {
         Self { channel, report: Report(Some(outcomes)) }
     }
 
+    #[inline]
     pub(crate) fn channel(&self) -> &Arc<Channel> {
         &self.channel
     }
 
     /// The provider has answered. Gives the connection back, as the others do.
+    #[inline]
     pub(crate) fn answered(mut self) -> Arc<Channel> {
         self.report.make(Outcome::Answered);
         self.channel

@@ -27,6 +27,15 @@ impl Target {
     }
 }
 
+#[cfg(feature = "tower")]
+impl Target {
+    /// Without types there are no shapes to compare, so values travel named.
+    pub(super) fn untyped(method: &'static MethodDescriptor) -> Self {
+        let kind = if method.is_oneway() { Kind::Oneway } else { Kind::Request };
+        Self { method, kind, fingerprint: || 0 }
+    }
+}
+
 /// [`Arguments`] of any type, until they are sent. By `&mut`, since a future that holds `&` would
 /// have to be `Sync`.
 pub(super) trait Unsent: Send {
@@ -52,8 +61,7 @@ impl<A: Arguments> Unsent for Option<A> {
     }
 }
 
-/// The request of a call: a header without id and length, and its payload. The payload's buffer is
-/// the pool's.
+/// The request of a call: a header without id and length, and its payload, in a buffer of the pool.
 pub(super) struct EncodedRequest {
     header: Header,
     /// The flags that the metadata needs.
@@ -134,11 +142,10 @@ impl EncodedRequest {
         let request = Request { header: self.header, body: &mut self.body, deadline, now };
         channel.call(request, &mut self.upload.source)
     }
-}
 
-impl Drop for EncodedRequest {
+    /// Gives the buffer back. One that is dropped is freed.
     #[inline]
-    fn drop(&mut self) {
-        buffer::give(std::mem::take(self.body.small_mut()));
+    pub(super) fn finish(self) {
+        buffer::give_output(self.body);
     }
 }

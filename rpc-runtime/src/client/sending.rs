@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use tracing::{Instrument, Span};
 
-use super::handle::Client;
-use super::invoke::deadline_after;
+use super::handle::{Client, deadline_after};
 use super::not_found::not_found;
 use super::pick::Pick;
 use super::readiness;
@@ -52,7 +51,7 @@ impl Sending<'_> {
             request.set_metadata(metadata)?;
         }
         let mut channels_left = MAX_CHANNELS;
-        loop {
+        let outcome = loop {
             let pick = match client.picker.pick(call) {
                 Some(pick) => pick,
                 None => {
@@ -83,19 +82,21 @@ impl Sending<'_> {
                 .await
             };
             match outcome {
-                Ok(reply) => return answered(reply, pick, target),
-                Err(CallError::Failed(error)) => return Err(error.with_peer(pick.failed().peer())),
+                Ok(reply) => break answered(reply, pick, target),
+                Err(CallError::Failed(error)) => break Err(error.with_peer(pick.failed().peer())),
                 Err(CallError::NotOpen(error)) => {
                     let channel = pick.not_open();
                     channels_left = channels_left.saturating_sub(1);
                     if channels_left == 0 && !client.wait_for_ready {
-                        return Err(error.with_peer(channel.peer()));
+                        break Err(error.with_peer(channel.peer()));
                     }
                     // It may have waited in that one's queue.
                     now = clock();
                 }
             }
-        }
+        };
+        request.finish();
+        outcome
     }
 }
 

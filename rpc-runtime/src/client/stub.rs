@@ -8,7 +8,10 @@ use crate::buffer;
 use crate::call::{Reply, ReplyBody, ReplyStream};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
+use crate::metadata::Metadata;
 use crate::observe::ClientCall;
+#[cfg(feature = "tower")]
+use crate::protocol::payload::Arguments;
 use crate::protocol::{self, DecodeLimits, Kind, blob};
 use crate::service::{Method, Oneway, Outcome};
 use crate::status::Status;
@@ -52,10 +55,27 @@ pub fn notify<M: Oneway>(
     }
 }
 
+/// Calls a method whose types are not known here; its reply is not decoded.
+#[cfg(feature = "tower")]
+pub(crate) async fn request<A: Arguments>(
+    client: &Client,
+    method: &'static MethodDescriptor,
+    arguments: A,
+) -> Result<Reply, RpcError> {
+    let mut observed = client.observed(method);
+    let target = Target::untyped(method);
+    let reply = client.invoke(&target, &mut Some(arguments), &mut observed).await;
+    observed.ended(reply.as_ref().map_or_else(RpcError::status, Reply::status));
+    reply.map_err(|error| explain(method, error))
+}
+
 /// The contract's value or error; an `RpcError` is the framework's own.
 #[inline]
 fn decode<O: Outcome>(reply: Reply, limits: DecodeLimits) -> Result<O, RpcError> {
-    let Reply { body, stream, status, .. } = reply;
+    let Reply { body, stream, status, metadata, .. } = reply;
+    if let Some(metadata) = metadata {
+        drop_metadata(metadata);
+    }
     let stream = match stream {
         Some(ReplyStream::Incoming(items)) => Some(items),
         Some(ReplyStream::Outgoing(_)) | None => None,
@@ -82,6 +102,12 @@ fn decode<O: Outcome>(reply: Reply, limits: DecodeLimits) -> Result<O, RpcError>
         RpcError::new(Status::Decode, format!("the answer does not decode: {}", error.message()))
             .with_source(&error)
     })
+}
+
+/// Few replies have some.
+#[cold]
+fn drop_metadata(metadata: Box<Metadata>) {
+    drop(metadata);
 }
 
 impl Client {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rpc_registry::{BoxFuture, Instance, Lease, LeaseHandle, RegistryError};
+use rpc_registry::{BoxFuture, Instance, Lease, RegistryError, Session};
 use tokio::time::Instant;
 
 use super::{Server, ServerBuilder};
@@ -114,8 +114,8 @@ impl Stuck {
     }
 }
 
-impl LeaseHandle for Stuck {
-    fn revoke(&mut self) -> BoxFuture<'_, Result<(), RegistryError>> {
+impl Session for Stuck {
+    fn withdraw(&mut self) -> BoxFuture<'_, Result<(), RegistryError>> {
         Box::pin(std::future::pending())
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rpc_runtime::{Dispatch, Result, rpc_service};
 
 #[rpc_service(name = "acme.Orders", version = "2.1.0", group = "blue")]
+#[allow(dead_code, reason = "its descriptor is looked at")]
 pub trait Orders {
     async fn plain(&self, id: u64, note: Option<String>) -> Result<Vec<(u8, String)>>;
     #[rpc(name = "cancel_all", idempotent, oneway, timeout = "2m", blocking)]

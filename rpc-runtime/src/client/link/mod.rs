@@ -1,6 +1,7 @@
 //! [`Link`]: one connection to an address, made again when it is lost.
 
 mod attempt;
+mod connect;
 mod state;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,13 +109,17 @@ impl Link {
             Look::Closed(why) => return Found::Settled(Err(why.clone())),
             Look::Due => {}
         }
-        let (attempt, under_way) = Attempt::new(Arc::clone(self));
+        let (attempt, under_way) = Attempt::new(Box::new({
+            let link = Arc::clone(self);
+            move |result| link.settle(result)
+        }));
         let outcome = under_way.outcome();
         progress.begin(under_way);
         drop(progress);
         self.settings.all.changed();
         // Not under the lock: a runtime that has ended drops the attempt here and now.
-        self.settings.runtime.spawn(attempt.run());
+        let link = Arc::clone(self);
+        self.settings.runtime.spawn(attempt.run(async move { link.connect().await }));
         Found::Attempt(outcome)
     }
 
