@@ -3,6 +3,7 @@
 mod dispatch;
 mod encoding;
 mod handlers;
+mod interceptors;
 mod large_payloads;
 mod macro_descriptor;
 mod macro_expansion;
@@ -10,6 +11,7 @@ mod other_versions;
 mod programs;
 mod races;
 mod regressions;
+mod reply_metadata;
 mod round_trip;
 mod streaming;
 mod stress;
