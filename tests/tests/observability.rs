@@ -188,7 +188,7 @@ fn real_calls_move_each_documented_metric_of_calls_and_connections() {
         let call = |side: &str, method: &str, status: &str| {
             counted.get(&format!(
                 "rpc_{side}_calls_total{{rpc_method=\"Watched/{method}\",\
-                 rpc_response_status_code=\"{status}\",rpc_service=\"Watched\"}}"
+                 rpc_status_code=\"{status}\",rpc_service=\"Watched\"}}"
             ))
         };
         for side in ["client", "server"] {
@@ -546,7 +546,7 @@ fn each_call_and_each_connection_has_the_documented_span_at_both_ends_and_it_is_
             [("add", "ok"), ("spawned", "ok"), ("fails", "application"), ("panics", "internal")]
         {
             let span = one(method);
-            assert_eq!(field(span, "rpc.response.status_code"), status, "{span:?}");
+            assert_eq!(field(span, "rpc.status_code"), status, "{span:?}");
             assert_eq!(field(span, "rpc.service"), "Watched");
             assert_eq!(field(span, "rpc.system.name"), "rpc-runtime");
             assert_eq!(field(span, "otel.kind"), kind);

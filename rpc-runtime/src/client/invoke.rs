@@ -12,6 +12,8 @@ use crate::connection::clock;
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
 use crate::metadata::Metadata;
+#[cfg(feature = "opentelemetry")]
+use crate::observe;
 use crate::observe::ClientCall;
 
 impl Client {
@@ -26,6 +28,8 @@ impl Client {
         let now = clock();
         observed.begin(now);
         let mut call = self.outgoing(target.method, now);
+        #[cfg(feature = "opentelemetry")]
+        observe::inject_trace(observed.span(), &mut |key, value| call.set_metadata(key, value));
         let sending = Sending { client: self, target, span: observed.span() };
         if self.interceptors.is_empty() {
             sending.send(&call, now, arguments).await

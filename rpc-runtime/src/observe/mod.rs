@@ -15,6 +15,8 @@ mod names;
 mod spans;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "opentelemetry")]
+mod trace_context;
 mod work;
 
 pub(crate) use calls::{CallMetrics, ClientCall, Methods, OwnedCall};
@@ -25,6 +27,8 @@ pub(crate) use events::{
 };
 pub(crate) use memory::MemoryMetrics;
 pub(crate) use spans::{connection, ended, sent, server_call};
+#[cfg(feature = "opentelemetry")]
+pub(crate) use trace_context::{continue_trace, inject_trace};
 pub(crate) use work::{PoolMetrics, WorkMetrics};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};

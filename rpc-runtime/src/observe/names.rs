@@ -13,7 +13,7 @@ use crate::status::Status;
 pub(super) const SERVICE: &str = "rpc_service";
 /// `Service/method`, as in OpenTelemetry, since method names alone are not unique.
 pub(super) const METHOD: &str = "rpc_method";
-pub(super) const STATUS: &str = "rpc_response_status_code";
+pub(super) const STATUS: &str = "rpc_status_code";
 pub(super) const REASON: &str = "reason";
 pub(super) const OUTCOME: &str = "outcome";
 pub(super) const POOL: &str = "pool";
@@ -37,6 +37,12 @@ pub(super) fn status_code(status: Status) -> (usize, &'static str) {
         Status::Unauthenticated => (12, "unauthenticated"),
         Status::PermissionDenied => (13, "permission_denied"),
     }
+}
+
+/// Whether a call with this status has failed, as OpenTelemetry counts failures. An error of the
+/// contract is an outcome that the contract expects.
+pub(super) fn is_failure(status: Status) -> bool {
+    !matches!(status, Status::Ok | Status::Application)
 }
 
 enum Kind {

@@ -7,7 +7,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::Side;
-use super::names::status_code;
+use super::names::{is_failure, status_code};
 use crate::descriptor::MethodDescriptor;
 use crate::status::Status;
 
@@ -22,12 +22,15 @@ pub(crate) fn client_call(method: &MethodDescriptor) -> Span {
         target: "rpc_runtime::call",
         "rpc.client.call",
         otel.kind = "client",
+        otel.name = %method,
         rpc.system.name = SYSTEM,
         rpc.service = method.service().name(),
         rpc.method = %method,
         rpc.request.id = Empty,
         peer = Empty,
-        rpc.response.status_code = Empty,
+        rpc.status_code = Empty,
+        error.type = Empty,
+        otel.status_code = Empty,
     )
 }
 
@@ -43,7 +46,11 @@ pub(crate) fn sent(span: &Span, id: u64, peer: &str) {
 #[inline]
 pub(crate) fn ended(span: &Span, status: Status) {
     if !span.is_disabled() {
-        span.record("rpc.response.status_code", status_code(status).1);
+        let (_, code) = status_code(status);
+        span.record("rpc.status_code", code);
+        if is_failure(status) {
+            span.record("error.type", code).record("otel.status_code", "ERROR");
+        }
     }
 }
 
@@ -56,12 +63,15 @@ pub(crate) fn server_call(method: &MethodDescriptor, id: u64, peer: &str) -> Spa
         parent: None,
         "rpc.server.call",
         otel.kind = "server",
+        otel.name = %method,
         rpc.system.name = SYSTEM,
         rpc.service = method.service().name(),
         rpc.method = %method,
         rpc.request.id = id,
         peer,
-        rpc.response.status_code = Empty,
+        rpc.status_code = Empty,
+        error.type = Empty,
+        otel.status_code = Empty,
     )
 }
 

@@ -112,6 +112,8 @@ impl Requests {
         };
         let in_place = mode == Dispatch::Inline && !is_large;
         let span = observe::server_call(route.method, header.id, channel.peer());
+        #[cfg(feature = "opentelemetry")]
+        observe::continue_trace(&span, context.metadata.as_deref());
         route.metrics.iter().for_each(|metrics| metrics.began());
         let arguments = request.arguments.len();
         if is_large {
