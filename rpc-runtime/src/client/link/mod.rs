@@ -210,6 +210,11 @@ impl Link {
         }
     }
 
+    /// There is no connection, and the last attempt failed or the last connection did not last.
+    pub(super) fn is_failing(&self) -> bool {
+        self.lock().is_failing()
+    }
+
     /// The task of `channel` has ended.
     fn ended(&self, channel: &Arc<Channel>) {
         self.lock().ended(channel);
