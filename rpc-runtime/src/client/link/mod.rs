@@ -25,7 +25,6 @@ use crate::uri::Uri;
 ///
 /// A channel's lock is never taken by somebody who holds the link's.
 pub(super) struct Link {
-    number: LinkNumber,
     uri: Uri,
     settings: Arc<EndpointSettings>,
     progress: Mutex<Progress<Channel, UnderWay>>,
@@ -49,9 +48,8 @@ enum Found {
 
 impl Link {
     pub(super) fn new(uri: Uri, settings: Arc<EndpointSettings>) -> Arc<Self> {
-        let (number, progress) = (settings.all.number(), Mutex::new(Progress::new()));
-        let noted_ready = AtomicBool::new(false);
-        let link = Arc::new(Self { number, uri, settings, progress, noted_ready });
+        let progress = Mutex::new(Progress::new());
+        let link = Arc::new(Self { uri, settings, progress, noted_ready: AtomicBool::new(false) });
         let known: Arc<dyn KnownLink> = Arc::clone(&link) as _;
         if let Err(closed) = link.settings.all.add(&known) {
             link.close(closed, Channel::retire);
@@ -65,9 +63,11 @@ impl Link {
 
     /// Its state may have changed.
     fn changed(&self) {
-        // Under the lock, so that the last change is noted last.
+        // It is noted under the lock, so that the last change is noted last. A link is closed before
+        // it is dropped, so another one at the same place in memory never has its pause.
+        let number: LinkNumber = std::ptr::from_ref(self).addr();
         let progress = self.lock();
-        self.settings.all.note_pause(self.number, progress.until());
+        self.settings.all.note_pause(number, progress.until());
         drop(progress);
         self.settings.all.changed();
     }
