@@ -1,7 +1,6 @@
 //! [`ConnectionInfo`]: one connection of a client, and the link behind it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::pick::Pick;
 use crate::connection::Channel;
@@ -65,9 +64,6 @@ pub(super) trait KnownLink: Send + Sync {
 
     /// The connections that have not ended.
     fn channels(&self) -> Vec<Arc<Channel>>;
-
-    /// When the pause between two attempts ends, if it is one.
-    fn until(&self) -> Option<Instant>;
 
     fn info(&self) -> ConnectionInfo;
 

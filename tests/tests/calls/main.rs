@@ -13,6 +13,8 @@ mod races;
 mod regressions;
 mod reply_metadata;
 mod round_trip;
+mod server_interceptors;
 mod streaming;
 mod stress;
+mod tower_layers;
 mod virtual_time;

@@ -184,6 +184,11 @@ impl<C, A> Progress<C, A> {
         }
     }
 
+    /// There is no connection, and the last attempt failed or the last connection did not last.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0 && !matches!(self.phase, Phase::Ready { .. })
+    }
+
     /// When the pause ends, if there is one.
     pub(super) fn until(&self) -> Option<Instant> {
         match self.phase {
