@@ -223,6 +223,85 @@ async fn tls_shows_what_it_promises() {
     );
 }
 
+/// A line `[ROLE PID] span ID of trace ID, child of span ID: NAME (KIND)` of the example
+/// `interceptors`.
+#[derive(Debug)]
+struct Span<'t> {
+    role: &'t str,
+    id: &'t str,
+    trace: &'t str,
+    parent: &'t str,
+    name: &'t str,
+}
+
+impl<'t> Span<'t> {
+    fn parse(line: &'t str) -> Option<Self> {
+        let (process, line) = line.trim_start().strip_prefix('[')?.split_once("] span ")?;
+        let (id, line) = line.split_once(" of trace ")?;
+        let (trace, line) = line.split_once(", child of ")?;
+        let (parent, name) = line.split_once(": ")?;
+        let (role, _) = process.split_once(' ')?;
+        Some(Self { role, id, trace, parent: parent.trim_start_matches("span "), name })
+    }
+}
+
+#[tokio::test]
+async fn interceptors_refuse_by_token_and_role_and_a_trace_goes_on_in_all_three_processes() {
+    let text = printed(&mut program!("interceptors")).await;
+    assert_in_order(
+        &text,
+        &[
+            "[stock ",
+            "serving at tcp://127.0.0.1:",
+            "[orders ",
+            "serving at tcp://127.0.0.1:",
+            "method=OrderService/place peer=Some(\"tcp://127.0.0.1:",
+            "served_by=Some(\"node-7\")",
+            "placed: 2 tea for ada, 98 left\n",
+            "unauthenticated, safe to retry: true: OrderService/place at tcp://127.0.0.1:",
+            "a bearer token is needed\n",
+            "permission denied: AdminService/close_shop at tcp://127.0.0.1:",
+            "ada does not have the role admin\n",
+            "by ada: OrderService/place, ok, ",
+            "by a stranger: OrderService/place, unauthenticated, ",
+            "by ada: AdminService/close_shop, permission denied, ",
+            "by ada: StockService/take, ok, ",
+        ],
+    );
+    assert!(!text.contains("] closed"), "{text}");
+
+    let request = |line: &str| {
+        let (before, _) = text.split_once(line).unwrap();
+        before.rsplit_once("request ").unwrap().1.to_owned()
+    };
+    let placed = request(" by ada: OrderService/place, ok");
+    assert_eq!(placed, request(" by ada: StockService/take, ok"), "{text}");
+    assert_ne!(placed, request(" by a stranger: OrderService/place"), "{text}");
+
+    let spans: Vec<Span<'_>> = text.lines().filter_map(Span::parse).collect();
+    let mut parent = "no span";
+    let mut traces = Vec::new();
+    for (role, name) in [
+        ("gateway", "checkout (Internal)"),
+        ("gateway", "OrderService/place (Client)"),
+        ("orders", "OrderService/place (Server)"),
+        ("orders", "StockService/take (Client)"),
+        ("stock", "StockService/take (Server)"),
+    ] {
+        let found = spans
+            .iter()
+            .find(|span| (span.role, span.name, span.parent) == (role, name, parent))
+            .unwrap_or_else(|| panic!("no {name} of {role} below {parent} in {spans:#?}"));
+        parent = found.id;
+        traces.push(found.trace);
+    }
+    traces.dedup();
+    assert_eq!(traces.len(), 1, "{spans:#?}");
+    // The two refused calls have their own.
+    let others = spans.iter().filter(|span| span.trace != traces[0]).count();
+    assert_eq!((spans.len(), others), (9, 4), "{spans:#?}");
+}
+
 #[tokio::test]
 async fn a_consumer_finds_the_provider_of_the_other_terminal_and_misses_it_once_it_is_killed() {
     use tokio::io::{AsyncBufReadExt, BufReader};

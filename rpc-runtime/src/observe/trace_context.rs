@@ -50,10 +50,39 @@ struct Received<'m>(&'m Metadata);
 
 impl Extractor for Received<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        let value = self.0.get(key)?;
+        // The SDK takes ids of any length, and sends on a state of up to 16 KiB.
+        let usable = match key {
+            "traceparent" => is_traceparent(value.as_bytes()),
+            "tracestate" => value.len() <= MAX_TRACE_STATE,
+            _ => true,
+        };
+        usable.then_some(value.as_str())
     }
 
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(String::as_str).collect()
+    }
+}
+
+/// Longest `tracestate` in bytes that is taken over, and sent on with nested calls: what the W3C
+/// wants to be passed on at least.
+const MAX_TRACE_STATE: usize = 512;
+
+/// Whether this is `version-trace-parent-flags` by the rules of the W3C. Later versions may have
+/// more. Ids of zeros are refused by the propagator.
+fn is_traceparent(text: &[u8]) -> bool {
+    let mut parts = text.split(|byte| *byte == b'-');
+    let mut hex = |digits| {
+        let part = parts.next()?;
+        let is_hex = part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (is_hex && part.len() == digits).then_some(part)
+    };
+    let fields = (hex(2), hex(32), hex(16), hex(2));
+    let (Some(version), Some(_), Some(_), Some(_)) = fields else { return false };
+    match version {
+        b"ff" => false,
+        b"00" => parts.next().is_none(),
+        _ => true,
     }
 }

@@ -35,19 +35,6 @@ const KNOWN_IN_CIRCLES: &[&str] = &[
     "rpc-runtime/src/connection/streams/outgoing.rs",
     "rpc-runtime/src/connection/timers.rs",
     "rpc-runtime/src/connection/watchdog.rs",
-    "rpc-runtime/src/observe/mod.rs",
-    "rpc-runtime/src/observe/names.rs",
-    "rpc-runtime/src/protocol/messagepack/input.rs",
-    "rpc-runtime/src/protocol/messagepack/limits.rs",
-    "rpc-runtime/src/protocol/messagepack/mod.rs",
-    "rpc-runtime/src/protocol/messagepack/value.rs",
-    "rpc-runtime/src/protocol/mod.rs",
-    "rpc-runtime/src/protocol/payload.rs",
-    "rpc-runtime/src/server/chain.rs",
-    "rpc-runtime/src/server/method_end.rs",
-    "rpc-runtime/src/shape/mod.rs",
-    "rpc-runtime/src/shape/record.rs",
-    "rpc-runtime/src/shape/trace.rs",
 ];
 
 /// Modules of `rpc-runtime` that are known to import from a row below their own, as
