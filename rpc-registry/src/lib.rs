@@ -19,10 +19,10 @@
 //! # async fn demo() -> Result<(), rpc_registry::RegistryError> {
 //! let registry = rpc_registry::connect("memory:demo").await?;
 //!
-//! provider
+//! // provider
 //! let lease = registry.register(Instance::new("HelloService", "tcp://127.0.0.1:9000")).await?;
 //!
-//! consumer
+//! // consumer
 //! let found = registry.lookup("HelloService").await?;
 //! assert_eq!(found[0].uri(), "tcp://127.0.0.1:9000");
 //!
@@ -65,7 +65,7 @@
 //! # async fn demo() -> Result<(), RegistryError> {
 //! let registry = rpc_registry::connect("nameserver://10.0.0.1:9876,10.0.0.2:9876").await?;
 //!
-//! provider
+//! // provider
 //! let lease = registry.register(Instance::new("HelloService", "tcp://10.0.0.7:9000")).await?;
 //! let mut states = lease.states();
 //! tokio::spawn(async move {
@@ -78,7 +78,7 @@
 //!     }
 //! });
 //!
-//! consumer
+//! // consumer
 //! let mut watch = registry.watch("HelloService").await?;
 //! loop {
 //!     let now = watch.changed().await?;

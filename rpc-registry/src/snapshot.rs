@@ -104,7 +104,7 @@ impl IntoIterator for Snapshot {
 
     fn into_iter(self) -> Self::IntoIter {
         // Other clones may still have the list; a copy of an instance is a pointer.
-        self.instances.to_vec().into_iter()
+        Vec::from(&*self.instances).into_iter()
     }
 }
 

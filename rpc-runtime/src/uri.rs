@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use crate::error::RpcError;
 
 /// A URI of the form `scheme:rest`, with a scheme and without spaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Uri {
-    text: String,
+    /// Shared by an endpoint and its links.
+    text: Arc<str>,
     scheme_len: usize,
 }
 
@@ -37,7 +39,7 @@ impl Uri {
         if text.contains(|c: char| c.is_whitespace() || !rpc_registry::is_printable(c)) {
             return Err(invalid("it must not contain spaces or invisible characters"));
         }
-        Ok(Self { text: text.to_owned(), scheme_len: scheme.len() })
+        Ok(Self { text: text.into(), scheme_len: scheme.len() })
     }
 
     pub(crate) fn scheme(&self) -> &str {

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
-use rpc_runtime::{Blob, Encoding, Result, Server, rpc_service};
+use rpc_runtime::{Blob, Call, Encoding, Interceptor, Next, Reply, Result, Server, rpc_service};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -134,6 +134,55 @@ fn a_small_call_allocates_no_more_than_once_at_the_client_and_twice_at_the_serve
     assert!(at_client <= CALLS, "{at_client} allocations in {CALLS} calls at the client");
     assert!(at_server <= 2 * CALLS, "{at_server} allocations in {CALLS} calls at the server");
     drop(client);
+    provider.stop();
+}
+
+struct PassesOn;
+
+impl Interceptor for PassesOn {
+    async fn intercept(&self, call: &mut Call<'_>, next: Next<'_>) -> Result<Reply> {
+        next.run(call).await
+    }
+}
+
+/// Allocations of a call at the client.
+fn allocations_of_a_call(runtime: &Runtime, client: &EchoClient) -> u64 {
+    const CALLS: u64 = 100;
+    let calls = || {
+        for number in 0..CALLS {
+            assert_eq!(runtime.block_on(client.number(number)), Ok(number));
+        }
+    };
+    calls();
+    (0..5).map(|_| measure(calls).count_total).min().unwrap().div_ceil(CALLS)
+}
+
+#[test]
+fn interceptors_of_a_client_allocate_one_future_each_and_one_for_sending() {
+    let provider = Counted::start();
+    // It serves while it counts.
+    provider.count(|| {
+        let runtime = runtime();
+        let mut client = runtime.block_on(EchoClient::connect(&provider.uri)).unwrap();
+        let without = allocations_of_a_call(&runtime, &client);
+        for interceptors in 1..=3 {
+            client = client.with_interceptor(PassesOn);
+            let with = allocations_of_a_call(&runtime, &client);
+            let expected = without + interceptors + 1;
+            assert!(with <= expected, "{with} with {interceptors}, {without} without");
+        }
+    });
+    provider.stop();
+}
+
+#[test]
+fn the_future_of_a_call_has_no_room_for_what_few_calls_need() {
+    let provider = Counted::start();
+    provider.count(|| {
+        let client = runtime().block_on(EchoClient::connect(&provider.uri)).unwrap();
+        let bytes = size_of_val(&client.number(7));
+        assert!(bytes <= 800, "{bytes} bytes");
+    });
     provider.stop();
 }
 

@@ -7,6 +7,7 @@
 //! | `compact` | structs are sent as arrays |
 //! | `unmetered` | metrics are off |
 //! | `recorded` | metrics go to a recorder |
+//! | `intercepted-1`, `intercepted-3` | a client with one or three interceptors that pass calls on |
 
 mod recorder;
 
@@ -16,7 +17,9 @@ use std::time::Duration;
 
 use harness::work::{self, Call, Order, check};
 use harness::{Args, Connection, Role};
-use rpc_runtime::{Blob, Client, ClientBuilder, Encoding, Result, Server, rpc_service};
+use rpc_runtime::{
+    Blob, Client, ClientBuilder, Encoding, Interceptor, Next, Reply, Result, Server, rpc_service,
+};
 
 const UNMETERED: &str = "unmetered";
 const RECORDED: &str = "recorded";
@@ -104,7 +107,20 @@ fn client(variant: &str) -> harness::Result<ClientBuilder> {
         "compact" => Ok(Client::builder().encoding(Encoding::Compact)),
         UNMETERED => Ok(Client::builder().metrics(false)),
         RECORDED => Ok(Client::builder()),
+        "intercepted-1" => Ok(Client::builder().interceptor(PassesOn)),
+        "intercepted-3" => {
+            Ok(Client::builder().interceptor(PassesOn).interceptor(PassesOn).interceptor(PassesOn))
+        }
         other => Err(format!("unknown variant {other}").into()),
+    }
+}
+
+/// An interceptor that does nothing.
+struct PassesOn;
+
+impl Interceptor for PassesOn {
+    async fn intercept(&self, call: &mut rpc_runtime::Call<'_>, next: Next<'_>) -> Result<Reply> {
+        next.run(call).await
     }
 }
 

@@ -88,7 +88,7 @@ impl Policy {
             }
             identities.push(IdentityRule {
                 // Host names are case-insensitive.
-                dns: it.dns.into_iter().map(Pattern::to_lowercase).collect(),
+                dns: it.dns.into_iter().map(Pattern::into_lowercase).collect(),
                 uris: it.uri,
                 rights: Rights::new(it.register, it.remove, it.read).into(),
                 quota: it.quota.map_or(quota, |own| own.over(quota)),

@@ -53,7 +53,7 @@ impl TryFrom<String> for Pattern {
 }
 
 impl Pattern {
-    pub(super) fn to_lowercase(self) -> Self {
+    pub(super) fn into_lowercase(self) -> Self {
         Self(self.0.to_ascii_lowercase())
     }
 

@@ -1,5 +1,5 @@
 //! The rules of a back end.
-#![expect(clippy::panic, clippy::expect_used, reason = "it tests, so it fails by panicking")]
+#![expect(clippy::expect_used, reason = "it tests, so it fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::pin::Pin;

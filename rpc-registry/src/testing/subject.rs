@@ -1,5 +1,5 @@
 //! [`Subject`]: the registry under test, with assertions that name the rule.
-#![expect(clippy::panic, clippy::expect_used, reason = "it tests, so it fails by panicking")]
+#![expect(clippy::panic, reason = "it tests, so it fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;

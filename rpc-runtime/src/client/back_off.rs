@@ -11,21 +11,20 @@ const MAX_FACTOR: f64 = 100.0;
 /// Largest jitter. With all of it the pause could be nothing at all.
 const MAX_JITTER: f64 = 0.9;
 
-/// How long a [`Client`](crate::Client) leaves a provider alone after an attempt to connect that
-/// failed. The pause grows with each failure in a row, up to a longest one, and is a little random,
-/// so that the clients of a provider that comes back do not all arrive at once.
+/// The pause of a [`Client`](crate::Client) after a failed attempt to connect to an address. The
+/// pause grows with each consecutive failure up to a maximum. Part of it is random, so that clients
+/// do not all reconnect at the same time.
 ///
 /// The rule is that of gRPC's [connection back-off]; its numbers are 1 s, 1.6, 120 s and ±20 %.
 ///
-/// An attempt that succeeds does not end the row. A connection does that answers a call, or lasts as
-/// long as the first pause; one that ends before counts as one more failure. The first of these is
-/// forgiven, since a provider may just have been about to end: the next call connects at once. So a
-/// provider that accepts connections and then dies, over and over, is left alone like one that cannot
-/// be reached.
+/// The failure count is reset by a connection that answers a call or lasts as long as the first
+/// pause. A connection that ends earlier counts as a failure, except the first one: its provider may
+/// have been shutting down, so the next call connects at once. As a result, a provider that accepts
+/// connections and fails repeatedly gets the same pauses as an unreachable one.
 ///
-/// A registry that announces the address anew ends the row and the pause.
+/// A new registration of the address also resets the failure count and ends the pause.
 ///
-/// Settings that make no sense are refused when the client is made.
+/// Invalid settings are an error when the client is built.
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,14 +69,14 @@ impl BackOff {
         self
     }
 
-    /// How many times the last pause the next one is. Default 2; 1 to 100.
+    /// The factor between consecutive pauses. Default 2; 1 to 100.
     pub fn factor(mut self, factor: f64) -> Self {
         self.factor = factor;
         self
     }
 
-    /// Which part of a pause is random: with 0.5, the default, it is 50 % to 150 % of what it would
-    /// be without. 0 to 0.9.
+    /// The random fraction of a pause. With the default 0.5, a pause is 50 % to 150 % of its nominal
+    /// value. 0 to 0.9.
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.jitter = jitter;
         self

@@ -1,13 +1,12 @@
 //! [`ConnectionInfo`]: one connection of a client, and the link behind it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::pick::Pick;
 use crate::connection::Channel;
 use crate::error::RpcError;
 
-/// Where one connection of a [`Client`](crate::Client) stands.
+/// The state of one connection of a [`Client`](crate::Client).
 ///
 /// ```text
 ///            a call                    hello
@@ -20,41 +19,41 @@ use crate::error::RpcError;
 ///    └──────────────────────────────────────── Draining
 /// ```
 ///
-/// From each of them an address that leaves the registry, or a client that is closed, leads to
-/// `Closed`, by way of `Draining` while calls are under way.
+/// When the address leaves the registry or the client is closed, any state changes to `Closed`, or
+/// first to `Draining` while calls are in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectionState {
-    /// There is no connection. The next call makes one.
+    /// There is no connection. The next call opens one.
     Idle,
-    /// An attempt is under way. Calls wait for it.
+    /// An attempt is in progress. Calls wait for it.
     Connecting,
     /// The provider has sent its hello. Calls are sent.
     Ready,
-    /// There is a connection that takes no new calls and has not ended, since calls are under way
-    /// there; the provider is about to close, or the address is no longer in use. Unless it is the
-    /// latter, the next call makes a new connection at once, and the state is then that one's.
+    /// The connection takes no new calls and stays open for calls in progress: the provider is about
+    /// to close, or the address is no longer in use. In the first case, the next call opens a new
+    /// connection, and the state is then that of the new one.
     Draining,
     /// The last attempt failed, or the last connections were lost at once. Calls fail at once, unless
-    /// they [wait](crate::Client::with_wait_for_ready). Once the pause is over the next call
-    /// connects; until there is one the state stays.
+    /// they [wait](crate::Client::with_wait_for_ready). After the pause, the next call connects;
+    /// the state does not change before that.
     BackingOff,
-    /// The address has left the registry, or the client was closed. No connection is made again.
+    /// The address has left the registry, or the client was closed. Final.
     Closed,
 }
 
-/// One connection of a [`Client`](crate::Client), as it is at one moment.
+/// A snapshot of one connection of a [`Client`](crate::Client).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
     /// The address.
     pub uri: String,
-    /// Where it stands.
+    /// Its state.
     pub state: ConnectionState,
-    /// How many connections were made after the first one.
+    /// Number of connections opened after the first one.
     pub reconnects: u64,
-    /// Why the last attempt failed or the last connection took no more calls, whichever was later;
-    /// also while there is a new one. `None` until then.
+    /// The reason of the last failed attempt or the last end of a connection, whichever was later. It
+    /// is kept while there is a new connection.
     pub last_error: Option<RpcError>,
 }
 
@@ -65,9 +64,6 @@ pub(super) trait KnownLink: Send + Sync {
 
     /// The connections that have not ended.
     fn channels(&self) -> Vec<Arc<Channel>>;
-
-    /// When the pause between two attempts ends, if it is one.
-    fn until(&self) -> Option<Instant>;
 
     fn info(&self) -> ConnectionInfo;
 

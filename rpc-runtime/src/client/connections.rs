@@ -1,8 +1,10 @@
 //! All connections of a client, and [`StateChanges`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -13,18 +15,18 @@ use super::ready_links::ReadyLinks;
 use crate::error::RpcError;
 use crate::observe::{DrainOutcome, Observer};
 
-/// Follows the connections of a [`Client`](crate::Client); made by
-/// [`Client::state_changes`](crate::Client::state_changes). It does not keep them open.
+/// Observes the connections of a [`Client`](crate::Client); created by
+/// [`Client::state_changes`](crate::Client::state_changes). Does not keep them open.
 pub struct StateChanges {
     all: Weak<Connections>,
     version: watch::Receiver<()>,
 }
 
 impl StateChanges {
-    /// All connections, once one of them has changed since the last call; the first call returns at
-    /// once. Changes in quick succession are coalesced; only the latest state counts. `None` when
-    /// the client's last clone was dropped and its connections have ended. [Closing] the client does
-    /// not end it while a clone is held: all that is seen then is `Closed`.
+    /// Waits for a change since the last call and returns all connections; the first call returns at
+    /// once. Changes in quick succession are coalesced into the latest state. Returns `None` when all
+    /// clones of the client were dropped and their connections have ended. [Closing] the client does
+    /// not end the observation while a clone exists; all connections are then `Closed`.
     ///
     /// [Closing]: crate::Client::close
     ///
@@ -50,7 +52,12 @@ pub(crate) struct Connections {
     ready: ReadyLinks,
     /// Changes whenever a link or the list of providers does.
     version: watch::Sender<()>,
+    /// The number of the next link.
+    next: AtomicU64,
 }
+
+/// Distinguishes the links of a client.
+pub(super) type LinkNumber = u64;
 
 #[derive(Default)]
 struct Links {
@@ -58,7 +65,33 @@ struct Links {
     known: Vec<Weak<dyn KnownLink>>,
     /// The number of links at which closed ones are next removed.
     sweep_at: usize,
+    pauses: Pauses,
     closed: bool,
+}
+
+/// The links that wait for their next attempt to connect.
+#[derive(Default)]
+struct Pauses {
+    ends: BTreeMap<LinkNumber, Instant>,
+    in_order: BTreeSet<(Instant, LinkNumber)>,
+}
+
+impl Pauses {
+    fn set(&mut self, number: LinkNumber, end: Option<Instant>) {
+        let before = match end {
+            Some(end) => self.ends.insert(number, end),
+            None => self.ends.remove(&number),
+        };
+        if before != end {
+            before.map(|before| self.in_order.remove(&(before, number)));
+            self.in_order.extend(end.map(|end| (end, number)));
+        }
+    }
+
+    /// The end of the first one.
+    fn first(&self) -> Option<Instant> {
+        self.in_order.first().map(|(end, _)| *end)
+    }
 }
 
 /// Fewer links are not worth a sweep.
@@ -67,11 +100,17 @@ const MIN_SWEEP: usize = 64;
 impl Connections {
     pub(super) fn new() -> Arc<Self> {
         let (links, ready) = (Mutex::default(), ReadyLinks::default());
-        Arc::new(Self { links, ready, version: watch::Sender::new(()) })
+        let (version, next) = (watch::Sender::new(()), AtomicU64::new(0));
+        Arc::new(Self { links, ready, version, next })
     }
 
     fn lock(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for a new link.
+    pub(super) fn number(&self) -> LinkNumber {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// # Errors
@@ -84,8 +123,17 @@ impl Connections {
             // link.
             links.sweep_at = links.known.len().saturating_mul(2);
         }
+        if links.known.is_empty() {
+            // Most clients have one.
+            links.known.reserve_exact(1);
+        }
         links.known.push(Arc::downgrade(link));
         if links.closed { Err(closed()) } else { Ok(()) }
+    }
+
+    /// When the link's pause between two attempts ends; `None` if there is none.
+    pub(super) fn note_pause(&self, number: LinkNumber, end: Option<Instant>) {
+        self.lock().pauses.set(number, end);
     }
 
     /// The connected links.
@@ -126,7 +174,8 @@ impl Connections {
     pub(super) async fn change_after(&self, mut mark: watch::Receiver<()>) {
         // It ends with `self`.
         let changed = async { mark.changed().await.unwrap_or_default() };
-        match self.all().iter().filter_map(|link| link.until()).min() {
+        let first = self.lock().pauses.first();
+        match first {
             Some(due) => tokio::time::timeout_at(due.into(), changed).await.unwrap_or_default(),
             None => changed.await,
         }
@@ -164,11 +213,22 @@ impl Connections {
     }
 
     /// Waits until no connection is left of a client that was closed. Cancel safe.
+    ///
+    /// It waits for one link after the other, so a change costs a look at one of them.
     pub(super) async fn ended(&self) {
         let mut version = self.version.subscribe();
-        while self.all().iter().any(|link| !link.channels().is_empty()) {
-            if version.changed().await.is_err() {
+        let has_channels = |link: &Arc<dyn KnownLink>| !link.channels().is_empty();
+        loop {
+            let open: Vec<_> = self.all().into_iter().filter(has_channels).collect();
+            if open.is_empty() {
                 return;
+            }
+            for link in open {
+                while has_channels(&link) {
+                    if version.changed().await.is_err() {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -176,4 +236,64 @@ impl Connections {
 
 fn closed() -> RpcError {
     RpcError::unavailable("the client was closed").unexecuted()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientBuilder;
+    use crate::client::link::Link;
+    use crate::connection::Channel;
+    use crate::uri::Uri;
+
+    #[tokio::test]
+    async fn the_first_pause_to_end_is_known_until_its_link_is_closed() {
+        let settings = ClientBuilder::default().endpoint_settings(None).unwrap();
+        let link = |uri| Link::new(Uri::parse(uri).unwrap(), Arc::clone(&settings));
+        let (one, other) = (link("memory:one"), link("memory:other"));
+        let first = || settings.all.lock().pauses.first();
+        assert_eq!(first(), None);
+        // Nobody listens there.
+        one.connected().await.map(drop).unwrap_err();
+        let until = first().unwrap();
+        other.connected().await.map(drop).unwrap_err();
+        assert_eq!(first(), Some(until), "that of the other ends later, or it is the same");
+        one.announce();
+        let late = first().unwrap();
+        assert!(late >= until);
+        other.close(closed(), Channel::retire);
+        assert_eq!(first(), None);
+    }
+
+    #[test]
+    fn a_pause_replaces_the_one_before_it() {
+        let mut pauses = Pauses::default();
+        let now = Instant::now();
+        let at = |ms| Some(now + Duration::from_millis(ms));
+        let ends = [(1, at(5)), (2, at(3)), (2, at(3)), (2, at(7)), (1, at(9)), (3, None)];
+        let first = ends.map(|(number, end)| {
+            pauses.set(number, end);
+            pauses.first()
+        });
+        assert_eq!(first, [at(5), at(3), at(3), at(5), at(7), at(7)]);
+        pauses.set(1, None);
+        pauses.set(2, None);
+        assert!(pauses.ends.is_empty() && pauses.in_order.is_empty());
+    }
+
+    #[tokio::test]
+    async fn links_are_listed_in_the_order_in_which_they_were_made_until_they_are_dropped() {
+        let settings = ClientBuilder::default().endpoint_settings(None).unwrap();
+        let name = |n| format!("memory://{n}");
+        let link = |n| Link::new(Uri::parse(&name(n)).unwrap(), Arc::clone(&settings));
+        let mut links: Vec<_> = (0..200).map(link).collect();
+        let listed = || settings.all.infos().into_iter().map(|it| it.uri).collect::<Vec<_>>();
+        assert_eq!(listed(), (0..200).map(name).collect::<Vec<_>>());
+        let mut number = 0;
+        links.retain(|_| {
+            number += 1;
+            number % 3 == 0
+        });
+        assert_eq!(listed(), (0..200).filter(|n| n % 3 == 2).map(name).collect::<Vec<_>>());
+    }
 }

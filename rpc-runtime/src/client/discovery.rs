@@ -6,6 +6,21 @@ use crate::transport::{self, Protection};
 /// Default of [`ClientBuilder::max_providers`](crate::ClientBuilder::max_providers).
 const MAX_PROVIDERS: usize = 20_000;
 
+/// How many addresses of a service a client uses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SubsetSize {
+    /// The number of addresses in use.
+    pub(crate) size: usize,
+    /// A list of more addresses than this is not used as a whole.
+    pub(crate) above: usize,
+}
+
+impl Default for SubsetSize {
+    fn default() -> Self {
+        Self { size: 20, above: 100 }
+    }
+}
+
 /// Settings of a client for instances found in registries.
 #[derive(Clone, Debug)]
 pub(crate) struct DiscoverySettings {
@@ -13,11 +28,17 @@ pub(crate) struct DiscoverySettings {
     pub(super) schemes: Option<Vec<String>>,
     pub(super) allow_plaintext: bool,
     pub(crate) max_providers: usize,
+    pub(crate) subset: SubsetSize,
 }
 
 impl Default for DiscoverySettings {
     fn default() -> Self {
-        Self { schemes: None, allow_plaintext: false, max_providers: MAX_PROVIDERS }
+        Self {
+            schemes: None,
+            allow_plaintext: false,
+            max_providers: MAX_PROVIDERS,
+            subset: SubsetSize::default(),
+        }
     }
 }
 

@@ -79,6 +79,16 @@ impl Endpoint {
         })
     }
 
+    /// Whether there is a connection that takes calls.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.open().next().is_some()
+    }
+
+    /// Whether there is no connection and the last attempts failed.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.links.iter().all(|link| link.is_failing())
+    }
+
     /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
     /// attempt is made again.
     pub(crate) fn retire(&self, why: &str) {

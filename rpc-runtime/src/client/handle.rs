@@ -15,14 +15,14 @@ use crate::metadata::Metadata;
 use crate::observe::Methods;
 use crate::protocol::DecodeLimits;
 
-/// How long a call may take when neither the caller nor the contract says: 10 s.
+/// Timeout of calls for which neither the caller nor the contract sets one: 10 s.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A handle for calls: to one peer, or to all the providers of a service. Generated stubs wrap it.
+/// A handle for calls to one provider, or to all providers of a service. Generated stubs wrap it.
 ///
-/// A client lives in the tokio runtime that it was connected in: connections are made there, also
-/// when they are made again. That runtime must be running while calls are made, from wherever they
-/// are: the connection's task, which is there, keeps the deadlines too.
+/// Connections live in the tokio runtime in which the client was built, also those that are made
+/// again. That runtime must be running while calls are made, from whichever runtime they come: the
+/// tasks of the connections also enforce the deadlines.
 ///
 /// Cheap to clone; clones share the connections. The settings of a clone
 /// ([`with_timeout`](Self::with_timeout), …) are its own.
@@ -42,17 +42,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// The same client with another timeout for its calls. It goes before the one of the contract.
+    /// The same client with this timeout for its calls. It overrides the timeout of the contract.
+    /// At most 49 days; a longer one counts as 49 days.
     ///
-    /// A call inside of a handler is bounded by that handler's own deadline as well. Longer than
-    /// 49 days counts as 49 days.
+    /// A call made within a method is also bounded by the deadline of that method.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self.clone() }
     }
 
-    /// The same client, sending this text along with each call. Providers read it with
-    /// [`Context::metadata`](crate::Context::metadata). All of it together may have 16 KiB.
+    /// The same client with this metadata on each call. Providers read it with
+    /// [`Context::metadata`](crate::Context::metadata). Limit of all metadata of a call: 16 KiB.
     #[must_use]
     pub fn with_metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let mut metadata = self.metadata.as_deref().cloned().unwrap_or_default();
@@ -60,13 +60,13 @@ impl Client {
         Self { metadata: Some(Arc::new(metadata)), ..self.clone() }
     }
 
-    /// The same client, whose calls wait for a connection, or do not.
+    /// The same client, with or without waiting for a connection. Default: the setting of
+    /// [`ClientBuilder::wait_for_ready`](crate::ClientBuilder::wait_for_ready).
     ///
-    /// A call that finds an attempt to connect under way waits for it in any case. When there is
-    /// none, and none is due ([`BackOff`]) or no provider is registered, a call fails at once, as
-    /// unavailable; with `true` it waits within its deadline for the next attempt, and for the ones
-    /// after that. When the deadline passes, its error has the last failure as the source. Nothing
-    /// was sent then. Default: what [`ClientBuilder::wait_for_ready`] says.
+    /// A call always waits for a connection attempt in progress. When there is none, and none is due
+    /// ([`BackOff`](crate::BackOff)) or no provider is registered, a call fails at once as
+    /// unavailable. With `true` it waits within its deadline for the next attempts instead. When the
+    /// deadline passes, the source of the error is the last failure, and nothing was sent.
     ///
     /// This is gRPC's [wait for ready](https://grpc.io/docs/guides/wait-for-ready/).
     #[must_use]
@@ -81,9 +81,8 @@ impl Client {
         Self { interceptors: self.interceptors.clone().with(interceptor), ..self.clone() }
     }
 
-    /// Where each connection stands, those that are being made or may be made included, and those
-    /// that drain at an address that has left the registry. In the order in which their addresses
-    /// became known.
+    /// The state of each connection, in the order in which the addresses became known. Includes
+    /// connections that are not open, and those that drain at an address that has left the registry.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.picker.settings().all.infos()
     }
@@ -104,20 +103,20 @@ impl Client {
         self.picker.settings().all.changes()
     }
 
-    /// Ends all connections, of every clone, without losing a call that was sent: no new call is
-    /// begun, the providers are told that none will come (goaway), calls and streams under way get
-    /// the time of [`ClientBuilder::drain_timeout`], and then the connections are closed. Calls that
-    /// are not done by then fail as unavailable, with this as the cause.
+    /// Closes the connections of all clones gracefully: no new call starts, the providers get a
+    /// goaway, and calls and streams in progress get the time of
+    /// [`ClientBuilder::drain_timeout`](crate::ClientBuilder::drain_timeout). After that, the
+    /// connections are closed, and the remaining calls fail as unavailable.
     ///
-    /// New calls, and those that still waited for a connection or for their turn on it, fail at once
-    /// as unavailable; a retry elsewhere is safe. Attempts to connect are given up, and the registry
-    /// is no longer watched. To close a stub's client, `stub.as_ref().close()`.
+    /// New calls, and calls that wait for a connection or for their turn on it, fail at once as
+    /// unavailable; a retry elsewhere is safe. Connection attempts are cancelled, and the watch of
+    /// the registry ends. To close the client of a stub, call `stub.as_ref().close()`.
     ///
-    /// Done when no connection is left; so is every further call of it.
+    /// Returns when no connection is left. Can be called more than once.
     ///
     /// # Cancel safety
     ///
-    /// Once it was polled, the client is closed whether or not the future is dropped.
+    /// Once the future was polled, the client is closed even if the future is dropped.
     pub async fn close(&self) {
         self.picker.close();
         let EndpointSettings { all, drain_timeout, runtime, channel, .. } = self.picker.settings();
@@ -130,7 +129,7 @@ impl Client {
         self.picker.open().into_iter().map(ChannelHandle::new).collect()
     }
 
-    /// The same client, writing structs this way.
+    /// The same client with this encoding of structs.
     #[must_use]
     pub fn with_encoding(&self, encoding: Encoding) -> Self {
         Self { encoding, ..self.clone() }

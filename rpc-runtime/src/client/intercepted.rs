@@ -38,7 +38,7 @@ pub(super) async fn run(
             // The connection keeps the deadline while it has the call. Otherwise an interceptor
             // waits for something of its own.
             if poll.is_pending() && !locked(&attempts).waits {
-                return poll_deadline(&mut timer, deadline, cx).map(Err);
+                return poll_deadline(&mut timer, &sending, deadline, cx).map(Err);
             }
             poll
         })
@@ -54,11 +54,16 @@ pub(super) async fn run(
 /// Waits for the deadline; `timer` is made when it is first needed.
 fn poll_deadline(
     timer: &mut Option<Pin<Box<Sleep>>>,
+    sending: &Sending<'_>,
     deadline: Option<Instant>,
     cx: &mut Context<'_>,
 ) -> Poll<RpcError> {
     let Some(deadline) = deadline else { return Poll::Pending };
-    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+    let timer = timer.get_or_insert_with(|| {
+        // The caller need not be in a runtime.
+        let _inside = sending.client.picker.settings().runtime.enter();
+        Box::pin(sleep_until(deadline.into()))
+    });
     ready!(timer.as_mut().poll(cx));
     Poll::Ready(RpcError::timeout("the deadline passed while an interceptor of the client waited"))
 }

@@ -37,7 +37,7 @@ pub use back_off::BackOff;
 pub use builder::ClientBuilder;
 pub use connection_info::{ConnectionInfo, ConnectionState};
 pub use connections::StateChanges;
-pub(crate) use discovery::DiscoverySettings;
+pub(crate) use discovery::{DiscoverySettings, SubsetSize};
 pub use encoding::Encoding;
 pub(crate) use endpoint::{Availability, Endpoint};
 pub use handle::Client;

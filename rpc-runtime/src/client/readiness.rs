@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use tokio::time::timeout_at;
+
 use super::handle::Client;
 use super::pick::Pick;
 use crate::call::Call;
@@ -14,7 +16,12 @@ pub(super) async fn connect(
     deadline: Instant,
 ) -> Result<Pick, RpcError> {
     let mut last = None;
-    match tokio::time::timeout_at(deadline.into(), attempts(client, call, &mut last)).await {
+    let connected = {
+        // The caller need not be in a runtime.
+        let _inside = client.picker.settings().runtime.enter();
+        timeout_at(deadline.into(), attempts(client, call, &mut last))
+    };
+    match connected.await {
         Ok(result) => result.map_err(RpcError::unexecuted),
         Err(_) => {
             let to = client.picker.describe();

@@ -25,6 +25,10 @@ impl ReadyLinks {
             // Only when the vector would grow, so each link costs constant time.
             ready.links.retain(|link| link.strong_count() > 0);
         }
+        if ready.links.is_empty() {
+            // Most clients have one.
+            ready.links.reserve_exact(1);
+        }
         ready.links.push(Arc::downgrade(link));
     }
 

@@ -1,14 +1,18 @@
 //! [`Directory`]: the providers of a service, as its registry has them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::pending;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rpc_registry::{Instance, LogLimit, Registry, Watch, limited, rest_after};
+use arc_swap::{ArcSwap, Guard};
+use rpc_registry::{LogLimit, Registry, Watch, limited, rest_after};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::providers::{Providers, Taken, give_way};
+use super::providers::{Providers, Taken};
 use super::rejected::Rejected;
+use super::turn::{CHANGED, Turn};
 use crate::client::{DiscoverySettings, Endpoint, EndpointSettings};
 use crate::connection::clock;
 use crate::descriptor::ServiceKey;
@@ -17,6 +21,8 @@ use crate::status::Status;
 
 /// How long to wait before asking a registry again whose watch broke.
 const WATCH_AGAIN: Duration = Duration::from_secs(1);
+/// How often a subset is reviewed.
+const REVIEW: Duration = Duration::from_secs(1);
 
 /// The providers of a service, kept up to date by a task.
 pub(super) struct Directory {
@@ -29,15 +35,29 @@ struct Shared {
     registry: Arc<dyn Registry>,
     service: ServiceKey,
     discovery: DiscoverySettings,
-    /// Replaced as a whole. Calls take this lock, so it is held only for the replacement.
-    listing: Mutex<Listing>,
+    /// Replaced as a whole, so that calls read it without a lock.
+    listing: ArcSwap<Listing>,
     skipped: LogLimit,
 }
 
 #[derive(Default)]
 struct Listing {
     endpoints: Arc<[Arc<Endpoint>]>,
-    rejected: Rejected,
+    rejected: Arc<Rejected>,
+}
+
+/// The endpoints in use at one moment, in the order of the client.
+///
+/// Not to be held across an await: the list that was replaced is freed by the task of the directory
+/// if no call holds it any more, and otherwise by the last call.
+pub(super) struct Endpoints(Guard<Arc<Listing>>);
+
+impl Deref for Endpoints {
+    type Target = [Arc<Endpoint>];
+
+    fn deref(&self) -> &[Arc<Endpoint>] {
+        &self.0.endpoints
+    }
 }
 
 impl Directory {
@@ -49,18 +69,17 @@ impl Directory {
         schemes: Vec<&'static str>,
         settings: Arc<EndpointSettings>,
     ) -> Result<Self, RpcError> {
-        let max_instances = discovery.max_providers;
-        let providers = Providers::new(service, schemes, max_instances, Arc::clone(&settings));
-        let (listing, skipped) = (Mutex::default(), LogLimit::new());
+        let providers = Providers::new(service, schemes, &discovery, Arc::clone(&settings));
+        let (listing, skipped) = (ArcSwap::default(), LogLimit::new());
         let shared = Arc::new(Shared { registry, service, discovery, listing, skipped });
-        let mut follow = Follow { shared: Arc::clone(&shared), providers };
+        let mut follow = Follow { shared: Arc::clone(&shared), providers, replaced: None };
         let watch = follow.start().await?;
         let following = tokio::spawn(follow.run(watch));
         Ok(Self { shared, settings, following })
     }
 
-    pub(super) fn endpoints(&self) -> Arc<[Arc<Endpoint>]> {
-        Arc::clone(&self.shared.listing().endpoints)
+    pub(super) fn endpoints(&self) -> Endpoints {
+        Endpoints(self.shared.listing.load())
     }
 
     pub(super) fn settings(&self) -> &EndpointSettings {
@@ -79,8 +98,8 @@ impl Directory {
     /// Why there is no provider.
     pub(super) fn nobody(&self) -> RpcError {
         let described = self.describe();
-        let listing = self.shared.listing();
-        let Rejected { versions, schemes, unusable, .. } = &listing.rejected;
+        let listing = self.shared.listing.load();
+        let Rejected { versions, schemes, unusable, .. } = &*listing.rejected;
         if !schemes.is_empty() {
             let why = self.shared.discovery.why_not();
             return RpcError::unavailable(format!(
@@ -111,10 +130,6 @@ impl Drop for Directory {
 }
 
 impl Shared {
-    fn listing(&self) -> MutexGuard<'_, Listing> {
-        self.listing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn describe(&self) -> String {
         format!("{} in {}", self.service, self.registry.uri())
     }
@@ -146,6 +161,8 @@ impl Shared {
 struct Follow {
     shared: Arc<Shared>,
     providers: Providers,
+    /// The last listing but one, until no call has it any more.
+    replaced: Option<Arc<Listing>>,
 }
 
 impl Follow {
@@ -157,20 +174,32 @@ impl Follow {
         };
         let mut watch = self.shared.registry.watch(service.name()).await.map_err(failed)?;
         let snapshot = watch.changed().await.map_err(failed)?;
-        self.take_over(&snapshot.instances).await;
+        let taken = self.providers.take_over(&snapshot.instances).await;
+        self.publish(taken).await;
         Ok(watch)
     }
 
     async fn run(mut self, mut watch: Watch) {
         let service = self.shared.service;
         loop {
-            match watch.changed().await {
-                Ok(snapshot) => {
+            let changed = tokio::select! {
+                changed = watch.changed() => Some(changed),
+                () = review_is_due(self.providers.has_subset()) => None,
+            };
+            match changed {
+                None => {
+                    let taken = self.providers.review().await;
+                    if taken.endpoints.is_some() {
+                        self.publish(taken).await;
+                    }
+                }
+                Some(Ok(snapshot)) => {
                     let begun = Instant::now();
-                    self.take_over(&snapshot.instances).await;
+                    let taken = self.providers.take_over(&snapshot.instances).await;
+                    self.publish(taken).await;
                     tokio::time::sleep(rest_after(begun.elapsed())).await;
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     limited!(warn, %service, %error, "the watch of the registry broke; the last list stays in use");
                     watch = loop {
                         tokio::time::sleep(WATCH_AGAIN).await;
@@ -183,25 +212,35 @@ impl Follow {
                     };
                 }
             }
+            self.replaced = None;
         }
     }
 
-    /// Takes over a complete list. Links to addresses that stay are kept, others are retired.
-    async fn take_over(&mut self, instances: &[Instance]) {
-        let Taken { endpoints, announced, gone, rejected } =
-            self.providers.take_over(instances).await;
-        let providers = endpoints.len();
+    /// Publishes what has changed. Links to addresses that stay are kept, others are retired.
+    async fn publish(&mut self, taken: Taken) {
+        let Taken { endpoints, announced, retired, rejected } = taken;
         self.shared.log_skipped(&rejected);
-        let before =
-            std::mem::replace(&mut *self.shared.listing(), Listing { endpoints, rejected });
-        drop(before);
-        tracing::debug!(service = %self.shared.service, providers, "providers changed");
+        let is_changed = endpoints.is_some();
+        let endpoints =
+            endpoints.unwrap_or_else(|| Arc::clone(&self.shared.listing.load().endpoints));
+        let providers = endpoints.len();
+        let before = self.shared.listing.swap(Arc::new(Listing { endpoints, rejected }));
+        self.replaced = Some(before);
+        if is_changed {
+            tracing::debug!(service = %self.shared.service, providers, "providers changed");
+        }
         announced.iter().for_each(|endpoint| endpoint.announce());
-        for (number, endpoint) in gone.into_iter().enumerate() {
-            endpoint.retire("the address was withdrawn from the registry");
+        let mut turn = Turn::default();
+        for endpoint in retired {
+            endpoint.retire("the address left the registry or the client's subset");
             drop(endpoint);
-            give_way(number).await;
+            turn.work(CHANGED).await;
         }
         self.providers.settings().all.changed();
     }
+}
+
+/// Ready when the subset is to be reviewed; never if all addresses are used.
+async fn review_is_due(has_subset: bool) {
+    if has_subset { tokio::time::sleep(REVIEW).await } else { pending().await }
 }

@@ -1,9 +1,12 @@
 //! Many providers behind one client: the registry's directory, and a choice for each call.
 
+mod addresses;
 mod directory;
 mod load_balancer;
 mod providers;
 mod rejected;
+mod subset;
+mod turn;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -78,12 +81,12 @@ impl Cluster {
     /// was sent yet, so this is safe for every method. One that does not answer is not waited for
     /// while there are others to try; its attempt goes on.
     async fn connected(&self) -> Result<Pick, RpcError> {
-        let endpoints = self.directory.endpoints();
         // Those without a connection first: it is the turn of one of them, or there would be no
         // need to connect, and they would get no calls while others have one.
         let (missing, others): (Vec<_>, Vec<_>) = self
-            .in_order(&endpoints)
+            .in_order(&self.directory.endpoints())
             .take(TRIED)
+            .cloned()
             .partition(|endpoint| matches!(endpoint.availability(), Availability::Connectable));
         loop {
             let mut failed = None;

@@ -1,277 +1,309 @@
-//! [`Providers`]: applies a registry's list to the existing endpoints.
+//! [`Providers`]: applies a registry's lists to the addresses and endpoints of a client.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rpc_registry::Instance;
 
-use super::rejected::Rejected;
-use crate::client::{Endpoint, EndpointSettings};
+use super::addresses::{Addresses, Rank, Reachability};
+use super::rejected::{Reason, Rejected, scheme};
+use super::subset::Subset;
+use super::turn::{CHANGED, Turn, UNCHANGED};
+use crate::client::{DiscoverySettings, Endpoint, EndpointSettings};
 use crate::descriptor::ServiceKey;
-use crate::uri::Uri;
 
-/// Instances that are processed between two yields to other tasks.
-const BETWEEN_YIELDS: usize = 64;
-
-/// The addresses of a service that are followed, and which instances are registered there.
+/// The instances of a service, as the registry's last list has them, and the endpoints in use.
 ///
-/// A writer of the registry can make lists long. So applying a list takes linear time, holds no
-/// lock, and yields to other tasks.
+/// A list is compared with the last one, instance by instance. Unchanged instances share their
+/// memory, so one costs a comparison of pointers. Beyond that, the work is proportional to what has
+/// changed. It holds no lock and yields to other tasks.
 pub(super) struct Providers {
     service: ServiceKey,
     schemes: Vec<&'static str>,
     max_instances: usize,
-    settings: Arc<EndpointSettings>,
-    by_uri: HashMap<String, Provider>,
+    subset: Subset,
+    addresses: Addresses,
+    list: Arc<[Instance]>,
+    /// One for each instance of the list.
+    verdicts: Vec<Verdict>,
+    rejected: Arc<Rejected>,
 }
 
-/// An address and its registered instances.
-struct Provider {
-    endpoint: Arc<Endpoint>,
-    /// Ordered by [`registration`].
-    registrations: Vec<Instance>,
-}
-
-/// What distinguishes registrations of the same address.
-fn registration(instance: &Instance) -> (&str, u64, u64) {
-    (instance.id(), instance.epoch(), instance.started_ms())
+/// What was decided about an instance.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It counts as a registration of its address.
+    Followed,
+    /// The contract or the client's settings do not allow it.
+    Rejected,
+    /// There are too many instances.
+    OverLimit,
 }
 
 /// The result of applying a list.
 pub(super) struct Taken {
-    /// All of them, in the order of the list.
-    pub(super) endpoints: Arc<[Arc<Endpoint>]>,
-    /// Those that stay and have a new registration.
+    /// Those in use, in the order of the client. `None`: as before.
+    pub(super) endpoints: Option<Arc<[Arc<Endpoint>]>>,
+    /// Those of addresses that stay and have a new registration.
     pub(super) announced: Vec<Arc<Endpoint>>,
-    /// Those that are no longer there.
-    pub(super) gone: Vec<Arc<Endpoint>>,
-    pub(super) rejected: Rejected,
+    /// Those that are no longer in use.
+    pub(super) retired: Vec<Arc<Endpoint>>,
+    pub(super) rejected: Arc<Rejected>,
 }
 
 impl Providers {
     pub(super) fn new(
         service: ServiceKey,
         schemes: Vec<&'static str>,
-        max_instances: usize,
+        discovery: &DiscoverySettings,
         settings: Arc<EndpointSettings>,
     ) -> Self {
-        Self { service, schemes, max_instances, settings, by_uri: HashMap::new() }
+        Self {
+            service,
+            schemes,
+            max_instances: discovery.max_providers,
+            subset: Subset::new(discovery.subset),
+            addresses: Addresses::new(settings),
+            list: Arc::new([]),
+            verdicts: Vec::new(),
+            rejected: Arc::default(),
+        }
     }
 
     pub(super) fn settings(&self) -> &Arc<EndpointSettings> {
-        &self.settings
+        self.addresses.settings()
     }
 
-    /// Applies a complete list. Endpoints of addresses that stay are kept.
+    /// Whether the client uses a subset of the addresses.
+    pub(super) fn has_subset(&self) -> bool {
+        self.subset.is_in_effect()
+    }
+
+    /// Applies a complete list, ordered by id. Endpoints of addresses that stay are kept.
     ///
-    /// Not cancel safe: known endpoints are lost in part.
-    pub(super) async fn take_over(&mut self, instances: &[Instance]) -> Taken {
-        let mut rejected = Rejected::default();
-        let mut room = self.room_beside_known(instances).await;
-        let mut endpoints = Vec::with_capacity(instances.len().min(self.max_instances));
-        let mut by_uri: HashMap<String, Provider> = HashMap::with_capacity(endpoints.capacity());
-        let mut before = std::mem::take(&mut self.by_uri);
-        // The previous registrations at the addresses that stay.
-        let mut registered = HashMap::new();
-        for (number, instance) in instances.iter().enumerate() {
-            give_way(number).await;
-            if !self.accepts(instance, &mut rejected) {
-                continue;
+    /// Of a list that is too long, instances that are followed and unchanged stay; each other known
+    /// address keeps one registration; the room that is left goes to the others in the order of the
+    /// list. So neither new registrations nor many registrations of one address displace known
+    /// providers.
+    ///
+    /// Not cancel safe: the list is applied in part.
+    pub(super) async fn take_over(&mut self, list: &Arc<[Instance]>) -> Taken {
+        let turn = &mut Turn::default();
+        let before = std::mem::replace(&mut self.list, Arc::clone(list));
+        let difference = self.compare(&before, list, turn).await;
+        let mut vacated = Vec::with_capacity(difference.left.len());
+        for instance in &difference.left {
+            turn.work(CHANGED).await;
+            if let Ok(rank) = self.addresses.rank(instance.uri()) {
+                self.addresses.unregister(&rank);
+                vacated.push(rank);
             }
-            // One registration of each known address is always accepted.
-            let is_known = before.contains_key(instance.uri());
-            if !is_known && room == 0 {
-                rejected.over_limit += 1;
-                continue;
+        }
+        let (is_outdated, announced) = self.admit(difference, turn).await;
+        if is_outdated {
+            self.rejected = Arc::new(self.rejected(list, turn).await);
+        }
+        let mut retired = Vec::new();
+        for rank in &vacated {
+            turn.work(CHANGED).await;
+            retired.extend(self.addresses.remove(rank));
+        }
+        let mut taken = self.assign(turn).await;
+        taken.announced = announced;
+        taken.retired.append(&mut retired);
+        taken
+    }
+
+    /// Chooses the addresses in use anew: some cannot be reached, or can be reached again.
+    pub(super) async fn review(&mut self) -> Taken {
+        self.assign(&mut Turn::default()).await
+    }
+
+    async fn assign(&mut self, turn: &mut Turn) -> Taken {
+        // Only a subset depends on it, and looking at all addresses would take long.
+        let reachability = match self.subset.is_in_effect() {
+            true => self.addresses.reachability(),
+            false => Reachability::default(),
+        };
+        let size = self.subset.size(self.addresses.len(), reachability);
+        let assigned = self.addresses.assign(size, self.subset.connected(), turn).await;
+        let (endpoints, retired) = match assigned {
+            Some(assigned) => (Some(assigned.endpoints), assigned.retired),
+            None => (None, Vec::new()),
+        };
+        Taken { endpoints, announced: Vec::new(), retired, rejected: Arc::clone(&self.rejected) }
+    }
+
+    /// Compares two lists. What is followed and unchanged keeps its verdict.
+    async fn compare<'l>(
+        &mut self,
+        before: &'l [Instance],
+        after: &'l [Instance],
+        turn: &mut Turn,
+    ) -> Difference<'l> {
+        let verdicts = std::mem::take(&mut self.verdicts);
+        let mut before = before.iter().zip(verdicts).peekable();
+        let mut difference = Difference::default();
+        self.verdicts.reserve_exact(after.len());
+        for (position, instance) in after.iter().enumerate() {
+            turn.work(UNCHANGED).await;
+            let comes_first = |known: &Instance| known != instance && known.id() < instance.id();
+            while let Some((known, verdict)) = before.next_if(|(known, _)| comes_first(known)) {
+                difference.leave(known, verdict);
             }
-            if let Some(provider) = by_uri.get_mut(instance.uri()) {
-                provider.registrations.push(instance.clone());
-                room -= 1;
-                continue;
-            }
-            let endpoint = match before.remove_entry(instance.uri()) {
-                Some((uri, provider)) => {
-                    registered.insert(uri, provider.registrations);
-                    provider.endpoint
+            let unchanged = before.next_if(|(known, _)| *known == instance);
+            let verdict = match unchanged {
+                Some((_, Verdict::Followed)) => {
+                    difference.unchanged = difference.unchanged.saturating_add(1);
+                    Verdict::Followed
                 }
-                None => match Uri::parse(instance.uri()) {
-                    Ok(uri) => Arc::new(Endpoint::new(uri, &self.settings)),
-                    Err(error) => {
-                        rejected.unusable.add(error.message());
-                        continue;
-                    }
-                },
+                Some((_, Verdict::Rejected)) => Verdict::Rejected,
+                Some((_, Verdict::OverLimit)) | None => {
+                    difference.is_outdated |= unchanged.is_some();
+                    difference.undecided.push((position, instance));
+                    Verdict::Rejected
+                }
             };
-            endpoints.push(Arc::clone(&endpoint));
-            let registrations = vec![instance.clone()];
-            by_uri.insert(instance.uri().to_owned(), Provider { endpoint, registrations });
-            room -= usize::from(!is_known);
+            self.verdicts.push(verdict);
         }
-        let mut announced = Vec::new();
-        for (number, (uri, provider)) in by_uri.iter_mut().enumerate() {
-            give_way(number).await;
-            provider.registrations.sort_unstable_by(|a, b| registration(a).cmp(&registration(b)));
-            if let Some(old) = registered.get(uri)
-                && provider.is_announced_since(old)
-            {
-                announced.push(Arc::clone(&provider.endpoint));
-            }
-        }
-        self.by_uri = by_uri;
-        let gone = before.into_values().map(|provider| provider.endpoint).collect();
-        Taken { endpoints: endpoints.into(), announced, gone, rejected }
+        before.for_each(|(known, verdict)| difference.leave(known, verdict));
+        difference
     }
 
-    /// How many instances are accepted beside one at each known address. So neither new registrations
-    /// nor many registrations of one address can displace known providers.
-    async fn room_beside_known(&self, instances: &[Instance]) -> usize {
-        if instances.len() <= self.max_instances {
-            return self.max_instances;
+    /// Decides about instances. Returns whether others are not followed than before, and the
+    /// endpoints of known addresses with new registrations.
+    async fn admit(
+        &mut self,
+        difference: Difference<'_>,
+        turn: &mut Turn,
+    ) -> (bool, Vec<Arc<Endpoint>>) {
+        let Difference { undecided, left, unchanged, mut is_outdated } = difference;
+        let mut known = HashSet::with_capacity(left.len());
+        for instance in left {
+            turn.work(CHANGED).await;
+            known.insert(registration(instance));
         }
-        let mut known = HashSet::new();
-        for (number, instance) in instances.iter().enumerate() {
-            give_way(number).await;
-            if self.by_uri.contains_key(instance.uri()) {
-                known.insert(instance.uri());
+        let room = self.max_instances.saturating_sub(unchanged);
+        let mut admission = Admission { room, known, announced: Vec::new() };
+        let mut waiting = Vec::new();
+        for (position, instance) in undecided {
+            turn.work(CHANGED).await;
+            match self.rank(instance) {
+                Ok(rank) if self.addresses.is_vacant(&rank) => {
+                    self.follow(position, instance, rank, &mut admission);
+                }
+                Ok(rank) => waiting.push((position, instance, rank)),
+                Err(_) => is_outdated = true,
             }
         }
-        self.max_instances.saturating_sub(known.len())
+        for (position, instance, rank) in waiting {
+            turn.work(CHANGED).await;
+            if admission.room > 0 {
+                self.follow(position, instance, rank, &mut admission);
+            } else {
+                is_outdated = true;
+                self.decide(position, Verdict::OverLimit);
+            }
+        }
+        (is_outdated, admission.announced)
     }
 
-    /// Whether the contract and the client's settings allow calls to the instance.
-    fn accepts(&self, instance: &Instance, rejected: &mut Rejected) -> bool {
+    /// Counts an instance as a registration of its address.
+    fn follow(
+        &mut self,
+        position: usize,
+        instance: &Instance,
+        rank: Rank,
+        admission: &mut Admission<'_>,
+    ) {
+        self.decide(position, Verdict::Followed);
+        admission.room = admission.room.saturating_sub(1);
+        let endpoint = self.addresses.register(rank);
+        if !admission.known.contains(&registration(instance)) {
+            admission.announced.extend(endpoint);
+        }
+    }
+
+    fn decide(&mut self, position: usize, verdict: Verdict) {
+        if let Some(decided) = self.verdicts.get_mut(position) {
+            *decided = verdict;
+        }
+    }
+
+    /// The place of an instance's address.
+    ///
+    /// # Errors
+    /// The contract or the client's settings do not allow calls to the instance.
+    fn rank(&self, instance: &Instance) -> Result<Rank, Reason> {
         if !self.service.accepts(instance.version(), instance.group()) {
-            let version = instance.version();
-            rejected.versions.add(&match instance.group() {
-                "" => format!("version {version}"),
-                group => format!("version {version} in group {group}"),
-            });
-            return false;
+            return Err(Reason::Version);
         }
-        let scheme = instance.uri().split(':').next().unwrap_or_default();
+        let scheme = scheme(instance);
         // For an unknown scheme, the error of a connection attempt says more.
         let is_known = crate::transport::SCHEMES.iter().any(|(known, _)| *known == scheme);
         if is_known && !self.schemes.contains(&scheme) {
-            rejected.schemes.add(scheme);
-            return false;
+            return Err(Reason::Scheme);
         }
-        true
+        self.addresses.rank(instance.uri()).map_err(Reason::Address)
+    }
+
+    /// The instances of the list that are not followed.
+    async fn rejected(&self, list: &[Instance], turn: &mut Turn) -> Rejected {
+        let mut rejected = Rejected::default();
+        for (instance, verdict) in list.iter().zip(&self.verdicts) {
+            match verdict {
+                Verdict::Followed => turn.work(UNCHANGED).await,
+                Verdict::OverLimit => rejected.over_limit = rejected.over_limit.saturating_add(1),
+                Verdict::Rejected => {
+                    turn.work(CHANGED).await;
+                    if let Err(reason) = self.rank(instance) {
+                        rejected.add(instance, &reason);
+                    }
+                }
+            }
+        }
+        rejected
     }
 }
 
-impl Provider {
-    /// Whether there is a registration that is not among the `old` ones.
-    fn is_announced_since(&self, old: &[Instance]) -> bool {
-        self.registrations.iter().any(|new| {
-            old.binary_search_by(|old| registration(old).cmp(&registration(new))).is_err()
-        })
+/// What differs between two lists.
+#[derive(Default)]
+struct Difference<'l> {
+    /// Instances to decide about, with their positions in the new list.
+    undecided: Vec<(usize, &'l Instance)>,
+    /// Instances of the old list that were followed, and have left or changed.
+    left: Vec<&'l Instance>,
+    /// How many instances are followed and unchanged.
+    unchanged: usize,
+    /// Instances that were not followed have left, or may be followed now.
+    is_outdated: bool,
+}
+
+impl<'l> Difference<'l> {
+    fn leave(&mut self, instance: &'l Instance, verdict: Verdict) {
+        match verdict {
+            Verdict::Followed => self.left.push(instance),
+            Verdict::Rejected | Verdict::OverLimit => self.is_outdated = true,
+        }
     }
 }
 
-/// Yields to other tasks every [`BETWEEN_YIELDS`] steps.
-pub(super) async fn give_way(step: usize) {
-    if step % BETWEEN_YIELDS == BETWEEN_YIELDS - 1 {
-        tokio::task::yield_now().await;
-    }
+/// What is known while instances are decided about.
+struct Admission<'l> {
+    /// How many more are followed.
+    room: usize,
+    /// Registrations of the old list that are no longer there as they were.
+    known: HashSet<Registration<'l>>,
+    announced: Vec<Arc<Endpoint>>,
+}
+
+/// What distinguishes registrations: the address, the id, the epoch, the start.
+type Registration<'i> = (&'i str, &'i str, u64, u64);
+
+fn registration(instance: &Instance) -> Registration<'_> {
+    (instance.uri(), instance.id(), instance.epoch(), instance.started_ms())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use super::*;
-    use crate::client::ClientBuilder;
-
-    fn providers(max_instances: usize) -> Providers {
-        let settings = ClientBuilder::default().endpoint_settings(None).unwrap();
-        Providers::new(ServiceKey::new("svc", "1.0.0", ""), vec!["memory"], max_instances, settings)
-    }
-
-    fn list(name: &str, numbers: std::ops::Range<usize>) -> Vec<Instance> {
-        let instance = |n| {
-            Instance::new("svc", format!("memory://{name}-{n}")).with_id(format!("{name}-{n:06}"))
-        };
-        numbers.map(instance).collect()
-    }
-
-    fn uris(taken: &Taken) -> Vec<&str> {
-        taken.endpoints.iter().map(|endpoint| endpoint.uri().as_str()).collect()
-    }
-
-    /// The processor time of this thread, where the system tells it.
-    fn thread_time(started: Instant) -> Duration {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-        let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
-        nanos.map_or_else(|| started.elapsed(), Duration::from_nanos)
-    }
-
-    #[tokio::test]
-    async fn taking_over_four_times_as_many_instances_takes_about_four_times_as_long() {
-        let started = Instant::now();
-        let took = async |n: usize, lists: [Vec<Instance>; 3]| {
-            let mut providers = providers(n);
-            let begun = thread_time(started);
-            for list in lists {
-                providers.take_over(&list).await;
-            }
-            thread_time(started) - begun
-        };
-        let same = |n| {
-            let instance =
-                |id: usize| Instance::new("svc", "memory://same").with_id(format!("{id:06}"));
-            let list = |from: usize| (from..from + n).map(instance).collect::<Vec<_>>();
-            [list(0), list(n), list(n / 2)]
-        };
-        let all = |n| [list("a", 0..n), list("b", 0..n), list("b", n / 2..n + n / 2)];
-        for lists in [&same as &dyn Fn(usize) -> [Vec<Instance>; 3], &all] {
-            let (mut short, mut long) = (Duration::MAX, Duration::MAX);
-            for _ in 0..3 {
-                short = short.min(took(2_000, lists(2_000)).await);
-                long = long.min(took(8_000, lists(8_000)).await);
-            }
-            assert!(long < short * 8, "{short:?}, {long:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn those_that_are_followed_go_before_others_of_a_list_that_is_too_long() {
-        let mut providers = providers(3);
-        let known = list("known", 0..2);
-        assert_eq!(providers.take_over(&known).await.endpoints.len(), 2);
-        let mut long = list("fake", 0..10);
-        long.extend(known);
-        let taken = providers.take_over(&long).await;
-        assert_eq!(uris(&taken), ["memory://fake-0", "memory://known-0", "memory://known-1"]);
-        assert_eq!(taken.rejected.over_limit, 9);
-        assert!(taken.gone.is_empty() && taken.announced.is_empty());
-        let taken = providers.take_over(&list("known", 1..2)).await;
-        assert_eq!((uris(&taken), taken.gone.len()), (vec!["memory://known-1"], 2));
-    }
-
-    #[tokio::test]
-    async fn many_registrations_of_one_address_do_not_take_the_place_of_other_addresses() {
-        let mut providers = providers(3);
-        let known = list("known", 0..2);
-        providers.take_over(&known).await;
-        let again = |n| known[0].clone().with_id(format!("again-{n}"));
-        let mut long: Vec<_> = (0..10).map(again).collect();
-        long.extend(known.iter().cloned());
-        let taken = providers.take_over(&long).await;
-        assert_eq!(uris(&taken), ["memory://known-0", "memory://known-1"]);
-        assert_eq!(taken.rejected.over_limit, 9);
-        assert!(taken.gone.is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_address_is_announced_by_a_registration_that_was_not_there_before() {
-        let mut providers = providers(10);
-        let one = list("a", 0..1);
-        providers.take_over(&one).await;
-        assert!(providers.take_over(&one).await.announced.is_empty());
-        let again: Vec<_> = one.iter().map(|it| it.clone().with_epoch(1)).collect();
-        assert_eq!(providers.take_over(&again).await.announced.len(), 1);
-        let both: Vec<_> = again.iter().cloned().chain([again[0].clone().with_id("b")]).collect();
-        assert_eq!(providers.take_over(&both).await.announced.len(), 1);
-        assert!(providers.take_over(&again).await.announced.is_empty(), "one of two is gone");
-    }
-}
+#[path = "providers_tests.rs"]
+mod tests;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use rpc_registry::Printable;
+use rpc_registry::{Instance, Printable};
+
+use crate::error::RpcError;
 
 /// Maximum distinct texts kept per kind. Further ones are counted.
 const MAX_TEXTS: usize = 8;
@@ -18,6 +20,37 @@ pub(super) struct Rejected {
     pub(super) unusable: Tally,
     /// Instances beyond the client's limit.
     pub(super) over_limit: usize,
+}
+
+/// Why an instance is not followed.
+pub(super) enum Reason {
+    /// The contract does not accept its version or its group.
+    Version,
+    /// The client does not follow its scheme.
+    Scheme,
+    /// Its address is invalid.
+    Address(RpcError),
+}
+
+impl Rejected {
+    pub(super) fn add(&mut self, instance: &Instance, reason: &Reason) {
+        match reason {
+            Reason::Version => {
+                let version = instance.version();
+                self.versions.add(&match instance.group() {
+                    "" => format!("version {version}"),
+                    group => format!("version {version} in group {group}"),
+                });
+            }
+            Reason::Scheme => self.schemes.add(scheme(instance)),
+            Reason::Address(error) => self.unusable.add(error.message()),
+        }
+    }
+}
+
+/// The scheme of an instance's address.
+pub(super) fn scheme(instance: &Instance) -> &str {
+    instance.uri().split(':').next().unwrap_or_default()
 }
 
 /// A bounded number of distinct texts, in order of arrival.

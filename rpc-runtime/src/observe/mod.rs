@@ -12,6 +12,7 @@ mod connection;
 mod events;
 mod memory;
 mod names;
+mod side;
 mod spans;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub(crate) use events::{
     RetiredConnection,
 };
 pub(crate) use memory::MemoryMetrics;
+pub(crate) use side::Side;
 pub(crate) use spans::{connection, ended, sent, server_call};
 #[cfg(feature = "opentelemetry")]
 pub(crate) use trace_context::{continue_trace, inject_trace};
@@ -34,13 +36,6 @@ pub(crate) use work::{PoolMetrics, WorkMetrics};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
 
 use self::names::Metric;
-
-/// An end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Client,
-    Server,
-}
 
 /// Records the metrics of one end, unless metrics are off.
 #[derive(Clone, Copy, Debug)]

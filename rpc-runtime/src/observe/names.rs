@@ -7,7 +7,7 @@
 
 use metrics::{Recorder, Unit};
 
-use super::Side;
+use super::side::Side;
 use crate::status::Status;
 
 pub(super) const SERVICE: &str = "rpc_service";

@@ -5,6 +5,9 @@ use std::fmt;
 use crate::error::RpcError;
 use crate::status::Status;
 
+/// Default limit of a frame's payload (metadata and arguments, or a result): 8 MiB, Dubbo's.
+pub const DEFAULT_MAX_PAYLOAD: usize = 8 << 20;
+
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 32;
 /// The first two bytes of each frame: `RP`.

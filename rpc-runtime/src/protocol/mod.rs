@@ -21,7 +21,7 @@ pub use blob::Blob;
 pub(crate) use blob::KEPT_WHOLE;
 pub use codec::{Codec, Decoded, FrameCodec};
 pub use frame::{Body, Frame, Pieces};
-pub use header::{Flags, HEADER_LEN, Header, Kind, MAGIC, VERSION};
+pub use header::{DEFAULT_MAX_PAYLOAD, Flags, HEADER_LEN, Header, Kind, MAGIC, VERSION};
 pub(crate) use hello::REPLY_METADATA;
 pub use hello::{Hello, HelloService};
 pub use messagepack::{DecodeLimits, decode};
@@ -45,6 +45,3 @@ pub(crate) fn error_frame(id: u64, error: &RpcError) -> Frame<'static> {
     let (header, body) = error_answer(id, error);
     Frame { header: Header { kind: Kind::Error, ..header }, body: Body::Owned(body.into()) }
 }
-
-/// Default limit of a frame's payload (metadata and arguments, or a result): 8 MiB, Dubbo's.
-pub const DEFAULT_MAX_PAYLOAD: usize = 8 << 20;

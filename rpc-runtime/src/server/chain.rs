@@ -4,7 +4,6 @@
 //! it waits, and is dropped with it. The arguments are kept as bytes until the method is reached, so
 //! a refused call runs no `Deserialize` of a user.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
 
+use super::argument_memory;
 use super::dispatcher::Route;
 use super::method_end::MethodEnd;
 use super::owned_request::OwnedRequest;
@@ -50,17 +50,6 @@ pub(super) fn call(
     BoxCall::new(Chained { future, method, channel, arguments: 0, outcome: None })
 }
 
-thread_local! {
-    /// Memory of the arguments of the chain that is polled. The method is behind the futures of the
-    /// interceptors, and its arguments count for the request around them.
-    static ARGUMENTS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// The arguments of the call whose chain is polled take so many bytes of memory.
-pub(super) fn arguments_take(bytes: usize) {
-    ARGUMENTS.set(bytes);
-}
-
 pin_project! {
     struct Chained<F> {
         #[pin]
@@ -81,11 +70,11 @@ where
         if let Some(outcome) = this.outcome.take() {
             return Poll::Ready(outcome);
         }
-        let outer = ARGUMENTS.replace(*this.arguments);
+        let outer = argument_memory::replace(*this.arguments);
         // Panics of the method are caught behind the interceptors, which see its error.
         let polled =
             caught(Code::Interceptor, this.method, this.channel, || Ok(this.future.poll(cx)));
-        *this.arguments = ARGUMENTS.replace(outer);
+        *this.arguments = argument_memory::replace(outer);
         polled.unwrap_or_else(|error| Poll::Ready(Err(error)))
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep_until};
 use tracing::{Instrument, Span};
 
 use super::answers::no_memory_for_arguments;
-use super::chain;
+use super::argument_memory;
 use super::dispatcher::Route;
 use super::owned_request::OwnedRequest;
 use super::spawned_call::expired;
@@ -131,7 +131,7 @@ impl MethodEnd {
         if !self.channel.may_begin(before, bytes) {
             return Err(no_memory_for_arguments(bytes));
         }
-        chain::arguments_take(bytes.max(before));
+        argument_memory::set(bytes.max(before));
         self.has_run = true;
         let deadline = self.own_deadline();
         let run = MethodRun {

@@ -2,6 +2,7 @@
 
 mod accept;
 mod answers;
+mod argument_memory;
 #[cfg(feature = "__bench")]
 pub(crate) mod bench;
 mod bound;

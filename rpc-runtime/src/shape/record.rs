@@ -10,7 +10,7 @@ use serde::ser::{
 };
 
 use super::dummy::{Digest, Sample};
-use super::{STREAM, Shape, UNIT_VARIANT};
+use super::tree::{STREAM, Shape, UNIT_VARIANT};
 
 /// The shape of `value` as written. `None` if it cannot be written, or not be compared with a read
 /// shape.

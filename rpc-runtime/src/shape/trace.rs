@@ -22,7 +22,7 @@ use serde::de::{
 
 use super::dummy::Sample;
 use super::record::record;
-use super::{STREAM, Shape, UNIT_VARIANT};
+use super::tree::{STREAM, Shape, UNIT_VARIANT};
 
 /// Maximum values of all passes together. Limits the time, usually to some milliseconds.
 const MAX_VALUES: usize = 1 << 18;

@@ -3,10 +3,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
+use rpc_registry::sync::Mutex;
 use tokio::sync::mpsc;
 
 use super::{Reader, Transport, Writer};
@@ -19,10 +20,6 @@ const PIPE_BYTES: usize = 128 << 10;
 type Listeners = Mutex<HashMap<String, mpsc::UnboundedSender<Transport>>>;
 
 static LISTENERS: LazyLock<Listeners> = LazyLock::new(Listeners::default);
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[derive(Default)]
 struct Pipe {
@@ -54,7 +51,7 @@ impl Reader for PipeReader {
         buffer: &mut BytesMut,
         limit: usize,
     ) -> Poll<io::Result<usize>> {
-        let mut pipe = locked(&self.0);
+        let mut pipe = self.0.lock();
         let room = limit.min(buffer.capacity() - buffer.len());
         let n = pipe.bytes.len().min(room);
         if n == 0 {
@@ -76,13 +73,13 @@ impl Reader for PipeReader {
     }
 
     fn is_closed(&mut self, _: &mut Context<'_>) -> bool {
-        locked(&self.0).closed
+        self.0.lock().closed
     }
 }
 
 impl Drop for PipeReader {
     fn drop(&mut self) {
-        locked(&self.0).close();
+        self.0.lock().close();
     }
 }
 
@@ -93,7 +90,7 @@ struct PipeWriter {
 
 impl Writer for PipeWriter {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut pipe = locked(&self.out);
+        let mut pipe = self.out.lock();
         if pipe.closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -109,7 +106,7 @@ impl Writer for PipeWriter {
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut pipe = locked(&self.out);
+        let mut pipe = self.out.lock();
         if pipe.closed || pipe.bytes.len() < PIPE_BYTES {
             return Poll::Ready(Ok(()));
         }
@@ -118,12 +115,12 @@ impl Writer for PipeWriter {
     }
 
     fn shutdown_write(&self) {
-        locked(&self.out).close();
+        self.out.lock().close();
     }
 
     fn shutdown(&self) {
-        locked(&self.out).close();
-        locked(&self.back).close();
+        self.out.lock().close();
+        self.back.lock().close();
     }
 }
 
@@ -145,7 +142,7 @@ fn pair(server_uri: &Uri) -> (Transport, Transport) {
 pub(super) fn connect(uri: &Uri) -> Result<Transport, RpcError> {
     let (client, server) = pair(uri);
     let accepted =
-        locked(&LISTENERS).get(uri.rest()).is_some_and(|listener| listener.send(server).is_ok());
+        LISTENERS.lock().get(uri.rest()).is_some_and(|listener| listener.send(server).is_ok());
     if accepted {
         Ok(client)
     } else {
@@ -160,7 +157,7 @@ pub(crate) struct MemoryListener {
 
 impl MemoryListener {
     pub(super) fn bind(uri: &Uri) -> Result<Self, RpcError> {
-        let mut listeners = locked(&LISTENERS);
+        let mut listeners = LISTENERS.lock();
         if listeners.contains_key(uri.rest()) {
             return Err(RpcError::unavailable(format!(
                 "cannot listen on {uri}: the name is already in use"
@@ -183,6 +180,6 @@ impl MemoryListener {
 
 impl Drop for MemoryListener {
     fn drop(&mut self) {
-        locked(&LISTENERS).remove(self.uri.rest());
+        LISTENERS.lock().remove(self.uri.rest());
     }
 }

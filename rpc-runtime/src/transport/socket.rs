@@ -4,10 +4,10 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, BytesMut};
+use rpc_registry::sync::{Mutex, MutexGuard};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, Interest};
 
@@ -86,7 +86,7 @@ impl<W: WriteHalf> SocketWriter<W> {
     }
 
     fn locked(&self) -> MutexGuard<'_, Option<W>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -3,6 +3,7 @@
 mod dispatch;
 mod encoding;
 mod handlers;
+mod interceptors;
 mod large_payloads;
 mod macro_descriptor;
 mod macro_expansion;
@@ -10,7 +11,10 @@ mod other_versions;
 mod programs;
 mod races;
 mod regressions;
+mod reply_metadata;
 mod round_trip;
+mod server_interceptors;
 mod streaming;
 mod stress;
+mod tower_layers;
 mod virtual_time;

@@ -121,7 +121,7 @@ async fn what_is_no_socket_is_never_removed() {
     let place = Place::new();
     fs::write(&place.path, "precious").unwrap();
     let error = bind(&place.uri()).await.unwrap_err();
-    assert!(error.message().contains("no socket"), "{error}");
+    assert!(error.message().contains("not a socket"), "{error}");
     assert_eq!(fs::read_to_string(&place.path).unwrap(), "precious");
 
     let place = Place::new();
@@ -136,7 +136,7 @@ async fn a_link_at_the_path_is_neither_followed_nor_removed() {
     for target in [&other.path, &place.path] {
         symlink(target, &place.path).unwrap();
         let error = bind(&place.uri()).await.unwrap_err();
-        assert!(error.message().contains("no socket"), "{error}");
+        assert!(error.message().contains("not a socket"), "{error}");
         assert!(place.path.is_symlink() && !other.path.exists());
         fs::remove_file(&place.path).unwrap();
     }
@@ -253,7 +253,7 @@ async fn addresses_that_cannot_be_say_what_is_wrong() {
     for (uri, why) in [
         ("unix://relative", "must be absolute"),
         ("unix:relative/path", "must be absolute"),
-        ("unix:///tmp/", "name of a file"),
+        ("unix:///tmp/", "end with a file name"),
         (&*long, "has 205 bytes"),
     ] {
         for error in

@@ -6,9 +6,9 @@
 
 mod complexity;
 mod decoding;
+mod kept;
 mod long_lists;
 mod memory_attacks;
-mod memory_of_announced_lengths;
 mod onslaught;
 mod onslaught_client;
 mod onslaught_tls;

@@ -213,6 +213,7 @@ async fn small_requests_with_large_arguments_do_not_hold_the_event_loop_of_anoth
 
 #[tokio::test(flavor = "multi_thread")]
 async fn small_requests_with_large_arguments_are_answered_wherever_their_methods_run() {
+    let _turn = turn::mine().await;
     for builder in [builder(), builder().event_loops(1), builder().dispatch(Dispatch::Spawn)] {
         let server = builder.bind("tcp://127.0.0.1:0").await.unwrap();
         let client = TurnsClient::connect(server.local_uri()).await.unwrap();
@@ -315,6 +316,7 @@ async fn connect_from_elsewhere(uri: &str) -> RawPeer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_blocking_calls_of_many_connections_of_an_address_leave_threads_for_another_address() {
+    let _turn = turn::mine().await;
     const HELD: Duration = Duration::from_secs(20);
     let mut victim = Victim::server().await;
     let mut peers = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rpc_runtime::protocol::{Flags, HEADER_LEN, Header, Kind};
-use rpc_runtime::{Dispatch, Result, Server, rpc_service};
+use rpc_runtime::{Dispatch, Server};
 use rpc_tests::bystander::Bystander;
 use rpc_tests::probe::{Probe, ProbeClient, ProbeServer, Provider, Seen, serve};
 use rpc_tests::random::Random;
@@ -16,7 +16,6 @@ use rpc_tests::wire::{RawPeer, bare, frame, request, request_header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -85,80 +84,6 @@ fn a_runtime_can_be_dropped_while_blocking_methods_await() {
     });
     assert!(done.recv_timeout(5 * SECOND).is_ok(), "the methods keep the runtime from its end");
     drop((server, peer));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn little_is_kept_of_a_hello_that_lists_many_services() {
-    const PEERS: usize = 40;
-    let (server, _) = serve("tcp://127.0.0.1:0").await;
-    // A service that says nothing of itself is a single byte on the wire.
-    let mut hello = b"\x81\xa8services\xdd".to_vec();
-    hello.extend(65_000_u32.to_be_bytes());
-    hello.resize(hello.len() + 65_000, 0x80);
-    let hello = frame(Header::new(Kind::Hello), &hello);
-    let before = resident_bytes();
-    let mut peers = Vec::new();
-    for _ in 0..PEERS {
-        let mut peer = RawPeer::connect(server.local_uri()).await;
-        peer.send(&hello).await;
-        peer.check().await;
-        peers.push(peer);
-    }
-    // Other tests run in this process, too, so this is no exact measure. It was 5 MiB each.
-    let grown = resident_bytes().saturating_sub(before);
-    assert!(grown < PEERS * (5 << 20) / 2, "{} MiB more", grown >> 20);
-}
-
-/// Memory of this process that is really there.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: usize = statm.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-    pages * 4096
-}
-
-#[rpc_service(name = "e2e.Slow")]
-trait Slow {
-    #[rpc(oneway)]
-    async fn take(&self) -> Result<()>;
-}
-
-#[derive(Clone)]
-struct Gate {
-    taking: Arc<AtomicUsize>,
-    open: Arc<Semaphore>,
-}
-
-impl Slow for Gate {
-    async fn take(&self) -> Result<()> {
-        self.taking.fetch_add(1, Ordering::SeqCst);
-        let _permit = self.open.acquire().await;
-        Ok(())
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_oneway_that_goes_on_does_not_keep_the_socket_of_a_peer_that_is_gone() {
-    const PEERS: usize = 300;
-    let gate = Gate { taking: Arc::default(), open: Arc::new(Semaphore::new(0)) };
-    let server = Server::builder().provide(SlowServer::new(gate.clone()));
-    let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
-    let take = SLOW_DESCRIPTOR.methods()[0].id();
-    let oneway = frame(Header { method: take, ..Header::new(Kind::Oneway) }, &[0x90]);
-    let before = open_files();
-    for n in 1..=PEERS {
-        let mut peer = RawPeer::connect(server.local_uri()).await;
-        peer.send(&oneway).await;
-        until("it is taken", || gate.taking.load(Ordering::SeqCst) == n).await;
-    }
-    until("the connections are gone", || server.channels().is_empty()).await;
-    // Other tests open some as well.
-    let more = open_files().saturating_sub(before);
-    assert!(more < PEERS / 2, "{more} more files are open");
-    gate.open.close();
-}
-
-fn open_files() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 // ---- between a client and a server -----------------------------------------------------------

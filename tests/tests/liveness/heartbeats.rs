@@ -122,7 +122,7 @@ async fn a_heartbeat_that_cannot_work_is_refused_before_anything_is_opened() {
     }
     let zero = every(Duration::ZERO);
     let short = every(SECOND).timeout(SECOND);
-    for (heartbeat, what) in [(zero, "HeartbeatMode::Off"), (short, "it is 2s at least")] {
+    for (heartbeat, what) in [(zero, "HeartbeatMode::Off"), (short, "it must be 2s at least")] {
         let client = || Client::builder().heartbeat(heartbeat);
         says(client().connect("memory:nobody").await, what);
         let registry = rpc_registry::connect("memory:heartbeats").await.unwrap();

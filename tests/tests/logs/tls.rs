@@ -19,7 +19,7 @@ async fn a_server_logs_whom_it_refused_and_why() {
     for (tls, why) in [
         (Some(nobody), "the peer sent no certificate, but one is required"),
         (Some(wrong), "the peer's certificate was refused"),
-        (None, "what the peer sent is not TLS"),
+        (None, "the peer did not send TLS"),
     ] {
         // One each: a server's lines are limited.
         let server = ServerTls::from_pem(ours.0.as_bytes(), ours.1.as_bytes()).unwrap();
@@ -30,7 +30,7 @@ async fn a_server_logs_whom_it_refused_and_why() {
             Some(tls) => Client::builder().tls(tls),
             None => Client::builder(),
         };
-        let uri = if why.contains("not TLS") { uri.replace("tls:", "tcp:") } else { uri };
+        let uri = if why.contains("not send TLS") { uri.replace("tls:", "tcp:") } else { uri };
         assert!(soon("a refusal", client.connect(uri)).await.is_err());
         until(why, || {
             let logged = log.text();

@@ -20,7 +20,7 @@ const UNLIMITED: &[(&str, &str)] = &[
     ("a method holds the thread of an event loop", "once for each server, at its end"),
     ("an event loop panicked", "once for each event loop"),
     ("the drain timeout of a client passed", "once for each client"),
-    ("no guard for heartbeats could be started", "once for each process"),
+    ("no watchdog for heartbeats could be started", "once for each process"),
     ("can't be watched through the operating system", "once for each folder"),
     // Told when a state changes, which only this machine or a trusted server can make it do.
     ("registrations can't be renewed", "at the first failure only"),

@@ -193,7 +193,7 @@ async fn a_client_without_the_right_certificate_is_told_so() {
     // More than once: the reason must not be lost to a reset.
     for _ in 0..10 {
         let error = refused(authority.client(), uri).await;
-        assert_says(&error, "the peer requires a certificate of this end, and none was sent");
+        assert_says(&error, "the peer requires a certificate, but none was sent");
         let wrong = other.issue(&params("somebody", &[]));
         let error = refused(wrong.of(authority.client()), uri).await;
         assert_says(&error, "the peer refused this end's certificate");
@@ -246,7 +246,7 @@ async fn addresses_of_tls_are_refused_without_settings_for_it() {
     assert_says(&error, "needs a certificate");
     let tls = Authority::new("root").client();
     let error = Client::builder().tls(tls).connect("tls://127.0.0.1").await.err().unwrap();
-    assert_says(&error, "it must be tls://host:port");
+    assert_says(&error, "write tls://host:port");
 }
 
 #[test]

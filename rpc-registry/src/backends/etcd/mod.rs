@@ -54,6 +54,7 @@ mod keys;
 mod lease;
 mod messages;
 mod request_error;
+mod server;
 mod service_entries;
 mod session;
 mod settings;

@@ -1,6 +1,7 @@
 //! Which of the registered providers a client follows.
 
 use super::ClientBuilder;
+use crate::client::discovery::SubsetSize;
 
 impl ClientBuilder {
     /// Lets a client with TLS settings follow registered addresses without encryption, `tcp:` and
@@ -28,6 +29,26 @@ impl ClientBuilder {
     /// others are added. The rest is skipped and logged.
     pub fn max_providers(mut self, instances: usize) -> Self {
         self.discovery.max_providers = instances.max(1);
+        self
+    }
+
+    /// Number of addresses of a service that [`discover`](Self::discover) uses and connects to, at
+    /// least 1; [`usize::MAX`] for all. A list of more addresses is used in part. Default: 20 of a
+    /// list of more than 100, until it has no more than 20.
+    ///
+    /// Otherwise thousands of clients and thousands of providers would have millions of connections.
+    /// Each client chooses by a rendezvous hash of the address and a random number of its own. So
+    /// clients choose independently of each other, and a change of the list changes as few addresses
+    /// of the subset as possible: one that leaves is replaced by the next one in the client's order.
+    /// As many others are used beside those that cannot be connected to; this is checked every
+    /// second.
+    ///
+    /// Providers get the same number of clients on average. With *c* clients, a subset of *s*, and
+    /// *n* providers the standard deviation is about √(*c s* / *n*). Use a larger subset if there
+    /// are few clients that make many calls.
+    pub fn subset(mut self, addresses: usize) -> Self {
+        let size = addresses.max(1);
+        self.discovery.subset = SubsetSize { size, above: size };
         self
     }
 }

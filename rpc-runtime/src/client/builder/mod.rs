@@ -1,6 +1,7 @@
 //! [`ClientBuilder`].
 
 mod discover;
+mod extensions;
 mod limits;
 
 use std::fmt;
@@ -18,12 +19,11 @@ use super::handle::{Client, DEFAULT_TIMEOUT};
 use super::picker::{Picker, SingleAddress};
 use super::settings::EndpointSettings;
 use crate::budget::{Budget, MemoryLimits};
-use crate::call::{Interceptor, Interceptors};
+use crate::call::Interceptors;
 use crate::connection::{ChannelSettings, Initializer};
 use crate::error::RpcError;
 use crate::handlers::Heartbeat;
 use crate::observe::{Methods, Observer, Side};
-use crate::pipeline::Change;
 use crate::runtime::current_runtime;
 use crate::transport::{self, ConnectSettings};
 #[cfg(feature = "tls")]
@@ -37,7 +37,7 @@ const MAX_CONNECTING: usize = 128;
 /// Most connections to one address.
 const MAX_CONNECTIONS: usize = 1_024;
 
-/// Settings of a [`Client`]; each has a default that is safe in production.
+/// Settings of a [`Client`]. All have defaults that are safe for production.
 #[derive(Clone)]
 #[must_use]
 pub struct ClientBuilder {
@@ -111,142 +111,97 @@ impl Client {
 }
 
 impl ClientBuilder {
-    /// How long a call may take when the contract does not say. Default 10 s.
+    /// Timeout of calls whose contract has none. Default 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How long one connection attempt may take. Default 5 s.
+    /// Timeout of one connection attempt. Default 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a provider is left alone after an attempt that failed. Default: 100 ms, doubling to
-    /// 30 s, ±50 %.
+    /// Pause after a failed connection attempt. Default: 100 ms, doubling to 30 s, ±50 %.
     pub fn back_off(mut self, back_off: BackOff) -> Self {
         self.back_off = back_off;
         self
     }
 
-    /// Whether [`connect`](Self::connect) leaves the first attempt to the first call, and so succeeds
-    /// whether or not there is a provider. Default `false`. [`discover`](Self::discover) does so in
-    /// any case.
+    /// Defers connecting until the first call; errors of the connection surface there. Default
+    /// `false`: [`connect`](Self::connect) waits for the connection. [`discover`](Self::discover) is
+    /// always lazy.
     pub fn lazy(mut self, lazy: bool) -> Self {
         self.lazy = lazy;
         self
     }
 
-    /// Whether calls wait for a connection within their deadlines, instead of failing at once while
+    /// Makes calls wait within their deadlines for a connection, instead of failing at once while
     /// there is none and none is being made: see [`Client::with_wait_for_ready`]. Default `false`.
-    /// It is about calls: [`connect`](Self::connect) makes one attempt, or none if it is
+    /// [`connect`](Self::connect) is not affected: it makes one attempt, or none if it is
     /// [lazy](Self::lazy).
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.wait_for_ready = wait;
         self
     }
 
-    /// How long [`Client::close`] lets the calls that are under way go on. Default 10 s; 0 cuts them
-    /// off at once.
+    /// Time that [`Client::close`] gives to calls in progress. Default 10 s; 0 ends them at once.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
     }
 
-    /// Connections to each address; calls take them in turn. Default 1, at least 1, at most 1,024.
+    /// Connections to each address, used in turn. Default 1; 1 to 1,024.
     ///
-    /// One connection is served by one task at each end, so by one core at a time. More of them pay
-    /// when that is the limit, or when a provider has
+    /// One connection is served by one task at each end, so by one core at a time. More connections
+    /// help when that is the limit, or when a provider has
     /// [event loops](crate::ServerBuilder::event_loops). They cost memory and system calls at both
-    /// ends: few calls on each of many connections gather less well than many on one.
+    /// ends: frames on many connections are batched less than on one.
     ///
-    /// All are begun when the first call needs one; that call takes the first that is there. A
-    /// connection that is lost fails its own calls only, and is made again when its turn comes.
-    /// Limits of a connection, as [`max_in_flight`](Self::max_in_flight), hold for each of them.
+    /// The first call begins all of them, and uses the first that is open. A lost connection fails
+    /// its own calls only, and is made again when its turn comes. Limits of a connection, such as
+    /// [`max_in_flight`](Self::max_in_flight), hold for each of them.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.clamp(1, MAX_CONNECTIONS);
         self
     }
 
-    /// How structs are written. Default [`Encoding::ByContract`].
+    /// Encoding of structs. Default [`Encoding::ByContract`].
     pub fn encoding(mut self, encoding: Encoding) -> Self {
         self.encoding = encoding;
         self
     }
 
-    /// How a connection is known to be alive. Default: both ends ask after 60 s without a sign of
-    /// life, and close after 180 s.
+    /// Detection of dead connections. Default: both ends ping after 60 s of silence, and close after
+    /// 180 s.
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.settings.heartbeat = heartbeat;
         self
     }
 
-    /// Whether calls and connections are counted, with the `metrics` facade. Default `true`.
+    /// Records metrics of calls and connections with the `metrics` facade. Default `true`.
     ///
-    /// Without a recorder that costs next to nothing. The recorder must be installed before the
-    /// client connects: the handles of a connection are made when it opens, those of a method when
-    /// it is first called. What is counted is in `docs/observability.md`.
+    /// The cost without a recorder is negligible. Install the recorder before the client connects:
+    /// handles of a connection are created when it opens, those of a method at its first call. The
+    /// metrics are listed in `docs/observability.md`.
     pub fn metrics(mut self, on: bool) -> Self {
         self.settings.observer = Observer::new(Side::Client, on);
         self
     }
 
-    /// Adds an interceptor, which runs before and after each call. The first that is added is the
-    /// outermost: it sees a call first and its outcome last. See [`Interceptor`].
-    ///
-    /// Interceptors run in the task of the caller and within the deadline of the call, also while
-    /// they wait for something of their own. Metrics and the call's span are outside of them: a call
-    /// is counted as what its caller gets.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use rpc_runtime::{Call, Client, Interceptor, Next, Reply, Result};
-    ///
-    /// /// Sends a token along with each call.
-    /// struct Bearer(&'static str);
-    ///
-    /// impl Interceptor for Bearer {
-    ///     async fn intercept(&self, call: &mut Call<'_>, next: Next<'_>) -> Result<Reply> {
-    ///         call.set_metadata("authorization", format!("Bearer {}", self.0));
-    ///         next.run(call).await
-    ///     }
-    /// }
-    ///
-    /// # async fn connect() -> Result<()> {
-    /// let client = Client::builder()
-    ///     .timeout(Duration::from_millis(300))
-    ///     .interceptor(Bearer("s3cret"))
-    ///     .connect("tcp://127.0.0.1:9000")
-    ///     .await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
-        self.interceptors = self.interceptors.with(interceptor);
-        self
-    }
-
-    /// Adds handlers to the pipeline of each new connection.
-    pub fn pipeline(mut self, handlers: impl Fn() -> Vec<Change> + Send + Sync + 'static) -> Self {
-        self.initializer = Some(Arc::new(handlers));
-        self
-    }
-
-    /// Whom the client believes at a `tls://host:port`, and how it proves who it is. Without it there
-    /// is nobody to believe, and such addresses are refused.
+    /// TLS trust roots and optional client certificate. Required for `tls://`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Connects to one provider. The connection is made again when it is lost and a call needs it.
+    /// Connects to one provider. A lost connection is made again when a call needs it.
     ///
     /// # Errors
-    /// The URI or a setting is invalid, nobody answers there, or there is no tokio runtime. If it is
-    /// [lazy](Self::lazy), it does not show here whether anybody answers.
+    /// The URI or a setting is invalid, the provider cannot be reached, or there is no tokio runtime.
+    /// A [lazy](Self::lazy) client does not try to reach the provider here.
     pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
         let settings = self.endpoint_settings(None)?;
         let uri = Uri::parse(uri.as_ref())?;

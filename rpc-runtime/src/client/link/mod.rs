@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use self::attempt::{Attempt, UnderWay};
 use self::state::{Look, Moment, Progress};
 use super::connection_info::{ConnectionInfo, KnownLink};
+use super::connections::LinkNumber;
 use super::pick::{Outcome, Outcomes, Pick};
 use super::settings::EndpointSettings;
 use crate::connection::{Channel, clock};
@@ -24,6 +25,7 @@ use crate::uri::Uri;
 ///
 /// A channel's lock is never taken by somebody who holds the link's.
 pub(super) struct Link {
+    number: LinkNumber,
     uri: Uri,
     settings: Arc<EndpointSettings>,
     progress: Mutex<Progress<Channel, UnderWay>>,
@@ -47,8 +49,9 @@ enum Found {
 
 impl Link {
     pub(super) fn new(uri: Uri, settings: Arc<EndpointSettings>) -> Arc<Self> {
-        let progress = Mutex::new(Progress::new());
-        let link = Arc::new(Self { uri, settings, progress, noted_ready: AtomicBool::new(false) });
+        let (number, progress) = (settings.all.number(), Mutex::new(Progress::new()));
+        let noted_ready = AtomicBool::new(false);
+        let link = Arc::new(Self { number, uri, settings, progress, noted_ready });
         let known: Arc<dyn KnownLink> = Arc::clone(&link) as _;
         if let Err(closed) = link.settings.all.add(&known) {
             link.close(closed, Channel::retire);
@@ -58,6 +61,15 @@ impl Link {
 
     fn lock(&self) -> MutexGuard<'_, Progress<Channel, UnderWay>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its state may have changed.
+    fn changed(&self) {
+        // Under the lock, so that the last change is noted last.
+        let progress = self.lock();
+        self.settings.all.note_pause(self.number, progress.until());
+        drop(progress);
+        self.settings.all.changed();
     }
 
     fn moment(&self) -> Moment<'_> {
@@ -116,7 +128,7 @@ impl Link {
         let outcome = under_way.outcome();
         progress.begin(under_way);
         drop(progress);
-        self.settings.all.changed();
+        self.changed();
         // Not under the lock: a runtime that has ended drops the attempt here and now.
         let link = Arc::clone(self);
         self.settings.runtime.spawn(attempt.run(async move { link.connect().await }));
@@ -150,7 +162,7 @@ impl Link {
             Ok(_) => tracing::debug!(uri = %self.uri, "connected"),
             Err(error) => tracing::debug!(uri = %self.uri, %error, "connection attempt failed"),
         }
-        self.settings.all.changed();
+        self.changed();
         if told.is_ok() && !self.noted_ready.swap(true, Ordering::Relaxed) {
             let known: Arc<dyn KnownLink> = Arc::clone(self) as _;
             self.settings.all.ready().add(&known);
@@ -159,15 +171,15 @@ impl Link {
             if told.is_err() {
                 channel.retire();
             }
-            self.attend(&channel);
+            self.await_end(&channel);
         }
         told
     }
 
-    /// Hears of the channel's end from now on, and of one that has come already.
-    fn attend(self: &Arc<Self>, channel: &Arc<Channel>) {
+    /// Observes the end of the channel, also if it has ended already.
+    fn await_end(self: &Arc<Self>, channel: &Arc<Channel>) {
         let link = Arc::downgrade(self);
-        let waker = Waker::from(Arc::new(Attendant { link, channel: Arc::downgrade(channel) }));
+        let waker = Waker::from(Arc::new(EndWaker { link, channel: Arc::downgrade(channel) }));
         if let Some(why) = channel.await_end(waker) {
             self.leave(channel, why);
         }
@@ -178,7 +190,7 @@ impl Link {
         let proven = channel.has_answered();
         let left = self.lock().leave(channel, why, proven, self.moment());
         if left {
-            self.settings.all.changed();
+            self.changed();
         }
         self.check_ended(channel);
     }
@@ -198,17 +210,22 @@ impl Link {
         }
     }
 
+    /// There is no connection, and the last attempt failed or the last connection did not last.
+    pub(super) fn is_failing(&self) -> bool {
+        self.lock().is_failing()
+    }
+
     /// The task of `channel` has ended.
     fn ended(&self, channel: &Arc<Channel>) {
         self.lock().ended(channel);
-        self.settings.all.changed();
+        self.changed();
     }
 
     /// The registry says that there is a new provider at this address: it is tried at once when a
     /// call needs it.
     pub(super) fn announce(&self) {
         self.lock().announce();
-        self.settings.all.changed();
+        self.changed();
     }
 
     /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
@@ -219,7 +236,7 @@ impl Link {
             end(&channel);
             self.check_ended(&channel);
         }
-        self.settings.all.changed();
+        self.changed();
     }
 }
 
@@ -248,10 +265,6 @@ impl KnownLink for Link {
         used.into_iter().chain(progress.draining()).cloned().collect()
     }
 
-    fn until(&self) -> Option<Instant> {
-        self.lock().until()
-    }
-
     fn info(&self) -> ConnectionInfo {
         let progress = self.lock();
         ConnectionInfo {
@@ -276,13 +289,13 @@ impl KnownLink for Link {
     }
 }
 
-/// Tells a link when its channel takes no more calls, in the very moment.
-struct Attendant {
+/// Tells a link as soon as its channel takes no more calls.
+struct EndWaker {
     link: Weak<Link>,
     channel: Weak<Channel>,
 }
 
-impl Wake for Attendant {
+impl Wake for EndWaker {
     fn wake(self: Arc<Self>) {
         if let (Some(link), Some(channel)) = (self.link.upgrade(), self.channel.upgrade()) {
             link.forget(&channel);

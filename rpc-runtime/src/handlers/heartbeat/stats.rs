@@ -1,7 +1,9 @@
 //! [`HeartbeatStats`]: statistics of the heartbeats of a connection.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rpc_registry::sync::Mutex;
 
 /// Statistics of the heartbeats of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,11 +36,11 @@ pub struct HeartbeatStats(Arc<Mutex<HeartbeatState>>);
 impl HeartbeatStats {
     /// The current statistics.
     pub fn state(&self) -> HeartbeatState {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     pub(super) fn update(&self, update: impl FnOnce(&mut HeartbeatState)) {
-        update(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        update(&mut self.0.lock());
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`DecodeLimits`]: bounds on the nesting and memory of a decoded value.
 
-use crate::protocol::DEFAULT_MAX_PAYLOAD;
+use crate::protocol::header::DEFAULT_MAX_PAYLOAD;
 
 /// Maximum levels of nesting. Also the default.
 ///

@@ -65,12 +65,9 @@ fn alert_reason(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     match alert {
         Alert::CertificateRequired => "the peer requires a certificate, but none was sent".into(),
-        Alert::UnknownCA => "the peer alert_reason this end's certificate: \
-            it does not know who issued it"
-            .into(),
+        Alert::UnknownCA => "the peer refused this end's certificate: its issuer is unknown".into(),
         Alert::CertificateExpired => {
-            "the peer alert_reason this end's certificate: it has expired, or is not in force yet"
-                .into()
+            "the peer refused this end's certificate: it has expired or is not yet valid".into()
         }
         Alert::BadCertificate
         | Alert::CertificateUnknown
@@ -78,7 +75,7 @@ fn alert_reason(alert: AlertDescription) -> String {
         | Alert::UnsupportedCertificate
         | Alert::DecryptError
         | Alert::AccessDenied => {
-            format!("the peer alert_reason this end's certificate: {alert:?}")
+            format!("the peer refused this end's certificate: {alert:?}")
         }
         Alert::NoApplicationProtocol => "the peer uses TLS, but for another protocol".into(),
         Alert::ProtocolVersion | Alert::HandshakeFailure => {
@@ -104,15 +101,13 @@ fn certificate_reason(error: &CertificateError) -> String {
         ),
         CertificateError::Revoked => "is revoked".into(),
         CertificateError::UnknownRevocationStatus => {
-            "was alert_reason: revocation lists are set, but none of its issuer or of one above"
-                .into()
+            "was refused: revocation lists are set, but that of an issuer is missing".into()
         }
         CertificateError::ExpiredRevocationList
         | CertificateError::ExpiredRevocationListContext { .. } => {
-            "was alert_reason: the revocation list of its issuer has expired and must be renewed"
-                .into()
+            "was refused: the revocation list of its issuer has expired and must be renewed".into()
         }
         CertificateError::Other(error) => error.to_string(),
-        _ => format!("was alert_reason: {error}"),
+        _ => format!("was refused: {error}"),
     }
 }

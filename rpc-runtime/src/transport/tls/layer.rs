@@ -11,10 +11,11 @@
 
 use std::future::poll_fn;
 use std::io::{self, BufRead, IoSlice, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use rpc_registry::sync::{Mutex, MutexGuard};
 use rustls::Connection;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
@@ -133,7 +134,7 @@ struct Layer {
 
 impl Layer {
     fn locked(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+        self.session.lock()
     }
 
     /// Writes waiting ciphertext: messages of TLS itself, such as key updates, and the rest of the
@@ -385,7 +386,7 @@ mod tests {
             buffer: &mut BytesMut,
             _: usize,
         ) -> Poll<io::Result<usize>> {
-            let mut pipe = self.0.lock().unwrap();
+            let mut pipe = self.0.lock();
             let all: Vec<u8> = pipe.bytes.drain(..).collect();
             buffer.extend_from_slice(&all);
             let other = pipe.waker.replace(cx.waker().clone());
@@ -397,13 +398,13 @@ mod tests {
         }
 
         fn is_closed(&mut self, _: &mut Context<'_>) -> bool {
-            self.0.lock().unwrap().closed
+            self.0.lock().closed
         }
     }
 
     impl Writer for End {
         fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-            let mut pipe = self.0.lock().unwrap();
+            let mut pipe = self.0.lock();
             let n = bytes.len().min(pipe.room - pipe.bytes.len());
             if n == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -414,7 +415,7 @@ mod tests {
         }
 
         fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            let mut pipe = self.0.lock().unwrap();
+            let mut pipe = self.0.lock();
             if pipe.bytes.len() < pipe.room {
                 return Poll::Ready(Ok(()));
             }
@@ -424,7 +425,7 @@ mod tests {
         }
 
         fn shutdown_write(&self) {
-            self.0.lock().unwrap().closed = true;
+            self.0.lock().closed = true;
         }
 
         fn shutdown(&self) {

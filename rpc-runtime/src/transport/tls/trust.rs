@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rpc_registry::sync::RwLock;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -105,7 +106,7 @@ impl Trust {
     }
 
     pub(super) fn replace(&self, new: Anchors) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        *self.current.write() = Arc::new(new);
         self.changes.send_replace(());
     }
 
@@ -114,7 +115,7 @@ impl Trust {
     }
 
     fn current(&self) -> Arc<Anchors> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read())
     }
 
     /// Checks that a root has issued the certificate for this usage, that it is valid now, and that
