@@ -166,7 +166,7 @@ where
         let service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut outer = pin!(ready_then_call(service, request));
         loop {
-            let GoOn { metadata, outcome } = tokio::select! {
+            let GoOn { metadata, mut outcome } = tokio::select! {
                 biased;
                 result = &mut outer => return result.map_err(from_tower),
                 Some(go_on) = asked.recv() => go_on,
@@ -175,11 +175,13 @@ where
             let mut inner = pin!(next.again().run(call));
             let reply = tokio::select! {
                 biased;
-                // It waits no longer: the rest is cancelled.
+                // They wait no longer: the run is cancelled.
                 result = &mut outer => return result.map_err(from_tower),
+                // Nor does the layer that asked for it, which may ask for another.
+                () = outcome.closed() => continue,
                 reply = &mut inner => reply,
             };
-            // If it is not waited for any more, the reply is of no use.
+            // It may have stopped waiting just now.
             let _ = outcome.send(reply);
         }
     }

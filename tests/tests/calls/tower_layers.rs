@@ -17,6 +17,8 @@ use tower::{Layer, Service, ServiceBuilder};
 pub trait Echo {
     async fn echo(&self, text: String) -> Result<String>;
     async fn waits(&self, milliseconds: u64) -> Result<()>;
+    /// The first call of all waits for ever.
+    async fn first_waits(&self) -> Result<usize>;
     async fn refuses(&self) -> Result<()>;
     async fn by(&self) -> Result<Option<String>>;
     #[rpc(oneway)]
@@ -61,6 +63,13 @@ impl Echo for Provider {
         let _running = self.begin();
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         Ok(())
+    }
+    async fn first_waits(&self) -> Result<usize> {
+        let _running = self.begin();
+        match self.calls() {
+            1 => std::future::pending().await,
+            calls => Ok(calls),
+        }
     }
     async fn refuses(&self) -> Result<()> {
         Err(RpcError::invalid("not this"))
@@ -176,6 +185,45 @@ async fn a_layer_can_set_metadata_and_call_again() {
     assert_eq!(echo.echo("x".into()).await.as_deref(), Ok("x"));
     assert_eq!(provider.calls(), 2);
     assert_eq!(echo.by().await.unwrap().as_deref(), Some("a layer"));
+}
+
+/// A layer that stops waiting after a while, and calls again.
+#[derive(Clone)]
+struct Impatient<S>(S);
+
+impl<S> Service<LayerCall> for Impatient<S>
+where
+    S: Service<LayerCall, Response = Reply> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Reply;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = std::result::Result<Reply, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: LayerCall) -> Self::Future {
+        let mut inner = self.0.clone();
+        Box::pin(async move {
+            let first = tokio::time::timeout(Duration::from_millis(50), inner.call(call.clone()));
+            if let Ok(outcome) = first.await {
+                return outcome;
+            }
+            inner.call(call).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_layer_gives_up_is_cancelled_and_does_not_delay_the_next() {
+    let layer = tower::layer::layer_fn(Impatient);
+    let (_server, provider, echo) = with(Layered::new(layer)).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(echo.first_waits().await, Ok(2));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    until("the first is cancelled", || provider.running.load(Ordering::SeqCst) == 0).await;
 }
 
 #[tokio::test]
