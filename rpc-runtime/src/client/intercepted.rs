@@ -45,7 +45,7 @@ pub(super) async fn run(
         .await
     };
     // An interceptor's own error does not say so, and that of the last run says nothing of others.
-    outcome.map_err(|error| match locked(&attempts).may_have_run {
+    outcome.map_err(|error| match locked(&attempts).may_have_run() {
         true => error.maybe_executed(),
         false => error.unexecuted(),
     })
@@ -81,25 +81,31 @@ struct Attempts<'a> {
     keep: bool,
     /// The run under way was sent.
     sent: bool,
-    /// A run so far may have been executed by the provider.
-    may_have_run: bool,
+    /// The provider may have executed a run that is over.
+    executed: bool,
     /// The run under way was polled, and waits.
     waits: bool,
 }
 
 impl<'a> Attempts<'a> {
     fn new(arguments: &'a mut dyn Unsent) -> Self {
-        Self { arguments, keep: false, sent: false, may_have_run: false, waits: false }
+        Self { arguments, keep: false, sent: false, executed: false, waits: false }
     }
 
     /// A run is over; `None` if it was cancelled.
     fn ended(&mut self, outcome: Option<&Result<Reply, RpcError>>) {
         let sent = std::mem::take(&mut self.sent);
-        self.may_have_run |= match outcome {
+        self.executed |= match outcome {
             None => sent,
             Some(Ok(_)) => true,
             Some(Err(error)) => !error.is_unexecuted(),
         };
+    }
+
+    /// Whether the provider may have executed the call. A run that an interceptor has leaked is
+    /// still under way.
+    fn may_have_run(&self) -> bool {
+        self.executed || self.sent
     }
 }
 

@@ -433,6 +433,29 @@ async fn the_rest_can_be_run_again_and_encodes_the_arguments_again() {
 }
 
 #[tokio::test]
+async fn a_run_that_an_interceptor_leaks_is_cancelled_and_may_have_run() {
+    struct Leaks(Arc<AtomicUsize>);
+    impl Interceptor for Leaks {
+        async fn intercept(&self, call: &mut Call<'_>, next: Next<'_>) -> Result<Reply> {
+            let mut run = Box::pin(next.run(call));
+            tokio::select! {
+                biased;
+                outcome = &mut run => return outcome,
+                () = until("it runs", || self.0.load(Ordering::SeqCst) == 1) => {}
+            }
+            std::mem::forget(run);
+            Err(RpcError::internal("enough"))
+        }
+    }
+    let (server, provider, _) = pair(Client::builder()).await;
+    let builder = Client::builder().interceptor(Leaks(Arc::clone(&provider.calls)));
+    let echo = EchoClient::new(builder.connect(server.local_uri()).await.unwrap());
+    let error = echo.waits().await.unwrap_err();
+    assert!(error.is_internal() && !error.is_safe_to_retry(), "{error:?}");
+    until("it is cancelled", || provider.dropped() == 1).await;
+}
+
+#[tokio::test]
 async fn arguments_with_a_stream_are_sent_once_and_the_call_says_that_it_may_have_run() {
     let (_server, provider, echo) = with(Twice).await;
     let error = echo.sum(Streaming::from_items(0..3)).await.unwrap_err();
