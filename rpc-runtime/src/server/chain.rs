@@ -22,6 +22,7 @@ use crate::call::{Call, Context, Reply, ReplyBody, ReplyStream};
 use crate::connection::Channel;
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
+use crate::protocol::payload::Form;
 use crate::protocol::{Header, Output};
 use crate::service::{BoxCall, Finished, RunningCall};
 
@@ -47,7 +48,8 @@ pub(super) fn call(
         })
     };
     let channel = Arc::clone(channel);
-    BoxCall::new(Chained { future, method, channel, arguments: 0, outcome: None })
+    let form = Form::of(header.flags);
+    BoxCall::new(Chained { future, method, channel, form, arguments: 0, outcome: None })
 }
 
 pin_project! {
@@ -56,6 +58,8 @@ pin_project! {
         future: F,
         method: &'static MethodDescriptor,
         channel: Arc<Channel>,
+        // Of the request.
+        form: Form,
         arguments: usize,
         outcome: Option<Result<Reply, RpcError>>,
     }
@@ -88,8 +92,9 @@ where
         cx: &mut task::Context<'_>,
         out: &mut Output,
     ) -> Poll<Result<Finished, RpcError>> {
+        let form = self.form;
         let reply = ready!(self.poll(cx));
-        Poll::Ready(reply.and_then(|reply| finish(reply, out)))
+        Poll::Ready(reply.and_then(|reply| finish(reply, form, out)))
     }
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
@@ -103,9 +108,15 @@ where
     }
 }
 
-/// Appends what an interceptor has given back.
-fn finish(reply: Reply, out: &mut Output) -> Result<Finished, RpcError> {
+/// Appends what an interceptor has given back for a request of this form.
+fn finish(reply: Reply, asked: Form, out: &mut Output) -> Result<Finished, RpcError> {
     let Reply { body, metadata, stream, status, form, .. } = reply;
+    if form == Form::Compact && asked == Form::Named {
+        // The fields of the caller's types may stand elsewhere.
+        return Err(RpcError::internal(
+            "the reply to another call is encoded as arrays, which this caller may read wrongly",
+        ));
+    }
     let stream = match stream {
         None => None,
         Some(ReplyStream::Outgoing(source)) => Some(source),

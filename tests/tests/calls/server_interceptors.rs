@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rpc_runtime::{
-    Call, Client, Context, Interceptor, Interceptors, Next, Reply, Result, RpcError, Server,
-    ServerBuilder, Status, StreamEnd, Streaming, rpc_service,
+    Call, Client, Context, Encoding, Interceptor, Interceptors, Next, Reply, Result, RpcError,
+    Server, ServerBuilder, Status, StreamEnd, Streaming, rpc_service,
 };
 use rpc_tests::waiting::{soon, until};
 use rpc_tests::wire::{RawPeer, arguments, frame};
@@ -499,6 +499,40 @@ async fn an_interceptor_answers_by_itself_and_a_method_runs_once() {
     assert!(error.is_internal() && !error.is_safe_to_retry(), "{error:?}");
     drop((work, client));
     server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_kept_reply_of_arrays_is_not_sent_to_a_caller_that_asked_for_maps() {
+    /// Keeps the reply to the first call.
+    #[derive(Default)]
+    struct Cached(Mutex<Option<Reply>>);
+    impl Interceptor for Cached {
+        async fn intercept(&self, call: &mut Call<'_>, next: Next<'_>) -> Result<Reply> {
+            if let Some(kept) = self.0.lock().unwrap().as_ref().and_then(Reply::try_clone) {
+                return Ok(kept);
+            }
+            let reply = next.run(call).await?;
+            *self.0.lock().unwrap() = reply.try_clone();
+            Ok(reply)
+        }
+    }
+    let fresh = || {
+        let provided = WorkServer::new(Worker::default());
+        serve(|server| server.provide(provided).interceptor(Cached::default()))
+    };
+    let (_server, client) = fresh().await;
+    let arrays = WorkClient::new(client);
+    let maps = arrays.with_encoding(Encoding::Named);
+    assert_eq!(arrays.length("text".into()).await, Ok(4));
+    assert_eq!(arrays.length("longer text".into()).await, Ok(4), "it was kept");
+    let error = maps.length("text".into()).await.unwrap_err();
+    assert!(error.is_internal(), "{error:?}");
+
+    let (_server, client) = fresh().await;
+    let arrays = WorkClient::new(client);
+    let maps = arrays.with_encoding(Encoding::Named);
+    assert_eq!(maps.length("text".into()).await, Ok(4));
+    assert_eq!(arrays.length("longer text".into()).await, Ok(4), "maps are read by all");
 }
 
 #[tokio::test]
