@@ -67,10 +67,33 @@ pub(crate) enum ReplyBody {
 /// A connection, as far as replies tell of it.
 pub(crate) trait Origin: Send + Sync {
     /// The URI of the other end.
-    fn peer(&self) -> &str;
+    fn peer(&self) -> &Arc<str>;
 
     /// What the other end has proved to be.
-    fn peer_certificate(&self) -> Option<&PeerCertificate>;
+    fn peer_certificate(&self) -> Option<&Arc<PeerCertificate>>;
+}
+
+/// What is kept of a connection, without the connection.
+struct Kept {
+    peer: Arc<str>,
+    certificate: Option<Arc<PeerCertificate>>,
+}
+
+impl Kept {
+    fn of(origin: &dyn Origin) -> Arc<dyn Origin> {
+        let certificate = origin.peer_certificate().cloned();
+        Arc::new(Self { peer: Arc::clone(origin.peer()), certificate })
+    }
+}
+
+impl Origin for Kept {
+    fn peer(&self) -> &Arc<str> {
+        &self.peer
+    }
+
+    fn peer_certificate(&self) -> Option<&Arc<PeerCertificate>> {
+        self.certificate.as_ref()
+    }
 }
 
 impl From<Output> for ReplyBody {
@@ -202,12 +225,18 @@ impl Reply {
         self
     }
 
-    /// A copy, unless there is a stream: its items cannot be received twice.
+    /// A copy to keep, unless there is a stream: its items cannot be received twice. A copy keeps no
+    /// connection open, which a reply itself does.
+    ///
+    /// A provider writes a reply for its caller, in the [`Encoding`](crate::Encoding) of the request.
+    /// So a server must not send a copy to every caller: where it is an array and the caller asked
+    /// for maps, the call fails as [internal](RpcError::is_internal). A reply that
+    /// [`value`](Self::value) makes is for all callers.
     pub fn try_clone(&self) -> Option<Self> {
         self.stream.is_none().then(|| Self {
             body: self.body.clone(),
             metadata: self.metadata.clone(),
-            origin: self.origin.clone(),
+            origin: self.origin.as_deref().map(Kept::of),
             stream: None,
             status: self.status,
             form: self.form,
@@ -217,12 +246,12 @@ impl Reply {
     /// The URI of the provider, at a client. `None` at a server, and for a reply that an interceptor
     /// has made.
     pub fn peer(&self) -> Option<&str> {
-        self.origin.as_deref().map(Origin::peer)
+        self.origin.as_deref().map(|origin| &**origin.peer())
     }
 
     /// The certificate with which the provider has proved who it is, at a client.
     pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
-        self.origin.as_deref()?.peer_certificate()
+        self.origin.as_deref()?.peer_certificate().map(|certificate| &**certificate)
     }
 
     /// The text that came with the reply under `key`.
@@ -274,6 +303,27 @@ mod tests {
         assert!(copy.decode::<u32>().unwrap_err().is_decode());
         let error = Reply::contract_error("no").unwrap();
         assert_eq!((error.status(), error.metadata("from")), (Status::Application, None));
+    }
+
+    #[test]
+    fn a_copy_of_a_reply_keeps_no_connection() {
+        struct Connection(Arc<str>);
+        impl Origin for Connection {
+            fn peer(&self) -> &Arc<str> {
+                &self.0
+            }
+
+            fn peer_certificate(&self) -> Option<&Arc<PeerCertificate>> {
+                None
+            }
+        }
+        let connection = Arc::new(Connection("tcp://127.0.0.1:1".into()));
+        let mut reply = Reply::value(&7_u32).unwrap();
+        reply.origin = Some(Arc::clone(&connection) as Arc<dyn Origin>);
+        let copy = reply.try_clone().unwrap();
+        drop(reply);
+        assert_eq!(Arc::strong_count(&connection), 1);
+        assert_eq!(copy.peer(), Some("tcp://127.0.0.1:1"));
     }
 
     #[test]

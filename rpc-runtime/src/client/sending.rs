@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{Instrument, Span};
@@ -124,11 +125,11 @@ fn answered(reply: connection::Reply, pick: Pick, target: &Target) -> Result<Rep
 }
 
 impl Origin for Channel {
-    fn peer(&self) -> &str {
+    fn peer(&self) -> &Arc<str> {
         self.peer()
     }
 
-    fn peer_certificate(&self) -> Option<&PeerCertificate> {
-        self.peer_certificate().map(|certificate| &**certificate)
+    fn peer_certificate(&self) -> Option<&Arc<PeerCertificate>> {
+        self.peer_certificate()
     }
 }
