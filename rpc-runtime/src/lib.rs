@@ -71,7 +71,6 @@ pub mod __fuzz;
 pub mod __private;
 mod budget;
 mod buffer;
-#[allow(dead_code, unused_imports, reason = "client and server take it up one after the other")]
 mod call;
 mod certificate;
 mod client;

@@ -19,7 +19,7 @@ use super::thread_pool::NoThread;
 use super::threads::{NotRun, Threads};
 use super::user_code::{Code, caught};
 use crate::buffer;
-use crate::call::{Call, Context, End, Reply, ReplyBody, ReplyStream};
+use crate::call::{Call, Context, End, Reply, ReplyStream};
 use crate::connection::{Channel, clock};
 use crate::descriptor::{Dispatch, MethodDescriptor};
 use crate::error::RpcError;
@@ -225,11 +225,7 @@ impl MethodRun {
         let polled = caught(Code::Method, method, channel, || context.enter(poll));
         let (finished, out) = ready!(polled.unwrap_or_else(|error| Poll::Ready(Err(error))))?;
         let Finished { status, form, stream, .. } = finished;
-        let body = match out.into_small() {
-            Ok(bytes) => ReplyBody::Pooled(bytes),
-            Err(pieces) => ReplyBody::Encoded(Box::new(pieces)),
-        };
-        let mut reply = Reply::new(status, form, body);
+        let mut reply = Reply::new(status, form, out.into());
         reply.stream = stream.map(ReplyStream::Outgoing);
         reply.metadata = self.context.take_reply_metadata();
         Poll::Ready(Ok(reply))
