@@ -142,7 +142,7 @@ impl<'c> Call<'c> {
 
     #[cfg(feature = "tower")]
     pub(crate) fn replace_metadata(&mut self, metadata: Metadata) {
-        self.metadata = Entries::Shared(Arc::new(metadata));
+        self.metadata.change(|all| *all = metadata);
     }
 
     /// Sets the text under `key`: at a client it is sent along, at a server the method sees it and
@@ -170,6 +170,9 @@ impl<'c> Call<'c> {
     }
 
     /// Sets the deadline. It can only be shortened: a later one than there is has no effect.
+    ///
+    /// It bounds what is behind the last interceptor: sending and its reply at a client, the method
+    /// at a server. Interceptors themselves are ended at the deadline that the call began with.
     pub fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
     }
@@ -245,6 +248,15 @@ mod tests {
         }
         call.update(&mut inner);
         assert_eq!(inner.all_metadata().count(), 0);
+    }
+
+    #[test]
+    #[cfg(feature = "tower")]
+    fn metadata_that_is_replaced_by_none_is_not_sent_as_an_empty_section() {
+        let mut call = Call::for_test(METHOD);
+        call.set_metadata("tenant", "acme");
+        call.replace_metadata(Metadata::default());
+        assert!(call.entries().is_none());
     }
 
     #[test]
