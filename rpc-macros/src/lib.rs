@@ -70,7 +70,7 @@ use proc_macro::TokenStream;
 /// | --- | --- |
 /// | `trait HelloService {` | `trait HelloService: Send + Sync + 'static {` |
 /// | `async fn hello(&self, name: String) -> R;` | `fn hello(&self, name: String) -> impl Future<Output = R> + Send;` |
-/// | | `struct HelloServiceClient` with `new`, `connect`, `discover`, `with_timeout`, `with_encoding`, `with_wait_for_ready`, `with_metadata` |
+/// | | `struct HelloServiceClient` with `new`, `connect`, `discover`, `with_timeout`, `with_encoding`, `with_wait_for_ready`, `with_interceptor`, `with_metadata` |
 /// | | `impl HelloService for HelloServiceClient { fn hello(…) { call::<__method_hello>(&self.__client, (name,)) } }` |
 /// | | `struct HelloServiceServer<S>` with `new`, `from_arc` |
 /// | | `impl Service for HelloServiceServer<S> { fn dispatch(…) { match request.method_id() { … } } }` |
