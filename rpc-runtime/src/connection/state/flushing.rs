@@ -57,6 +57,12 @@ impl Flushing {
         (!self.unwritten.is_empty()).then(|| std::mem::take(&mut self.unwritten))
     }
 
+    /// Nothing waits for the driver to write it.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.unwritten.is_empty()
+    }
+
     pub(super) fn shrink(&mut self) {
         self.spare = Output::default();
     }

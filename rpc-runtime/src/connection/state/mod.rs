@@ -22,6 +22,8 @@ mod flush_duty;
 mod flushing;
 mod lifecycle;
 mod machine;
+#[cfg(test)]
+mod model;
 mod output;
 mod peer;
 mod read;
