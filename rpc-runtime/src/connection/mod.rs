@@ -29,6 +29,8 @@ mod clock;
 mod close;
 pub(crate) mod driver;
 mod ends;
+#[cfg(test)]
+mod explore;
 mod flush_promise;
 mod handle;
 pub(crate) mod in_flight;
