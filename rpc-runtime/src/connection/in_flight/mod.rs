@@ -4,6 +4,7 @@
 //! reaches the slot's next user. Deadlines are kept per slot; the slab is scanned when the earliest
 //! may have passed. No I/O, no clock.
 
+mod ends;
 mod slots;
 mod table;
 

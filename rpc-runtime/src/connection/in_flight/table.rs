@@ -25,23 +25,23 @@ pub(crate) enum Removed {
 const MAX_STALE: usize = 64;
 
 pub(crate) struct InFlight {
-    slots: Slots,
+    pub(super) slots: Slots,
     /// First come, first served; ids of dropped calls are skipped.
-    queue: VecDeque<u64>,
-    queued: usize,
-    admitted: usize,
-    admitted_bytes: usize,
-    sent: usize,
+    pub(super) queue: VecDeque<u64>,
+    pub(super) queued: usize,
+    pub(super) admitted: usize,
+    pub(super) admitted_bytes: usize,
+    pub(super) sent: usize,
     /// Bytes of responses that callers have not taken.
-    held: usize,
+    pub(super) held: usize,
     /// There was an answer.
-    answered: bool,
+    pub(super) answered: bool,
     /// How many may be sent at a time as far as this end goes,
-    max: usize,
+    pub(super) max: usize,
     /// and how many with the peer's word.
-    limit: usize,
+    pub(super) limit: usize,
     /// No deadline is before this one.
-    earliest: Option<Instant>,
+    pub(super) earliest: Option<Instant>,
 }
 
 impl InFlight {
@@ -194,7 +194,11 @@ impl InFlight {
     }
 
     /// Ends a call that still waits. Returns whom to wake, if that was not done already.
-    fn end(&mut self, id: u64, completion: impl FnOnce(bool) -> Completion) -> Option<Waker> {
+    pub(super) fn end(
+        &mut self,
+        id: u64,
+        completion: impl FnOnce(bool) -> Completion,
+    ) -> Option<Waker> {
         let slot = self.slots.get_mut(id)?;
         let sent = match slot.state {
             State::Sent { .. } => true,
@@ -269,46 +273,6 @@ impl InFlight {
             State::Ended(Completion::Answered(..)) => Removed::Answered,
             _ => Removed::Other,
         }
-    }
-
-    /// Ends the calls whose deadlines have passed.
-    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
-        if self.earliest.is_none_or(|earliest| earliest > now) {
-            return;
-        }
-        let mut earliest = None;
-        for at in 0..self.slots.len() {
-            let Some((id, slot)) = self.slots.at(at) else { break };
-            if matches!(slot.state, State::Free { .. } | State::Ended(_)) {
-                continue;
-            }
-            if slot.deadline <= now {
-                wakers.extend(self.end(id, |sent| Completion::TimedOut { sent }));
-            } else if earliest.is_none_or(|earliest| slot.deadline < earliest) {
-                earliest = Some(slot.deadline);
-            }
-        }
-        self.earliest = earliest;
-    }
-
-    /// Ends the calls that wait for their turn.
-    pub(crate) fn fail_queued(&mut self, error: &RpcError, wakers: &mut Vec<Waker>) {
-        for id in std::mem::take(&mut self.queue) {
-            if self.slots.get_mut(id).is_some_and(|slot| matches!(slot.state, State::Queued { .. }))
-            {
-                wakers.extend(self.fail(id, error.clone()));
-            }
-        }
-    }
-
-    /// Ends all calls.
-    pub(crate) fn fail_all(&mut self, error: &RpcError, wakers: &mut Vec<Waker>) {
-        for at in 0..self.slots.len() {
-            let Some((id, _)) = self.slots.at(at) else { break };
-            wakers.extend(self.fail(id, error.clone()));
-        }
-        self.queue.clear();
-        self.earliest = None;
     }
 
     #[inline]
