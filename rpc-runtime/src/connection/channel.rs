@@ -128,8 +128,15 @@ impl Channel {
         #[cfg(debug_assertions)]
         state.check_invariants(&effects);
         drop(state);
-        if !effects.is_empty() {
+        let flush = effects.flush;
+        if effects.is_empty() {
+            // Nothing is in it that would have to be dropped.
+            std::mem::forget(effects);
+        } else {
             self.apply(effects);
+        }
+        if let Some(now) = flush {
+            self.flush(now);
         }
         result
     }
@@ -140,7 +147,7 @@ impl Channel {
         look(&self.state.lock())
     }
 
-    /// Does what a change asks for, outside of the lock.
+    /// Does what a change asks for beside a flush, outside of the lock.
     fn apply(&self, effects: Effects) {
         effects.driver.into_iter().for_each(Waker::wake);
         effects.wakers.into_iter().for_each(Waker::wake);
@@ -156,9 +163,6 @@ impl Channel {
         if effects.closed {
             tracing::debug!(peer = %self.peer, "connection closed");
             self.writer.shutdown(self.settings.observer);
-        }
-        if let Some(now) = effects.flush {
-            self.flush(now);
         }
     }
 

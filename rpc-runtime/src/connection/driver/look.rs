@@ -123,8 +123,10 @@ impl DriverState {
         if let Err(cause) = state.begin_turn(cx.waker(), now, effects) {
             return Found::end(cause);
         }
-        if self.unwritten.is_empty() {
-            self.unwritten = state.take_unwritten().unwrap_or_default();
+        if self.unwritten.is_empty()
+            && let Some(unwritten) = state.take_unwritten()
+        {
+            self.unwritten = unwritten;
         }
         if state.wake_awaiting_room(effects) {
             // Another turn, behind the tasks that are woken now.
@@ -208,8 +210,8 @@ impl DriverState {
             self.gate.starves_at(),
             self.timers.handshake().filter(|_| reads),
         ];
-        let all = state.due().into_iter().chain(others);
-        let next = all.fold(None, earlier);
+        let next = state.due().into_iter().fold(None, earlier);
+        let next = others.into_iter().fold(next, earlier);
         state.arm(self.timers.arm(self.now, next));
     }
 }

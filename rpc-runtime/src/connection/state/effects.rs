@@ -28,14 +28,11 @@ pub(in crate::connection) struct Effects {
 }
 
 impl Effects {
-    /// Whether there is nothing to be done.
+    /// Whether there is nothing to be done beside a flush, and no memory to be freed.
     #[inline]
     pub(in crate::connection) fn is_empty(&self) -> bool {
         let flags = self.closed | self.heartbeat_told | self.stream_refused;
-        !flags
-            && self.flush.is_none()
-            && self.driver.is_none()
-            && self.wakers.is_empty()
-            && self.aborts.is_empty()
+        let tasks = self.wakers.capacity() | self.aborts.capacity();
+        !flags && tasks == 0 && self.driver.is_none()
     }
 }
