@@ -136,7 +136,7 @@ impl Channel {
             self.apply(effects);
         }
         if let Some(now) = flush {
-            self.flush(now);
+            self.write(now, wakes_driver);
         }
         result
     }
@@ -169,15 +169,23 @@ impl Channel {
     /// Writes all that has gathered. Never waits; what does not fit is left to the driver.
     ///
     /// The time need not be more exact than handlers that measure silence want it: a little early.
-    pub(crate) fn flush(&self, mut now: Instant) {
-        let mut next = self.update(|state, effects| state.begin_flush(effects));
+    pub(crate) fn flush(&self, now: Instant) {
+        self.write(now, true);
+    }
+
+    /// The same; the driver is not woken for what is due after a flush of its own.
+    fn write(&self, mut now: Instant, wakes_driver: bool) {
+        let mut next = self
+            .change(self.state.lock(), wakes_driver, |state, effects| state.begin_flush(effects));
         while let Some(output) = next {
             let (bytes, result) = self.writer.write_some(&output, 0);
             if !matches!(result, Ok(true)) {
                 now = clock();
             }
             let wrote = Wrote { bytes, result, now };
-            next = self.update(|state, effects| state.flushed(output, wrote, effects));
+            next = self.change(self.state.lock(), wakes_driver, |state, effects| {
+                state.flushed(output, wrote, effects)
+            });
             if next.is_some() {
                 now = clock();
             }

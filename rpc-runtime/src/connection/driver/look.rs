@@ -150,7 +150,8 @@ impl DriverState {
             state.shrink();
             self.input.shrink_pool();
         }
-        let flushes = state.look_at_output(now, effects);
+        state.look_at_output(now, effects);
+        let flushes = effects.flush.is_some();
         self.arm(state, reads);
         Found { turn, flushes, inbox: state.take_inbox(), starved, peer_may_have_gone, rested }
     }

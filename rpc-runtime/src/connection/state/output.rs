@@ -133,17 +133,10 @@ impl ConnectionState {
         self.flushing.duty.is_done(self.pipeline.has_output())
     }
 
-    /// The driver's look at the output, which has it flushed that nobody else sees to. Returns
-    /// whether it is.
-    pub(in crate::connection) fn look_at_output(
-        &mut self,
-        now: Instant,
-        effects: &mut Effects,
-    ) -> bool {
-        let flushes = self.flushing.duty.look(self.pipeline.has_output(), now, now + DUTY_GRACE);
-        if flushes {
+    /// The driver's look at the output, which has it flushed that nobody else sees to.
+    pub(in crate::connection) fn look_at_output(&mut self, now: Instant, effects: &mut Effects) {
+        if self.flushing.duty.look(self.pipeline.has_output(), now, now + DUTY_GRACE) {
             effects.flush = Some(now);
         }
-        flushes
     }
 }
