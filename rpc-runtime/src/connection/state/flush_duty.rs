@@ -105,6 +105,7 @@ impl FlushDuty {
     }
 
     /// The invariant: while there is output, somebody has promised to flush, or writes.
+    #[cfg(any(test, debug_assertions))]
     pub(in crate::connection) fn is_seen_to(&self, has_output: bool) -> bool {
         !has_output || self.promised || self.is_writing()
     }
