@@ -188,7 +188,7 @@ fn real_calls_move_each_documented_metric_of_calls_and_connections() {
         let call = |side: &str, method: &str, status: &str| {
             counted.get(&format!(
                 "rpc_{side}_calls_total{{rpc_method=\"Watched/{method}\",\
-                 rpc_status_code=\"{status}\",rpc_service=\"Watched\"}}"
+                 rpc_service=\"Watched\",rpc_status_code=\"{status}\"}}"
             ))
         };
         for side in ["client", "server"] {
