@@ -216,7 +216,7 @@ async fn tls_shows_what_it_promises() {
         &[
             "serving at tls://127.0.0.1:",
             "Hello, world: you are CN=consumer",
-            "a stranger is refused: ",
+            "a client without a certificate is refused: ",
             "requires a certificate",
             "renewed: the provider is CN=provider (renewed)",
         ],
