@@ -168,6 +168,7 @@ fn interceptors_of_a_client_allocate_one_future_each_and_one_for_sending() {
         for interceptors in 1..=3 {
             client = client.with_interceptor(PassesOn);
             let with = allocations_of_a_call(&runtime, &client);
+            println!("{without} allocations without interceptors, {with} with {interceptors}");
             let expected = without + interceptors + 1;
             assert!(with <= expected, "{with} with {interceptors}, {without} without");
         }
@@ -181,6 +182,7 @@ fn the_future_of_a_call_has_no_room_for_what_few_calls_need() {
     provider.count(|| {
         let client = runtime().block_on(EchoClient::connect(&provider.uri)).unwrap();
         let bytes = size_of_val(&client.number(7));
+        println!("{bytes} bytes");
         assert!(bytes <= 800, "{bytes} bytes");
     });
     provider.stop();

@@ -9,6 +9,7 @@ mod provider_outage;
 mod rolling_restart;
 mod several;
 mod states;
+mod subsets;
 mod unix_sockets;
 
 #[cfg(unix)]
