@@ -23,12 +23,12 @@
 mod answers;
 mod buffer_pool;
 mod busy;
-mod call;
 mod channel;
 mod clock;
 mod close;
 pub(crate) mod driver;
 mod ends;
+mod exchange;
 #[cfg(test)]
 mod explore;
 mod flush_promise;
@@ -55,10 +55,10 @@ mod watchdog;
 mod writer;
 
 pub(crate) use self::busy::count_cores;
-pub(crate) use self::call::{Call as Exchange, Reply};
 pub(crate) use self::channel::Channel;
 pub(crate) use self::clock::clock;
 pub(crate) use self::close::refuse;
+pub(crate) use self::exchange::{Exchange, Reply};
 pub use self::handle::ChannelHandle;
 pub(crate) use self::incoming_stream::IncomingStream;
 pub(crate) use self::largest_answer::LargestAnswer;

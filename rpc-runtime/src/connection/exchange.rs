@@ -1,4 +1,4 @@
-//! One call on a channel, from its first poll to its end.
+//! [`Exchange`]: one call on a channel, from its first poll to its end.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -40,8 +40,8 @@ impl Channel {
         self: &'c Arc<Self>,
         request: Request<'c>,
         upload: &'c mut Option<Box<dyn Source>>,
-    ) -> Call<'c> {
-        Call { channel: self, request, upload, uploading: None, id: 0, stage: Stage::Start }
+    ) -> Exchange<'c> {
+        Exchange { channel: self, request, upload, uploading: None, id: 0, stage: Stage::Start }
     }
 }
 
@@ -54,7 +54,8 @@ enum Stage<'c> {
     Done,
 }
 
-pub(crate) struct Call<'c> {
+/// One call on a channel.
+pub(crate) struct Exchange<'c> {
     channel: &'c Arc<Channel>,
     request: Request<'c>,
     upload: &'c mut Option<Box<dyn Source>>,
@@ -79,7 +80,7 @@ impl Drop for AbortOnDrop {
 
 type Outcome = Poll<Result<Reply, CallError>>;
 
-impl Future for Call<'_> {
+impl Future for Exchange<'_> {
     type Output = Result<Reply, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Outcome {
@@ -103,7 +104,7 @@ impl Future for Call<'_> {
     }
 }
 
-impl Call<'_> {
+impl Exchange<'_> {
     /// Another channel may still have to take it.
     pub(crate) fn waits_to_be_sent(&self) -> bool {
         matches!(self.stage, Stage::Start | Stage::Queued)
@@ -218,7 +219,7 @@ impl Reply {
     }
 }
 
-impl Drop for Call<'_> {
+impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         if matches!(self.stage, Stage::Start | Stage::Done) {
             return;
