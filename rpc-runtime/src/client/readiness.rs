@@ -1,5 +1,7 @@
 //! Waiting for a connection.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::time::Instant;
 
 use tokio::time::timeout_at;
@@ -17,11 +19,17 @@ pub(super) async fn connect(
 ) -> Result<Pick, RpcError> {
     let mut last = None;
     let connected = {
-        // The caller need not be in a runtime.
-        let _inside = client.picker.settings().runtime.enter();
-        timeout_at(deadline.into(), attempts(client, call, &mut last))
+        let attempts =
+            async { timeout_at(deadline.into(), attempts(client, call, &mut last)).await };
+        let mut attempts = pin!(attempts);
+        poll_fn(|cx| {
+            // The caller need not be in a runtime.
+            let _inside = client.picker.settings().runtime.enter();
+            attempts.as_mut().poll(cx)
+        })
+        .await
     };
-    match connected.await {
+    match connected {
         Ok(result) => result.map_err(RpcError::unexecuted),
         Err(_) => {
             let to = client.picker.describe();

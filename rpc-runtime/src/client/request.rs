@@ -131,6 +131,12 @@ impl EncodedRequest {
         Ok(())
     }
 
+    /// Whether there is a stream among the arguments, which is not sent yet.
+    #[inline]
+    pub(super) fn has_upload(&self) -> bool {
+        self.upload.source.is_some()
+    }
+
     /// The exchange of this request for its response over `channel`.
     #[inline]
     pub(super) fn send<'c>(

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::runtime::Handle;
 use tracing::{Instrument, Span};
 
 use super::handle::{Client, deadline_after};
@@ -66,10 +67,12 @@ impl Sending<'_> {
             let form = client.encoding.form(pick.channel(), target.method.id(), target.fingerprint);
             request.encode(form, arguments)?;
             let outcome = {
+                // A stream is sent by a task. The caller need not be in a runtime.
+                let runtime = request.has_upload().then(|| &client.picker.settings().runtime);
                 let mut exchange = request.send(pick.channel(), deadline, now);
                 let mut waiting = true;
                 poll_fn(|cx| {
-                    let _inside = span.enter();
+                    let _inside = (span.enter(), runtime.map(Handle::enter));
                     let outcome = Pin::new(&mut exchange).poll(cx);
                     if waiting && !exchange.waits_to_be_sent() {
                         waiting = false;

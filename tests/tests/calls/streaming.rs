@@ -130,6 +130,14 @@ async fn items_arrive_whole_and_in_order_in_each_direction() {
     }
 }
 
+#[test]
+fn a_caller_outside_of_any_runtime_can_send_a_stream() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (_server, numbers, _) = runtime.block_on(pair("memory:streams-from-outside"));
+    let sum = numbers.sum(Streaming::from_items(1..=4));
+    assert_eq!(futures::executor::block_on(sum), Ok(10));
+}
+
 #[tokio::test]
 async fn a_local_object_and_a_remote_stub_stream_alike() {
     async fn use_it(numbers: &impl Numbers) -> u64 {

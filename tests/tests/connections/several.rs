@@ -188,6 +188,29 @@ async fn all_connections_end_with_their_client() {
 }
 
 #[test]
+fn a_caller_outside_of_any_runtime_can_wait_for_a_provider() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let discovered = |registry: &'static str, uri: String| async move {
+        let registry = rpc_registry::connect(registry).await.unwrap();
+        let instance = Instance::new("e2e.Probe", &uri).with_version("1.4.0");
+        let lease = registry.register(instance).await.unwrap();
+        let client = Client::builder().wait_for_ready(true);
+        let client = client.discover(registry, &rpc_tests::probe::PROBE_DESCRIPTOR).await.unwrap();
+        (ProbeClient::new(client), lease)
+    };
+    let (server, _) = runtime.block_on(serve("memory:for-outside"));
+    let uri = server.local_uri().to_owned();
+    let (probe, _lease) = runtime.block_on(discovered("memory:outside", uri));
+    assert_eq!(futures::executor::block_on(probe.add(1, 2)), Ok(3));
+
+    let nobody = "memory://nobody-for-outside".to_owned();
+    let (probe, _lease) = runtime.block_on(discovered("memory:nobody-outside", nobody));
+    let probe = probe.with_timeout(Duration::from_millis(200));
+    let error = futures::executor::block_on(probe.add(1, 2)).unwrap_err();
+    assert!(error.is_timeout() && error.is_safe_to_retry(), "{error:?}");
+}
+
+#[test]
 fn a_connection_that_is_made_again_lives_in_the_runtime_of_its_client() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (home, guest) = (runtime(), runtime());
