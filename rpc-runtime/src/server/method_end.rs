@@ -15,8 +15,8 @@ use super::argument_memory;
 use super::dispatcher::Route;
 use super::owned_request::OwnedRequest;
 use super::spawned_call::expired;
-use super::thread_pool::NoThread;
-use super::threads::{NotRun, Threads};
+use super::thread_work::OnThread;
+use super::threads::Threads;
 use super::user_code::{Code, caught};
 use crate::buffer;
 use crate::call::{Call, Context, End, Reply, ReplyStream};
@@ -51,7 +51,7 @@ enum Stage {
     Decoding(BoxFuture<(BoxCall, usize)>),
     Running(MethodRun),
     /// On a thread for blocking methods.
-    OnThread(BoxFuture<Reply>),
+    OnThread(OnThread),
     Over,
 }
 
@@ -131,7 +131,8 @@ impl MethodEnd {
         if !self.channel.may_begin(before, bytes) {
             return Err(no_memory_for_arguments(bytes));
         }
-        argument_memory::set(bytes.max(before));
+        let memory = bytes.max(before);
+        argument_memory::set(memory);
         self.has_run = true;
         let deadline = self.own_deadline();
         let run = MethodRun {
@@ -142,7 +143,7 @@ impl MethodEnd {
         };
         Ok(match self.mode {
             Dispatch::Inline | Dispatch::Spawn => Stage::Running(run),
-            Dispatch::Blocking => Stage::OnThread(run.on_thread(&self.threads, deadline)),
+            Dispatch::Blocking => Stage::OnThread(run.on_thread(&self.threads, deadline, memory)),
         })
     }
 
@@ -163,7 +164,7 @@ impl MethodEnd {
         match &mut self.stage {
             Stage::Running(run) => run.poll(cx),
             Stage::OnThread(outcome) => {
-                let outcome = ready!(outcome.as_mut().poll(cx));
+                let outcome = ready!(outcome.poll(cx));
                 self.has_run = !outcome.as_ref().is_err_and(RpcError::is_unexecuted);
                 Poll::Ready(outcome)
             }
@@ -231,24 +232,20 @@ impl MethodRun {
         Poll::Ready(Ok(reply))
     }
 
-    /// Runs it on a thread for blocking methods.
-    fn on_thread(mut self, threads: &Threads, deadline: Option<Instant>) -> BoxFuture<Reply> {
-        let span = Span::current();
-        let done = threads.block_on((), move |()| {
-            let run = async move {
-                if deadline.is_some_and(|deadline| deadline <= clock()) {
-                    return Err(expired());
-                }
-                poll_fn(|cx| self.poll(cx)).await
-            };
-            run.instrument(span)
-        });
-        Box::pin(async move {
-            match done.await {
-                Ok(outcome) => outcome,
-                Err(NotRun::NoThread(())) => Err(NoThread.into()),
-                Err(NotRun::Panicked) => Err(RpcError::internal("the job of a thread panicked")),
+    /// Runs it on a thread for blocking methods. `memory`: of the arguments.
+    fn on_thread(
+        mut self,
+        threads: &Threads,
+        deadline: Option<Instant>,
+        memory: usize,
+    ) -> OnThread {
+        let channel = Arc::clone(&self.channel);
+        let run = async move {
+            if deadline.is_some_and(|deadline| deadline <= clock()) {
+                return Err(expired());
             }
-        })
+            poll_fn(|cx| self.poll(cx)).await
+        };
+        OnThread::new(&channel, threads, memory, run.instrument(Span::current()))
     }
 }

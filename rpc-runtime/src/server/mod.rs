@@ -29,6 +29,7 @@ mod spawned_call;
 #[cfg(test)]
 mod tests;
 mod thread_pool;
+mod thread_work;
 mod threads;
 mod turns;
 mod user_code;

@@ -41,6 +41,9 @@ pub trait Work {
     async fn spawned(&self, text: String) -> Result<usize>;
     #[rpc(blocking)]
     async fn blocking(&self, text: String) -> Result<(usize, String)>;
+    /// Holds its thread until it is told to go on.
+    #[rpc(blocking)]
+    async fn holds(&self) -> Result<()>;
     /// Waits for ever.
     async fn wait(&self) -> Result<()>;
     async fn panics(&self) -> Result<()>;
@@ -59,6 +62,7 @@ pub trait Admin {
 #[derive(Default)]
 struct Worker {
     running: Arc<AtomicUsize>,
+    go_on: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
     notes: Arc<Mutex<Vec<String>>>,
 }
 
@@ -103,6 +107,12 @@ impl Work for Worker {
         std::thread::sleep(Duration::from_millis(1));
         let thread = std::thread::current();
         Ok((text.len(), thread.name().unwrap_or_default().to_owned()))
+    }
+    async fn holds(&self) -> Result<()> {
+        let _running = Running::begin(&self.running);
+        let go_on = self.go_on.lock().unwrap().take().unwrap();
+        go_on.recv().unwrap_or_default();
+        Ok(())
     }
     async fn wait(&self) -> Result<()> {
         let _running = Running::begin(&self.running);
@@ -466,6 +476,30 @@ async fn a_call_that_is_dropped_ends_its_interceptors_and_its_method() {
         drop((work, client));
         server.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_blocking_method_counts_until_it_returns_though_its_caller_has_gone() {
+    let (go_on, told) = std::sync::mpsc::channel();
+    let worker = Worker { go_on: Mutex::new(Some(told)), ..Worker::default() };
+    let running = Arc::clone(&worker.running);
+    let (server, client) = serve(|server| {
+        server
+            .provide(WorkServer::new(worker))
+            .interceptor(does!(|call, next| next.run(call).await))
+    })
+    .await;
+    let work = WorkClient::new(client);
+    let calling = tokio::spawn(async move { work.holds().await });
+    until("it runs", || running.load(Ordering::SeqCst) == 1).await;
+    calling.abort();
+    assert!(calling.await.unwrap_err().is_cancelled());
+    let mut ended = std::pin::pin!(server.shutdown());
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut ended).await;
+    assert!(early.is_err(), "the server is down, and the method holds its thread");
+    go_on.send(()).unwrap();
+    soon("the server's end", ended).await.unwrap();
+    assert_eq!(running.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
