@@ -93,7 +93,7 @@ impl Endpoint {
     /// attempt is made again.
     pub(crate) fn retire(&self, why: &str) {
         let why = RpcError::unavailable(why).with_peer(&self.uri).unexecuted();
-        self.links.iter().for_each(|link| link.close(why.clone(), Channel::retire));
+        self.links.iter().for_each(|link| link.close(why.clone(), Channel::drain));
     }
 
     /// There is a new provider at the address: it is tried at once when a call needs it.

@@ -2,30 +2,24 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use tokio::task::AbortHandle;
 
-use super::{Channel, Core, DUTY_GRACE, FlushDuty, IncomingStream, State, clock, pump, wake_all};
+use super::channel::Channel;
+use super::clock::clock;
+use super::flush_promise::FlushPromise;
+use super::in_flight::{Completion, Removed};
+use super::incoming_stream::IncomingStream;
+use super::pump::pump;
+use super::state::{Begun, CallError, Request, timed_out};
+use super::streams::Outgoing;
 use crate::call::{ReplyBody, Source};
-use crate::connection::in_flight::{Completion, Removed};
-use crate::error::RpcError;
 use crate::metadata::Metadata;
 use crate::protocol::payload::Form;
-use crate::protocol::{Flags, Frame, Header, Kind, Output};
+use crate::protocol::{Flags, Header};
 use crate::status::Status;
-
-/// What is to be sent: a header without id and length, and the encoded payload.
-pub(crate) struct Request<'r> {
-    pub(crate) header: Header,
-    /// The answer's payload takes its place.
-    pub(crate) body: &'r mut Output,
-    pub(crate) deadline: Instant,
-    /// The time just now.
-    pub(crate) now: Instant,
-}
 
 /// What came back.
 pub(crate) struct Reply {
@@ -35,12 +29,6 @@ pub(crate) struct Reply {
     pub(crate) metadata: Option<Box<Metadata>>,
     /// The items that follow, if the result is a stream.
     pub(crate) stream: Option<IncomingStream>,
-}
-
-pub(crate) enum CallError {
-    /// The channel takes no new calls. Nothing was sent; another channel may do.
-    NotOpen(RpcError),
-    Failed(RpcError),
 }
 
 impl Channel {
@@ -61,20 +49,9 @@ enum Stage<'c> {
     Start,
     /// Waits for room on the connection.
     Queued,
-    /// Sent. With the duty to flush, after one yield in which other frames gather.
-    Sent(Option<FlushDuty<'c>>),
+    /// Sent. With the promise to flush after one yield, in which other frames gather.
+    Sent(Option<FlushPromise<'c>>),
     Done,
-}
-
-/// What a caller owes the channel for the frame it has just appended.
-enum Owed {
-    /// Somebody else flushes.
-    Nothing,
-    /// Flush at once: no other call is under way that could add to the same write, or so many have
-    /// that the peer is to begin.
-    FlushNow,
-    /// Flush after the others had their turn.
-    FlushLater,
 }
 
 pub(crate) struct Call<'c> {
@@ -100,19 +77,21 @@ impl Drop for AbortOnDrop {
     }
 }
 
+type Outcome = Poll<Result<Reply, CallError>>;
+
 impl Future for Call<'_> {
     type Output = Result<Reply, CallError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Outcome {
         let this = &mut *self;
         let outcome = match &mut this.stage {
             Stage::Start => this.start(cx.waker()),
-            Stage::Queued => this.start_if_admitted(cx.waker()),
-            Stage::Sent(duty) => {
-                drop(duty.take());
-                match this.is_oneway() {
+            Stage::Queued => this.resume(cx.waker()),
+            Stage::Sent(promise) => {
+                drop(promise.take());
+                match this.request.is_oneway() {
                     true => Poll::Ready(Ok(Reply::nothing())),
-                    false => this.look(this.channel.lock(), cx.waker()),
+                    false => this.look(cx.waker()),
                 }
             }
             Stage::Done => return Poll::Pending,
@@ -132,135 +111,68 @@ impl Call<'_> {
 
     /// Its id on this connection; 0 for one that has none, or not yet.
     pub(crate) fn id(&self) -> u64 {
-        if self.is_oneway() { 0 } else { self.id }
+        if self.request.is_oneway() { 0 } else { self.id }
     }
 
-    fn is_oneway(&self) -> bool {
-        self.request.header.kind == Kind::Oneway
-    }
-
-    /// Enters the call into the table and, if there is room, its frame into the output.
-    fn start(&mut self, waker: &Waker) -> Poll<Result<Reply, CallError>> {
-        let now = self.request.now;
-        if self.request.deadline <= now {
-            return Poll::Ready(Err(CallError::Failed(timed_out(false))));
-        }
-        let channel = self.channel;
-        let mut core = channel.lock();
-        if let Err(error) = core.accepts(self.request.body.len()) {
-            return Poll::Ready(Err(error));
-        }
-        if core.is_writable() && core.in_flight.has_room() {
-            self.id = core.in_flight.insert(waker.clone(), self.request.deadline);
-            return self.send(core, waker, now);
-        }
-        let bytes = self.request.body.len();
-        self.id = core.in_flight.enqueue(waker.clone(), bytes, self.request.deadline);
-        self.stage = Stage::Queued;
-        let kick = core.driver_if_needed();
-        drop(core);
-        kick.into_iter().for_each(Waker::wake);
-        Poll::Pending
-    }
-
-    fn start_if_admitted(&mut self, waker: &Waker) -> Poll<Result<Reply, CallError>> {
-        let now = clock();
-        let channel = self.channel;
-        let mut core = channel.lock();
-        if !core.in_flight.start_if_admitted(self.id, waker) {
-            return self.look(core, waker);
-        }
-        let refused = match core.accepts(self.request.body.len()) {
-            Ok(()) if self.request.deadline > now => return self.send(core, waker, now),
-            Ok(()) => CallError::Failed(timed_out(false)),
-            Err(error) => error,
-        };
-        let (_, mut wakers) = core.give_up(self.id);
-        wakers.extend(core.driver_if_needed());
-        drop(core);
-        wake_all(wakers);
-        Poll::Ready(Err(refused))
-    }
-
-    /// Writes the frame of a call that is in the table as sent.
-    fn send(
-        &mut self,
-        mut core: MutexGuard<'_, Core>,
-        waker: &Waker,
-        now: Instant,
-    ) -> Poll<Result<Reply, CallError>> {
-        let id = if self.is_oneway() { 0 } else { self.id };
-        let deadline_ms = remaining_ms(self.request.deadline, now);
-        let header = Header { id, deadline_ms, ..self.request.header };
-        let written = core.write(Frame::taking(header, self.request.body), now);
-        let alone = core.in_flight.sent() == 1;
-        if let Err(error) = written {
-            let (_, mut wakers) = core.give_up(self.id);
-            // What made it fail may concern the whole connection.
-            wakers.extend(core.driver_if_needed());
-            drop(core);
-            wake_all(wakers);
-            return Poll::Ready(Err(CallError::Failed(error.unexecuted())));
-        }
-        if self.is_oneway() {
-            core.in_flight.remove(self.id);
-        }
-        let enough = self.channel.settings.flush_after(core.in_flight.sent(), core.split);
-        let owed = match core.claim_duty() {
-            _ if core.has_gathered(enough) => Owed::FlushNow,
-            false => Owed::Nothing,
-            true if alone => Owed::FlushNow,
-            true => {
-                // One look for all the promises of that time: it costs a busy channel next to
-                // nothing, and an idle one nothing.
-                core.duty_due.get_or_insert(now + DUTY_GRACE);
-                Owed::FlushLater
+    fn start(&mut self, waker: &Waker) -> Outcome {
+        let Self { channel, request, upload, .. } = self;
+        let begun = channel
+            .update(|state, effects| state.begin_call(request, upload.is_some(), waker, effects));
+        match begun {
+            Err(error) => Poll::Ready(Err(error)),
+            Ok((id, begun)) => {
+                self.id = id;
+                self.begun(begun, waker)
             }
-        };
-        let mut wakers = Vec::new();
-        let upload = self.upload.take();
-        let upload = upload.map(|source| (source, core.open_outgoing(self.id, &mut wakers)));
-        wakers.extend(core.driver_if_needed());
-        drop(core);
-        wake_all(wakers);
-        self.stage = Stage::Sent(match owed {
-            Owed::Nothing => None,
-            Owed::FlushNow => {
-                drop(FlushDuty(self.channel, now));
-                None
-            }
-            Owed::FlushLater => {
-                waker.wake_by_ref();
-                Some(FlushDuty(self.channel, now))
-            }
+        }
+    }
+
+    fn resume(&mut self, waker: &Waker) -> Outcome {
+        // Read anew: it may have waited.
+        self.request.now = clock();
+        let Self { channel, request, upload, id, .. } = self;
+        let resumed = channel.update(|state, effects| {
+            state.resume_call(*id, request, upload.is_some(), waker, effects)
         });
-        if let Some((source, outgoing)) = upload {
-            let items = self.channel.sending(self.id, outgoing);
-            let form = Form::of(self.request.header.flags);
-            let task = tokio::spawn(pump(items, source, form));
-            self.uploading = Some(AbortOnDrop(Some(task.abort_handle())));
+        match resumed {
+            None => self.look(waker),
+            Some(Err(error)) => Poll::Ready(Err(error)),
+            Some(Ok(begun)) => self.begun(begun, waker),
         }
-        match self.stage {
-            Stage::Sent(None) if self.is_oneway() => Poll::Ready(Ok(Reply::nothing())),
-            _ => Poll::Pending,
+    }
+
+    fn begun(&mut self, begun: Begun, waker: &Waker) -> Outcome {
+        let Begun::Sent { promised, outgoing } = begun else {
+            self.stage = Stage::Queued;
+            return Poll::Pending;
+        };
+        self.stage = Stage::Sent(promised.then(|| {
+            waker.wake_by_ref();
+            FlushPromise::new(self.channel, self.request.now)
+        }));
+        if let Some(outgoing) = outgoing {
+            self.send_items(outgoing);
         }
+        match promised || !self.request.is_oneway() {
+            true => Poll::Pending,
+            false => Poll::Ready(Ok(Reply::nothing())),
+        }
+    }
+
+    /// Sends the items that follow the request.
+    fn send_items(&mut self, outgoing: Arc<Outgoing>) {
+        let Some(source) = self.upload.take() else { return };
+        let items = self.channel.sending(self.id, outgoing);
+        let form = Form::of(self.request.header.flags);
+        let task = tokio::spawn(pump(items, source, form));
+        self.uploading = Some(AbortOnDrop(Some(task.abort_handle())));
     }
 
     /// Looks for the outcome.
-    fn look(
-        &mut self,
-        mut core: MutexGuard<'_, Core>,
-        waker: &Waker,
-    ) -> Poll<Result<Reply, CallError>> {
-        let completion = core.in_flight.poll(self.id, waker, self.request.body.small_mut());
-        if core.account.is_charged() {
-            let mut wakers = Vec::new();
-            core.settle(&mut wakers);
-            drop(core);
-            wake_all(wakers);
-        } else {
-            drop(core);
-        }
+    fn look(&mut self, waker: &Waker) -> Outcome {
+        let Self { channel, request, id, .. } = self;
+        let completion =
+            channel.update(|state, _| state.poll_call(*id, waker, request.body.small_mut()));
         match completion {
             None => Poll::Pending,
             Some(Completion::Answered(header, whole)) => {
@@ -294,36 +206,6 @@ impl Call<'_> {
     }
 }
 
-impl Core {
-    /// A call does not go on. Its room is the next one's, and the connection may be waiting for its
-    /// last call.
-    fn give_up(&mut self, id: u64) -> (Removed, Vec<Waker>) {
-        let mut wakers = Vec::new();
-        let removed = self.in_flight.remove(id);
-        self.settle(&mut wakers);
-        self.admit(&mut wakers);
-        (removed, wakers)
-    }
-
-    /// Whether a new call with a payload of `bytes` bytes may be sent here.
-    fn accepts(&self, bytes: usize) -> Result<(), CallError> {
-        if let Some(error) = self.why_not_open() {
-            return Err(CallError::NotOpen(error.unexecuted()));
-        }
-        self.fits(bytes).map_err(CallError::Failed)
-    }
-
-    /// Whether the peer takes a payload of `bytes` bytes, as far as it has said.
-    pub(super) fn fits(&self, bytes: usize) -> Result<(), RpcError> {
-        let limit = self.peer_hello.as_ref().map_or(0, |hello| hello.max_payload as usize);
-        if limit == 0 || bytes <= limit {
-            return Ok(());
-        }
-        let message = format!("payload of {bytes} bytes is over the peer's limit of {limit} bytes");
-        Err(RpcError::new(Status::TooLarge, message).unexecuted())
-    }
-}
-
 impl Reply {
     /// The reply of a call that has none.
     fn nothing() -> Self {
@@ -341,39 +223,11 @@ impl Drop for Call<'_> {
         if matches!(self.stage, Stage::Start | Stage::Done) {
             return;
         }
-        let mut core = self.channel.lock();
-        let (removed, mut wakers) = core.give_up(self.id);
         let now = clock();
-        let mut claimed = false;
-        if removed == Removed::Sent && !matches!(core.state, State::Closed(_)) {
-            let cancel = Header { id: self.id, ..Header::new(Kind::Cancel) };
-            // Not being able to tell the peer costs it some work, nothing else.
-            claimed = core.write(Frame::bare(cancel), now).is_ok() && core.claim_duty();
-        }
-        wakers.extend(core.driver_if_needed());
-        drop(core);
-        wake_all(wakers);
-        if claimed {
-            drop(FlushDuty(self.channel, now));
-        }
+        let removed = self.channel.update(|state, effects| state.drop_call(self.id, now, effects));
         if removed == Removed::Answered {
             // A stream that nobody will take tells its sender so when it is dropped.
             drop(self.channel.take_incoming(self.id));
         }
     }
-}
-
-fn timed_out(sent: bool) -> RpcError {
-    if sent {
-        RpcError::timeout("the deadline passed; the request was sent and not answered in time")
-    } else {
-        RpcError::timeout("the deadline passed before the request could be sent").unexecuted()
-    }
-}
-
-/// What is left of the deadline as it travels: whole milliseconds, rounded up; 0 would mean "none".
-fn remaining_ms(deadline: Instant, now: Instant) -> u32 {
-    let left = deadline.saturating_duration_since(now);
-    let rounded_up = left.as_nanos().div_ceil(1_000_000);
-    u32::try_from(rounded_up).unwrap_or(u32::MAX).max(1)
 }

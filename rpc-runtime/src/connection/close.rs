@@ -5,14 +5,10 @@ use std::io;
 use std::task::Poll;
 use std::time::Duration;
 
-use rpc_registry::limited;
-
-use super::Channel;
 use super::read_buffer::take_read_buffer;
+use super::settings::MAX_CONTROL;
 use crate::error::RpcError;
-use crate::observe::RefusedConnection;
 use crate::protocol::{Codec, FrameCodec, Output, error_frame};
-use crate::status::Status;
 use crate::transport::{Reader, Transport, Writer};
 
 /// How long a closed connection still takes in what the peer has sent. Bytes that arrive at a socket
@@ -36,17 +32,6 @@ pub(super) async fn linger(reader: &mut dyn Reader, writer: &dyn Writer) {
     let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
-impl Channel {
-    /// The peer has had its time and sent no whole frame.
-    pub(super) fn fail_handshake(&self) {
-        let timeout = self.settings.handshake_timeout.unwrap_or_default();
-        let message = format!("no whole frame came within {timeout:?} (`handshake_timeout`)");
-        limited!(warn, peer = %self.peer, "connection closed: {message}");
-        self.settings.observer.connection_refused(RefusedConnection::Handshake);
-        self.fail(RpcError::new(Status::Timeout, message));
-    }
-}
-
 /// Ends a connection that is not served: an error frame about the connection, and nothing else. Done
 /// within a second.
 pub(crate) async fn refuse(transport: Transport, why: &RpcError) {
@@ -61,7 +46,7 @@ pub(crate) async fn refuse(transport: Transport, why: &RpcError) {
 
 async fn say(writer: &dyn Writer, why: &RpcError) -> io::Result<()> {
     let mut output = Output::default();
-    let mut codec = FrameCodec::new(super::MAX_CONTROL);
+    let mut codec = FrameCodec::new(MAX_CONTROL);
     codec.encode(&error_frame(0, why), &mut output).map_err(io::Error::other)?;
     let bytes = output.to_vec();
     let mut left = bytes.as_slice();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Channel;
+use super::channel::Channel;
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::handlers::HeartbeatState;
@@ -33,12 +33,12 @@ impl ChannelHandle {
 
     /// The names of the pipeline's handlers, from the socket to the calls.
     pub fn handlers(&self) -> Vec<String> {
-        self.0.lock().pipeline.names().map(str::to_owned).collect()
+        self.0.look(|state| state.handler_names().map(str::to_owned).collect())
     }
 
     /// What the connection's heartbeats have shown so far.
     pub fn heartbeat(&self) -> HeartbeatState {
-        self.0.heartbeat.state()
+        self.0.heartbeat().state()
     }
 
     /// Adds, removes or replaces a handler.

@@ -1,284 +1,31 @@
 //! The memory that a connection holds of its budget, and waiting for room.
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rpc_registry::limited;
 
-use super::read_buffer::Input;
-use super::{Channel, Core, WorkId, clock, wake_all};
+use super::channel::Channel;
+use super::read_gate::LEAST;
+use super::state::ConnectionState;
 use crate::budget::{Account, Claim, FREE, Holder, Level};
 use crate::error::RpcError;
 use crate::observe::{EndedConnection, RefusedMemory};
-use crate::status::Status;
 
-/// Time in which nothing becomes free for a waiting connection, until the connection that holds the
-/// most is ended.
-const STARVED: Duration = Duration::from_secs(10);
-/// The same for a waiting response: within the time that most callers have.
+/// Time in which nothing becomes free for a waiting response, until the connection that holds the
+/// most is ended: within the time that most callers have.
 const STARVED_ANSWER: Duration = Duration::from_secs(5);
-/// Minimum size of a claim.
-const LEAST: usize = 16 << 10;
-
-/// The size of the largest answer that a connection was given.
-#[derive(Debug, Default)]
-pub(crate) struct LargestAnswer(AtomicUsize);
-
-impl LargestAnswer {
-    /// None before the first answer, 0 while all were small.
-    #[inline]
-    pub(crate) fn get(&self) -> Option<usize> {
-        self.0.load(Ordering::Relaxed).checked_sub(1)
-    }
-
-    /// There was an answer; 0 stands for a small one.
-    #[inline]
-    pub(crate) fn add(&self, large: usize) {
-        let code = large.saturating_add(1);
-        if self.0.load(Ordering::Relaxed) < code {
-            self.0.fetch_max(code, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Decides whether the driver may read. The bytes of a large frame are claimed before it is read,
-/// and a connection that holds much does not read while others wait.
-#[derive(Default)]
-pub(super) struct ReadGate {
-    claim: Option<Claim>,
-    /// The claimed bytes were read.
-    spent: bool,
-    waits: Option<Waits>,
-}
-
-struct Waits {
-    since: Instant,
-    /// See [`Claim::progress`].
-    at: (Level, u64),
-}
-
-impl ReadGate {
-    /// Frames were consumed, so the next read needs a new claim.
-    pub(super) fn consumed(&mut self) {
-        self.spent = true;
-    }
-
-    /// Counts the held bytes in place of the claimed ones.
-    #[inline]
-    pub(super) fn settle(&mut self, core: &mut Core, input: &mut Input, wakers: &mut Vec<Waker>) {
-        core.kept = input.kept();
-        core.settle(wakers);
-        if core.kept > 0 || self.claim.is_some() {
-            self.release(core, input, wakers);
-        }
-        self.spent = false;
-    }
-
-    /// Frees kept buffers if others need the memory, and releases the claim if its frame was read
-    /// or is no longer the next one.
-    fn release(&mut self, core: &mut Core, input: &mut Input, wakers: &mut Vec<Waker>) {
-        if core.kept > 0 && core.account.is_exhausted() {
-            // Other connections can use it.
-            input.rest();
-            core.kept = 0;
-            core.settle(wakers);
-        }
-        let spent = self.spent;
-        let frame = input.large_frame();
-        let other = |claim: &mut Claim| frame.is_some_and(|frame| frame != claim.bytes());
-        if let Some(claim) = self.claim.take_if(|claim| spent || other(claim)) {
-            claim.release(wakers);
-        }
-    }
-
-    /// Whether more may be read now. If not, the task of `cx` is woken when it may.
-    ///
-    /// `forced`: reading must continue if possible, since the holders of memory may wait for the
-    /// next frames. `always`: also while only output is held. The peer stops reading while its own
-    /// output waits, and one of the two ends must not.
-    #[inline]
-    pub(super) fn is_open(
-        &mut self,
-        core: &mut Core,
-        input: &Input,
-        forced: bool,
-        always: bool,
-        cx: &mut Context<'_>,
-        wakers: &mut Vec<Waker>,
-    ) -> bool {
-        let frame = input.large_frame();
-        if self.claim.is_none() && frame.is_none() && core.may_read_small(forced) {
-            return self.opened();
-        }
-        self.is_open_by_claim(core, frame, forced, always, cx, wakers)
-    }
-
-    fn is_open_by_claim(
-        &mut self,
-        core: &mut Core,
-        frame: Option<usize>,
-        forced: bool,
-        always: bool,
-        cx: &mut Context<'_>,
-        wakers: &mut Vec<Waker>,
-    ) -> bool {
-        let claim = self.claim.get_or_insert_with(|| core.account.claim(frame.unwrap_or(LEAST)));
-        while claim.poll(cx).is_pending() {
-            let output_only = || always && core.holds_output_only();
-            if forced && (core.account.may_force(claim.bytes()) || output_only()) {
-                claim.force();
-                continue;
-            }
-            let own = claim.progress().is_some_and(|(level, _)| level == Level::Connection);
-            if !(forced && own && core.end_greediest_stream(wakers)) {
-                return false;
-            }
-        }
-        if frame.is_none() {
-            // The claim was granted, but bytes may arrive at any time or never, so nothing is held
-            // until then.
-            self.claim.take().into_iter().for_each(|claim| claim.release(wakers));
-        }
-        self.opened()
-    }
-
-    fn opened(&mut self) -> bool {
-        self.waits = None;
-        true
-    }
-
-    /// The level at which the connection has waited too long, so that a connection must be ended
-    /// there.
-    ///
-    /// A connection at its own limit waits for its own requests and does not count. With `streams`
-    /// it counts, since its requests may wait for items that are not read.
-    #[inline]
-    pub(super) fn is_starved(&mut self, reads: bool, streams: bool, now: Instant) -> Option<Level> {
-        if self.claim.is_none() {
-            self.waits = None;
-            return None;
-        }
-        self.has_starved(reads, streams, now)
-    }
-
-    fn has_starved(&mut self, reads: bool, streams: bool, now: Instant) -> Option<Level> {
-        let Some(at) = self.claim.as_ref().filter(|_| reads).and_then(Claim::progress) else {
-            self.waits = None;
-            return None;
-        };
-        match &self.waits {
-            Some(waits) if waits.at == at => {
-                if now.saturating_duration_since(waits.since) < STARVED {
-                    return None;
-                }
-            }
-            _ => {
-                self.waits = Some(Waits { since: now, at });
-                return None;
-            }
-        }
-        // The next check is due after the same time.
-        self.waits = Some(Waits { since: now, at });
-        Some(at.0).filter(|level| *level != Level::Connection || streams)
-    }
-
-    /// When to check for starvation.
-    pub(super) fn starves_at(&self) -> Option<Instant> {
-        self.waits.as_ref()?.since.checked_add(STARVED)
-    }
-
-    /// Ends the connection that holds the most at the level where this one waits. Must not be
-    /// called under the lock.
-    pub(super) fn end_greediest(&self, level: Level) {
-        self.claim.iter().for_each(|claim| claim.end_greediest(level));
-    }
-}
-
-impl Core {
-    /// Counts the bytes that the connection holds.
-    #[inline]
-    pub(super) fn settle(&mut self, wakers: &mut Vec<Waker>) {
-        let held = self.pipeline.pending_bytes()
-            + self.work.bytes()
-            + self.in_flight.held()
-            + self.streams.queued()
-            + self.kept;
-        self.account.settle(held, wakers);
-    }
-
-    /// Whether the connection holds only output. If it stopped reading then, two congested ends
-    /// could wait for each other.
-    fn holds_output_only(&self) -> bool {
-        let kept = self.work.bytes() + self.in_flight.held() + self.streams.queued();
-        kept == 0 && self.pipeline.pending_bytes() > 0
-    }
-
-    /// Whether small frames may be read.
-    #[inline]
-    fn may_read_small(&self, forced: bool) -> bool {
-        let free = !self.account.is_charged() || !self.account.is_exhausted();
-        free || (forced && self.account.may_force(LEAST))
-    }
-
-    /// Ends the stream with the most untaken items, if there is one. Otherwise the connection would
-    /// have to end.
-    fn end_greediest_stream(&mut self, wakers: &mut Vec<Waker>) -> bool {
-        let error = RpcError::new(
-            Status::Overloaded,
-            "the items were not taken, and their memory was needed (`MemoryLimits::connection`)",
-        );
-        let Some(id) = self.streams.end_greediest(&error, wakers) else { return false };
-        self.observer.memory_refused(RefusedMemory::Stream);
-        // A lost cancel only costs the peer some work.
-        let _ = self.stop_sender(id, clock());
-        self.settle(wakers);
-        true
-    }
-}
 
 impl Channel {
-    pub(crate) fn account(&self) -> &Account {
-        &self.account
-    }
-
-    /// What was answered here so far.
-    #[inline]
-    pub(crate) fn largest_answer(&self) -> &LargestAnswer {
-        &self.largest_answer
-    }
-
-    /// Closes the connection because the peer sends a frame below the minimum rate.
-    pub(super) fn slow_sender(&self) {
-        let why = RpcError::new(
-            Status::Timeout,
-            format!(
-                "a frame that has begun arrives at less than {} bytes a second (`min_rate`)",
-                self.settings.min_rate
-            ),
-        );
-        limited!(warn, peer = %self.peer, %why, "connection closed");
-        self.settings.observer.connection_ended(EndedConnection::SlowSender);
-        self.fail(why);
-    }
-
-    /// Counts the bytes that the connection holds, after some were released.
-    pub(super) fn settle(&self) {
-        let mut wakers = Vec::new();
-        self.lock().settle(&mut wakers);
-        wake_all(wakers);
-    }
-
     /// Whether a response of `expected` bytes has to wait for memory.
     #[inline]
     pub(crate) fn must_wait(&self, expected: usize) -> bool {
-        (expected > FREE || self.account.is_charged()) && self.account.is_exhausted()
+        (expected > FREE || self.account().is_charged()) && self.account().is_exhausted()
     }
 
     /// Waits for memory for a response. Cancel safe.
     pub(crate) async fn room(&self, expected: usize) -> Claim {
-        let mut claim = self.account.claim(expected.max(LEAST));
+        let mut claim = self.claim(expected.max(LEAST));
         loop {
             let before = claim.progress();
             let granted = poll_fn(|cx| claim.poll(cx));
@@ -299,9 +46,9 @@ impl Channel {
             true => account.has_room(answer),
             false => account.may_force(answer),
         };
-        let keeps = answer <= FREE || room(&self.account);
+        let keeps = answer <= FREE || room(self.account());
         if !keeps {
-            self.settings.observer.memory_refused(RefusedMemory::Answer);
+            self.settings().observer.memory_refused(RefusedMemory::Answer);
         }
         keeps
     }
@@ -314,45 +61,37 @@ impl Channel {
     }
 
     fn may_begin_large(&self, before: usize, bytes: usize) -> bool {
-        let free = bytes <= FREE && !self.account.is_charged();
-        let may = free || self.account.may_grow(before, bytes);
+        let free = bytes <= FREE && !self.account().is_charged();
+        let may = free || self.account().may_grow(before, bytes);
         if !may {
-            self.settings.observer.memory_refused(RefusedMemory::Request);
+            self.settings().observer.memory_refused(RefusedMemory::Request);
         }
         may
-    }
-
-    /// Sets the memory of a running request's arguments, in bytes; 0 once they are dropped.
-    pub(crate) fn arguments_take(&self, work_id: WorkId, bytes: usize) {
-        let mut wakers = Vec::new();
-        let mut core = self.lock();
-        core.work.set_bytes(work_id, bytes);
-        core.settle(&mut wakers);
-        drop(core);
-        wake_all(wakers);
     }
 }
 
 impl Holder for Channel {
     fn end(&self, why: RpcError) {
-        limited!(warn, peer = %self.peer, %why, "connection closed");
-        self.settings.observer.connection_ended(EndedConnection::Memory);
+        limited!(warn, peer = %self.peer(), %why, "connection closed");
+        self.settings().observer.connection_ended(EndedConnection::Memory);
         // A peer that reads nothing would keep the memory while the error is sent.
-        let reads = self.lock().is_flushed();
-        if reads { self.fail(why) } else { self.cut_off(why) }
+        let reads = self.look(ConnectionState::is_flushed);
+        if reads { self.fail(why) } else { self.abort(why) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
+    use std::task::Context;
+    use std::time::Instant;
 
     use tokio::task::JoinHandle;
 
     use super::*;
     use crate::budget::{Budget, MemoryLimits};
-    use crate::connection::ChannelSettings;
     use crate::connection::driver::{self, Batch, RequestHandler};
+    use crate::connection::{ChannelSettings, WorkId, clock};
     use crate::observe::{Observer, Side};
     use crate::protocol::{Frame, Header, Hello, Kind, payload};
     use crate::transport::raw::{RawEnd, pair};
@@ -497,10 +236,12 @@ mod tests {
             tokio::time::sleep(SECOND).await;
             {
                 // An open stream, and output that does not leave.
-                let mut core = connection.channel.lock();
-                core.streams.open_incoming(1 << 40, &mut Vec::new());
-                core.write(Frame::of_kind(Kind::Pong), clock()).unwrap();
-                core.duty = true;
+                let held = connection.channel.update(|state, effects| {
+                    state.open_incoming(1 << 40, effects);
+                    state.promise_flush();
+                    state.send(Frame::of_kind(Kind::Pong), clock(), effects)
+                });
+                held.unwrap();
             }
             connection.request(1, 120 * KIB).await;
             connections.push(connection);

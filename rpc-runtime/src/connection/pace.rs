@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::timers::LATE;
-
+/// An end that looks so much later than it was to look was held up.
+pub(super) const LATE: Duration = Duration::from_millis(50);
 /// Additional time for a peer that seems too slow.
 const LAST_LOOK: Duration = Duration::from_millis(10);
 

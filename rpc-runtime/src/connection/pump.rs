@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 
-use super::OutgoingStream;
+use super::outgoing_stream::OutgoingStream;
 use crate::call::Source;
 use crate::error::RpcError;
 use crate::protocol::payload::Form;

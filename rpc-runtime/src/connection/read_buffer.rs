@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::buffer_pool::BufferPool;
+use super::state::Consumed;
 use crate::observe::ConnectionMetrics;
 use crate::transport::Reader;
 
 /// Bytes asked of the socket at a time.
 const READ_BYTES: usize = 64 << 10;
-/// The usual value of [`Input::small`].
+/// The usual value of [`ReadBuffer::small`].
 const SMALL: usize = 4 << 10;
 /// A payload's buffer grows to at most twice what has arrived, beyond this and the largest frame
 /// that has come whole: a length that was only announced takes no memory.
@@ -40,7 +41,7 @@ fn give_read_buffer(mut buffer: BytesMut) {
 }
 
 /// The input of one connection. It has a large buffer only while bytes are in it.
-pub(super) struct Input {
+pub(super) struct ReadBuffer {
     bytes: BytesMut,
     /// A frame of this size or more is read into a buffer of its own.
     large: usize,
@@ -87,7 +88,7 @@ impl Deref for Taken {
     }
 }
 
-impl Input {
+impl ReadBuffer {
     /// `large`: the size from which the bytes of a frame count before they are read. No more than
     /// that is read without having been counted.
     pub(super) fn new(large: usize) -> Self {
@@ -205,19 +206,19 @@ impl Input {
     }
 
     /// Takes back what was not consumed.
-    pub(super) fn put_back(&mut self, taken: Taken, rest: Rest) {
-        if self.is_large() && rest.consumed > 0 {
+    pub(super) fn put_back(&mut self, taken: Taken, consumed: Consumed) {
+        if self.is_large() && consumed.bytes > 0 {
             self.largest = self.largest.max(self.needed);
         }
         self.bytes = match taken {
             Taken::Own(mut bytes) => {
-                bytes.advance(rest.consumed.min(bytes.len()));
+                bytes.advance(consumed.bytes.min(bytes.len()));
                 bytes
             }
             Taken::Shared(mut bytes) => {
-                bytes.advance(rest.consumed.min(bytes.len()));
+                bytes.advance(consumed.bytes.min(bytes.len()));
                 if bytes.is_empty() {
-                    self.pool.keep(rest.consumed, bytes);
+                    self.pool.keep(consumed.bytes, bytes);
                     BytesMut::new()
                 } else {
                     // Somebody may have kept a part of it.
@@ -225,13 +226,13 @@ impl Input {
                 }
             }
         };
-        self.needed = rest.needed;
-        self.has_frames = rest.has_frames;
+        self.needed = consumed.needed;
+        self.has_frames = consumed.has_frames;
         self.shrink();
     }
 
-    /// The connection rests: memory that is only kept for the next large frame may go.
-    pub(super) fn rest(&mut self) {
+    /// Frees the memory that is only kept for the next large frame.
+    pub(super) fn shrink_pool(&mut self) {
         self.pool.clear();
     }
 
@@ -245,11 +246,4 @@ impl Input {
             give_read_buffer(std::mem::replace(&mut self.bytes, small));
         }
     }
-}
-
-/// What is left of the input.
-pub(super) struct Rest {
-    pub(super) consumed: usize,
-    pub(super) needed: usize,
-    pub(super) has_frames: bool,
 }

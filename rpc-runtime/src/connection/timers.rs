@@ -5,14 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::clock;
+use super::clock::clock;
+use super::pace::LATE;
 
 /// How often an end that reads no more looks whether its peer is still there.
 const CLOSED_CHECK: Duration = Duration::from_secs(1);
 /// Deadlines are looked at this often at most, so they fire up to this much late.
 const TICK: Duration = Duration::from_millis(5);
-/// An end that looks so much later than it was to look was held up.
-pub(super) const LATE: Duration = Duration::from_millis(50);
 /// How long a connection that is to be closed may take to write what it still has.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// A connection that has been at rest for so long gives back the memory that it kept.
@@ -191,7 +190,7 @@ mod tests {
 
     use super::*;
     use crate::connection::driver::{self, Batch, RequestHandler};
-    use crate::connection::flush::FlushDuty;
+    use crate::connection::flush_promise::FlushPromise;
     use crate::connection::{CallError, Channel, ChannelSettings, Request, clock};
     use crate::error::RpcError;
     use crate::handlers::{Heartbeat, HeartbeatMode};
@@ -408,10 +407,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_promise_that_is_kept_late_does_not_make_its_peer_a_slow_reader() {
         let (channel, mut raw, driver) = open(ChannelSettings::default()).await;
-        let promise = FlushDuty(&channel, clock());
+        channel.update(|state, _| state.promise_flush());
+        let promise = FlushPromise::new(&channel, clock());
         tokio::time::sleep(SECOND * 40).await;
         let body = vec![7; 1 << 20];
-        assert!(channel.append(Frame::new(Header::new(Kind::Oneway), &body), clock()).unwrap());
+        channel.send(Frame::new(Header::new(Kind::Oneway), &body));
         drop(promise);
         tokio::time::sleep(SECOND).await;
         assert!(!driver.is_finished());

@@ -132,7 +132,7 @@ impl Connections {
     /// Tells all clients, present and future, to send no more.
     pub(super) fn drain(&self) {
         self.lock().phase = Phase::Draining;
-        self.open().iter().for_each(|channel| channel.go_away());
+        self.open().iter().for_each(|channel| channel.goaway());
     }
 
     /// Closes all, present and future, and says what that cut off.
@@ -141,7 +141,7 @@ impl Connections {
         self.lock().phase = Phase::Closed(cause.clone());
         let open = self.open();
         let requests = open.iter().map(|channel| channel.requests_in_work()).sum();
-        open.iter().for_each(|channel| channel.cut_off(cause.clone()));
+        open.iter().for_each(|channel| channel.abort(cause.clone()));
         CutOff { connections: open.len(), requests }
     }
 }
@@ -172,7 +172,7 @@ impl ConnectionPermit {
         drop(state);
         match phase {
             Phase::Serving => {}
-            Phase::Draining => channel.go_away(),
+            Phase::Draining => channel.goaway(),
             Phase::Closed(cause) => channel.close(cause),
         }
     }

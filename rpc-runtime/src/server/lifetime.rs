@@ -65,7 +65,7 @@ impl Lifetime {
             () = aged => {
                 let Some(channel) = channel.upgrade() else { return };
                 channel.settings().observer.connection_retired(RetiredConnection::Age);
-                channel.go_away();
+                channel.goaway();
                 drop(channel);
                 distrust.await
             }
@@ -73,11 +73,11 @@ impl Lifetime {
         let Some(channel) = channel.upgrade() else { return };
         limited!(warn, peer = %Printable(channel.peer()), "closing the connection: {why}");
         channel.settings().observer.connection_retired(RetiredConnection::Distrust);
-        channel.go_away();
+        channel.goaway();
         let channel = Arc::downgrade(&channel);
         tokio::time::sleep(self.drain_timeout).await;
         if let Some(channel) = channel.upgrade() {
-            channel.cut_off(RpcError::unavailable(format!("the connection was closed: {why}")));
+            channel.abort(RpcError::unavailable(format!("the connection was closed: {why}")));
         }
     }
 }

@@ -70,7 +70,7 @@ impl Link {
             let Some(open) = channel.upgrade() else { return };
             limited!(warn, peer = %Printable(open.peer()), "closing the connection: {why}");
             open.settings().observer.connection_retired(RetiredConnection::Distrust);
-            open.leave();
+            open.drain_and_goaway();
             drop(open);
             tokio::time::sleep(drain_timeout).await;
             if let Some(open) = channel.upgrade() {

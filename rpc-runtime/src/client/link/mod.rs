@@ -52,7 +52,7 @@ impl Link {
         let link = Arc::new(Self { uri, settings, progress, noted_ready: AtomicBool::new(false) });
         let known: Arc<dyn KnownLink> = Arc::clone(&link) as _;
         if let Err(closed) = link.settings.all.add(&known) {
-            link.close(closed, Channel::retire);
+            link.close(closed, Channel::drain);
         }
         link
     }
@@ -169,7 +169,7 @@ impl Link {
         }
         if let Some(channel) = made {
             if told.is_err() {
-                channel.retire();
+                channel.drain();
             }
             self.await_end(&channel);
         }
@@ -229,7 +229,7 @@ impl Link {
     }
 
     /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
-    /// attempt is made again. `end` is [`Channel::retire`] or [`Channel::leave`].
+    /// attempt is made again. `end` is [`Channel::drain`] or [`Channel::drain_and_goaway`].
     pub(super) fn close(&self, why: RpcError, end: fn(&Channel)) {
         let channel = self.lock().close(why);
         if let Some(channel) = channel {
@@ -253,7 +253,7 @@ impl Outcomes for Link {
 
 impl KnownLink for Link {
     fn close(&self, why: RpcError) {
-        Self::close(self, why, Channel::leave);
+        Self::close(self, why, Channel::drain_and_goaway);
     }
 
     fn channels(&self) -> Vec<Arc<Channel>> {
@@ -335,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_is_closed_does_not_wait_for_a_connection_that_has_ended() {
         let (link, _channel) = ended_unheard().await;
-        link.close(RpcError::unavailable("the client was closed"), Channel::leave);
+        link.close(RpcError::unavailable("the client was closed"), Channel::drain_and_goaway);
         assert!(link.channels().is_empty(), "nothing would ever end it again");
     }
 }

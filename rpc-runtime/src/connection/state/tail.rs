@@ -1,28 +1,24 @@
-//! Where frames end up that came through the pipeline.
-
-use std::sync::Arc;
-use std::task::Waker;
-use std::time::{Duration, Instant};
+//! The tail of the pipeline: what frames of the peer change.
 
 use bytes::Bytes;
 use rpc_registry::limited;
 
-use super::super::streams::{Streams, Unwanted};
-use super::super::watchdog;
+use super::effects::Effects;
+use super::lifecycle::Lifecycle;
+use super::peer::Peer;
 use super::work::Work;
-use super::{Core, State};
+
 use crate::connection::in_flight::InFlight;
+use crate::connection::remote_error::read_error;
+use crate::connection::streams::{Streams, Unwanted};
 use crate::error::RpcError;
-use crate::handlers::MIN_REQUESTED_INTERVAL;
 use crate::observe::Side;
-use crate::pipeline::{Pipeline, Tail};
-use crate::protocol::{
-    Body, Flags, Frame, Header, Hello, KEPT_WHOLE, Kind, blob, error_frame, payload,
-};
+use crate::pipeline::Tail;
+use crate::protocol::{Body, Flags, Frame, Header, Hello, KEPT_WHOLE, Kind, blob, error_frame};
 use crate::status::Status;
 
 /// The tail of a channel's pipeline.
-pub(in crate::connection) enum ChannelTail<'c, 'a> {
+pub(super) enum ChannelTail<'c, 'a> {
     /// While bytes are being read.
     Reading(Reading<'c, 'a>),
     /// At all other times: frames that handlers send here are kept for the driver.
@@ -30,13 +26,13 @@ pub(in crate::connection) enum ChannelTail<'c, 'a> {
 }
 
 /// The requests of one batch.
-pub(in crate::connection) struct Arrived<'c, 'a> {
+pub(super) struct Arrived<'c, 'a> {
     /// For the driver to hand on once the lock is released.
-    pub(in crate::connection) requests: &'c mut Vec<Frame<'a>>,
+    pub(super) requests: &'c mut Vec<Frame<'a>>,
     /// How many more may be taken.
-    pub(in crate::connection) room: usize,
+    pub(super) room: usize,
     /// The bytes that are looked at, if parts of them may be kept.
-    pub(in crate::connection) shared: Option<&'c Bytes>,
+    pub(super) shared: Option<&'c Bytes>,
 }
 
 impl Arrived<'_, '_> {
@@ -54,28 +50,26 @@ impl Arrived<'_, '_> {
     }
 }
 
-pub(in crate::connection) struct Reading<'c, 'a> {
-    pub(in crate::connection) in_flight: &'c mut InFlight,
-    pub(in crate::connection) work: &'c mut Work,
-    pub(in crate::connection) streams: &'c mut Streams,
-    pub(in crate::connection) state: &'c mut State,
-    pub(in crate::connection) peer_hello: &'c mut Option<Arc<Hello>>,
+/// What frames of the peer change.
+pub(super) struct Reading<'c, 'a> {
+    pub(super) in_flight: &'c mut InFlight,
+    pub(super) work: &'c mut Work,
+    pub(super) streams: &'c mut Streams,
+    pub(super) lifecycle: &'c mut Lifecycle,
+    pub(super) peer: &'c mut Peer,
     /// Which end this is.
-    pub(in crate::connection) side: Side,
-    pub(in crate::connection) await_hello: &'c mut Option<Waker>,
-    pub(in crate::connection) await_end: &'c mut Option<Waker>,
-    pub(in crate::connection) wakers: &'c mut Vec<Waker>,
-    pub(in crate::connection) arrived: Arrived<'c, 'a>,
+    pub(super) side: Side,
+    pub(super) effects: &'c mut Effects,
+    pub(super) arrived: Arrived<'c, 'a>,
     /// What is to be said to the peer once the batch is through.
-    pub(in crate::connection) replies: Vec<Frame<'static>>,
-    /// Why the peer is about to close, if it said so.
-    pub(in crate::connection) peer_error: &'c mut Option<RpcError>,
+    pub(super) replies: Vec<Frame<'static>>,
     /// Why the connection is to be closed, if the peer said something that leaves no other way.
-    pub(in crate::connection) fatal: Option<RpcError>,
+    pub(super) fatal: Option<RpcError>,
 }
 
 impl<'c> ChannelTail<'c, '_> {
-    pub(in crate::connection) fn aside(inbox: &'c mut Vec<Frame<'static>>) -> Self {
+    #[inline]
+    pub(super) fn aside(inbox: &'c mut Vec<Frame<'static>>) -> Self {
         Self::Aside(inbox)
     }
 }
@@ -120,7 +114,7 @@ impl<'a> Reading<'_, 'a> {
         }
         if frame.header.flags.contains(Flags::STREAM) {
             // Its items may be next in this very batch.
-            self.streams.open_incoming(frame.header.id, self.wakers);
+            self.streams.open_incoming(frame.header.id, &mut self.effects.wakers);
         }
         self.arrived.requests.push(frame);
     }
@@ -148,14 +142,14 @@ impl<'a> Reading<'_, 'a> {
         };
         if flags.contains(Flags::STREAM) {
             if usable && waker.is_some() {
-                self.streams.open_incoming(id, self.wakers);
+                self.streams.open_incoming(id, &mut self.effects.wakers);
             } else {
                 // Nobody will take its items.
                 self.stop_sender(id);
             }
         }
         // None: an answer to a call that timed out or was dropped, or to none at all.
-        self.wakers.extend(waker);
+        self.effects.wakers.extend(waker);
     }
 
     fn stop_sender(&mut self, id: u64) {
@@ -167,48 +161,49 @@ impl<'a> Reading<'_, 'a> {
         match header.kind {
             Kind::Cancel => {
                 self.take_back(header.id);
-                self.work.cancel(header.id);
-                self.streams.cancel_outgoing(header.id, self.wakers);
+                self.work.cancel(header.id, &mut self.effects.aborts);
+                self.streams.cancel_outgoing(header.id, &mut self.effects.wakers);
             }
             Kind::StreamData | Kind::StreamCredit | Kind::StreamEnd => {
                 let whole = self.arrived.keep(&frame.body);
-                let read = self.streams.read(frame, whole, self.wakers);
+                let read = self.streams.read(frame, whole, &mut self.effects.wakers);
                 read.unwrap_or_else(|Unwanted| self.stop_sender(header.id));
             }
-            Kind::GoAway if *self.state == State::Open => {
-                let going_away = going_away();
-                // They were not sent, so another channel may do.
-                self.in_flight.fail_queued(&going_away, self.wakers);
-                *self.state = State::Draining(going_away);
-                self.wakers.extend(self.await_end.take());
-            }
+            Kind::GoAway => self.goaway(),
             // Only the first is of interest: it was said before anything relied on it.
-            Kind::Hello if self.peer_hello.is_some() => {}
-            Kind::Hello => match Hello::decode(frame.body.as_slice()) {
-                Ok(mut hello) => {
-                    if self.side == Side::Server {
-                        // Of use to those who call: a client is not to make a server keep them.
-                        hello.forget_services();
-                    }
-                    let requests = (hello.max_requests > 0).then_some(hello.max_requests as usize);
-                    self.in_flight.greeted(requests);
-                    self.streams.greeted(hello.stream_window);
-                    let told = hello.heartbeat_ms;
-                    *self.peer_hello = Some(Arc::new(hello));
-                    if told > 0 {
-                        let interval = Duration::from_millis(u64::from(told));
-                        watchdog::expect_interval(interval.max(MIN_REQUESTED_INTERVAL));
-                    }
-                    self.wakers.extend(self.await_hello.take());
-                }
-                Err(error) => {
-                    let error = RpcError::protocol(format!("the hello is damaged: {error}"));
-                    self.replies.push(error_frame(0, &error));
-                    self.fatal = Some(error);
-                }
-            },
+            Kind::Hello if !self.peer.has_greeted() => self.hello(frame.body.as_slice()),
             Kind::Error => self.error(frame),
             _ => {}
+        }
+    }
+
+    /// The peer is about to close.
+    fn goaway(&mut self) {
+        let cause = RpcError::unavailable("the peer is shutting down and takes no new calls");
+        if self.lifecycle.drain(cause.clone(), &mut self.effects.wakers) {
+            // They were not sent, so another channel may do.
+            self.in_flight.fail_queued(&cause, &mut self.effects.wakers);
+        }
+    }
+
+    fn hello(&mut self, body: &[u8]) {
+        match Hello::decode(body) {
+            Ok(mut hello) => {
+                if self.side == Side::Server {
+                    // Of use to those who call: a client is not to make a server keep them.
+                    hello.forget_services();
+                }
+                let requests = (hello.max_requests > 0).then_some(hello.max_requests as usize);
+                self.in_flight.greeted(requests);
+                self.streams.greeted(hello.stream_window);
+                self.effects.heartbeat_told |= hello.heartbeat_ms > 0;
+                self.peer.greet(hello, &mut self.effects.wakers);
+            }
+            Err(error) => {
+                let error = RpcError::protocol(format!("the hello is damaged: {error}"));
+                self.replies.push(error_frame(0, &error));
+                self.fatal = Some(error);
+            }
         }
     }
 
@@ -227,132 +222,9 @@ impl<'a> Reading<'_, 'a> {
     fn error(&mut self, frame: &Frame<'_>) {
         let error = read_error(&frame.header, frame.body.as_slice());
         if frame.header.id == 0 {
-            *self.peer_error = Some(error);
+            self.peer.set_error(error);
         } else {
-            self.wakers.extend(self.in_flight.fail(frame.header.id, error));
+            self.effects.wakers.extend(self.in_flight.fail(frame.header.id, error));
         }
-    }
-}
-
-/// Why no new calls are sent to a peer that has said that it is about to close.
-fn going_away() -> RpcError {
-    RpcError::unavailable("the peer is shutting down and takes no new calls")
-}
-
-/// The error that a peer sent in a response or an error frame.
-pub(crate) fn read_error(header: &Header, body: &[u8]) -> RpcError {
-    let status = Status::from_wire(header.status);
-    let error = match payload::decode::<RpcError>(body) {
-        Ok(error) if error.status() == status => error,
-        Ok(error) => RpcError::new(status, error.message()),
-        Err(_) => {
-            RpcError::new(status, format!("the peer answered \"{status}\" without saying more"))
-        }
-    };
-    if header.flags.contains(Flags::UNEXECUTED) { error.unexecuted() } else { error }
-}
-
-impl Core {
-    /// Runs the pipeline with a tail that takes in what comes out of it.
-    pub(in crate::connection) fn reading<'a, R>(
-        &mut self,
-        now: Instant,
-        wakers: &mut Vec<Waker>,
-        arrived: Arrived<'_, 'a>,
-        run: impl FnOnce(&mut Pipeline, &mut ChannelTail<'_, 'a>) -> R,
-    ) -> R {
-        let Self {
-            pipeline,
-            in_flight,
-            work,
-            streams,
-            state,
-            peer_hello,
-            await_hello,
-            await_end,
-            peer_error,
-            observer,
-            ..
-        } = self;
-        let mut tail = ChannelTail::Reading(Reading {
-            in_flight,
-            work,
-            streams,
-            state,
-            peer_hello,
-            side: observer.side(),
-            await_hello,
-            await_end,
-            peer_error,
-            wakers,
-            arrived,
-            replies: Vec::new(),
-            fatal: None,
-        });
-        let result = run(pipeline, &mut tail);
-        let ChannelTail::Reading(Reading { replies, fatal, .. }) = tail else { return result };
-        let mut aside = ChannelTail::aside(&mut self.inbox);
-        // A peer that does not read what it is told is told no more.
-        if pipeline.is_writable() || fatal.is_some() {
-            for reply in replies {
-                // Losing one costs the peer some work, nothing else.
-                let _ = pipeline.write(reply, now, &mut aside);
-            }
-        }
-        if let Some(cause) = fatal {
-            pipeline.close(cause, now, &mut aside);
-        }
-        result
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::task::Context;
-    use std::time::Instant;
-
-    use super::*;
-    use crate::connection::driver::{self, Batch, RequestHandler};
-    use crate::connection::{Channel, ChannelSettings};
-    use crate::observe::Observer;
-    use crate::protocol::{HelloService, REPLY_METADATA};
-    use crate::transport::raw::pair;
-
-    /// Answers nothing.
-    struct Silent;
-
-    impl RequestHandler for Silent {
-        fn handle(&mut self, _: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
-            batch.now
-        }
-        fn limits_reading(&self) -> bool {
-            true
-        }
-    }
-
-    /// How many services and features of its peer that end keeps.
-    async fn kept(side: Side, feature: &str) -> usize {
-        let observer = Observer::new(side, false);
-        let settings = ChannelSettings { side, observer, ..ChannelSettings::default() };
-        let (transport, raw) = pair().await;
-        let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
-        let hello = Hello {
-            services: vec![HelloService::default(); 100],
-            features: vec![feature.to_owned(); 100],
-            ..Hello::default()
-        };
-        raw.send_frame(Header::new(Kind::Hello), &hello.encode().unwrap());
-        tokio::spawn(driver::run(Arc::clone(&channel), reader, Silent));
-        channel.greeted().await.unwrap();
-        let hello = channel.peer_hello().unwrap();
-        channel.close(RpcError::unavailable("the test is over"));
-        hello.services.len() + hello.features.len()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_does_not_keep_what_its_clients_say_that_they_provide() {
-        assert_eq!(kept(Side::Client, "feature").await, 200);
-        assert_eq!(kept(Side::Server, "feature").await, 0);
-        assert_eq!(kept(Side::Server, REPLY_METADATA).await, 1, "it is of use, once");
     }
 }

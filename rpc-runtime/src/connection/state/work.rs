@@ -123,37 +123,27 @@ impl Work {
     }
 
     /// Nobody hears the answers of what is in work now.
-    pub(in crate::connection) fn cancel_all(&mut self) {
+    pub(in crate::connection) fn cancel_all(&mut self, aborts: &mut Vec<AbortHandle>) {
         // Not by id: a peer may have used one for many.
         self.by_id.clear();
         for running in self.running.values_mut().filter(|running| running.id.is_some()) {
             running.wanted = false;
-            running.abort.take().into_iter().for_each(|abort| abort.abort());
+            aborts.extend(running.abort.take());
         }
     }
 
     /// The caller no longer waits for `id`.
-    pub(in crate::connection) fn cancel(&mut self, id: u64) {
+    pub(in crate::connection) fn cancel(&mut self, id: u64, aborts: &mut Vec<AbortHandle>) {
         let serial = self.by_id.remove(&id);
         let Some(running) = serial.and_then(|serial| self.running.get_mut(&serial)) else { return };
         running.wanted = false;
-        if let Some(abort) = running.abort.take() {
-            abort.abort();
-        }
+        aborts.extend(running.abort.take());
     }
 
-    /// The connection has ended. Requests without a response continue. Returns the tasks to be
-    /// aborted.
+    /// The connection has ended. Requests without a response continue.
     ///
     /// All count until they have ended: a thread still has its request's arguments after an abort.
-    pub(in crate::connection) fn end(&mut self) -> Vec<AbortHandle> {
-        self.by_id.clear();
-        let asked = self.running.values_mut().filter(|running| running.id.is_some());
-        asked
-            .filter_map(|running| {
-                running.wanted = false;
-                running.abort.take()
-            })
-            .collect()
+    pub(in crate::connection) fn end(&mut self, aborts: &mut Vec<AbortHandle>) {
+        self.cancel_all(aborts);
     }
 }

@@ -1,22 +1,19 @@
-//! The receiving end of a stream.
+//! [`Incoming`]: the items of a stream that the peer sends, until they are taken.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use super::super::Channel;
+use super::cost::{WINDOW, cost, locked};
 use super::window::Intake;
-use super::{WINDOW, cost, locked};
-use crate::call::Items;
 use crate::error::RpcError;
-use crate::protocol::{Body, DecodeLimits, Flags, Frame, Header, Kind};
+use crate::protocol::{Body, Frame};
 use crate::status::Status;
 
-/// The receiving end, filled by the driver.
-pub(super) struct Incoming {
+/// The receiving end of a stream. The driver fills it.
+pub(in crate::connection) struct Incoming {
     received: Mutex<Received>,
     intake: Arc<Intake>,
 }
@@ -29,6 +26,16 @@ pub(super) enum Pushed {
     Late,
 }
 
+/// What a receiver gets.
+pub(in crate::connection) enum Taken {
+    Item {
+        item: Bytes,
+        /// Credit that the sender is to be granted; 0: none yet.
+        grant: u32,
+    },
+    End(Result<(), RpcError>),
+}
+
 #[derive(Default)]
 struct Received {
     items: VecDeque<Bytes>,
@@ -39,7 +46,7 @@ struct Received {
     /// Bytes consumed and not yet granted again.
     consumed: usize,
     end: Option<Result<(), RpcError>>,
-    /// There is an [`IncomingStream`] for it.
+    /// There is a receiver.
     taken: bool,
     waker: Option<Waker>,
 }
@@ -49,7 +56,7 @@ impl Incoming {
         Self { received: Mutex::default(), intake }
     }
 
-    /// Whether there is an [`IncomingStream`] for it.
+    /// Whether there is a receiver.
     pub(super) fn is_taken(&self) -> bool {
         locked(&self.received).taken
     }
@@ -60,7 +67,7 @@ impl Incoming {
     }
 
     /// Drops untaken items.
-    pub(super) fn drop_items(&self) {
+    pub(in crate::connection) fn drop_items(&self) {
         let mut received = locked(&self.received);
         received.items = VecDeque::new();
         self.intake.dequeue(std::mem::take(&mut received.queued));
@@ -95,49 +102,21 @@ impl Incoming {
         Ok(Pushed::Queued(received.waker.take()))
     }
 
-    /// Nothing more will come. The first reason counts. Returns whom to wake.
-    pub(super) fn end(&self, end: Result<(), RpcError>) -> Option<Waker> {
+    /// Somebody takes the items from now on. Returns whether the stream has ended.
+    pub(super) fn set_taken(&self) -> bool {
         let mut received = locked(&self.received);
-        received.end.get_or_insert(end);
-        received.waker.take()
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        self.drop_items();
-    }
-}
-
-/// The items of a stream that the peer sends. Dropping it and its clones tells the peer to stop.
-///
-/// A clone is for arguments that are decoded a second time. Only one of them is to be polled.
-#[derive(Clone)]
-pub(crate) struct IncomingStream {
-    open: Arc<Open>,
-    ended: bool,
-}
-
-struct Open {
-    channel: Arc<Channel>,
-    id: u64,
-    incoming: Arc<Incoming>,
-}
-
-impl fmt::Debug for IncomingStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IncomingStream").field("id", &self.open.id).finish_non_exhaustive()
-    }
-}
-
-impl Items for IncomingStream {
-    fn limits(&self) -> DecodeLimits {
-        self.open.channel.settings().decode
+        received.taken = true;
+        received.end.is_some()
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RpcError>>> {
-        let Open { channel, id, incoming } = &*self.open;
-        let mut received = locked(&incoming.received);
+    /// Whether nothing more will come.
+    pub(in crate::connection) fn has_ended(&self) -> bool {
+        locked(&self.received).end.is_some()
+    }
+
+    /// What there is for the receiver.
+    pub(in crate::connection) fn poll_take(&self, waker: &Waker) -> Poll<Taken> {
+        let mut received = locked(&self.received);
         if let Some(item) = received.items.pop_front() {
             let cost = cost(item.len());
             received.queued = received.queued.saturating_sub(cost);
@@ -149,97 +128,33 @@ impl Items for IncomingStream {
                 0
             };
             drop(received);
-            incoming.intake.dequeue(cost);
-            channel.item_taken(&incoming.intake);
-            if let Ok(grant @ 1..) = u32::try_from(grant) {
-                let header = Header { id: *id, ..Header::new(Kind::StreamCredit) };
-                channel.send_now(Frame::new(header, &grant.to_be_bytes()));
-            }
-            return Poll::Ready(Some(Ok(item)));
+            self.intake.dequeue(cost);
+            return Poll::Ready(Taken::Item { item, grant: u32::try_from(grant).unwrap_or(0) });
         }
         match &received.end {
-            Some(end) if !self.ended => {
-                self.ended = true;
-                Poll::Ready(end.clone().err().map(|error| Err(error.with_peer(channel.peer()))))
-            }
-            Some(_) => Poll::Ready(None),
+            Some(end) => Poll::Ready(Taken::End(end.clone())),
             None => {
-                received.waker = Some(cx.waker().clone());
+                received.waker = Some(waker.clone());
                 Poll::Pending
             }
         }
     }
+
+    /// Whether enough of the shared window was consumed for a grant.
+    pub(in crate::connection) fn is_grant_due(&self) -> bool {
+        self.intake.is_due()
+    }
+
+    /// Nothing more will come. The first reason counts. Returns whom to wake.
+    pub(super) fn end(&self, end: Result<(), RpcError>) -> Option<Waker> {
+        let mut received = locked(&self.received);
+        received.end.get_or_insert(end);
+        received.waker.take()
+    }
 }
 
-impl Drop for Open {
+impl Drop for Incoming {
     fn drop(&mut self) {
-        let ended = locked(&self.incoming.received).end.is_some();
-        self.incoming.drop_items();
-        self.channel.item_taken(&self.incoming.intake);
-        if ended {
-            return;
-        }
-        let open = {
-            let mut core = self.channel.lock();
-            let ours = core.streams.incoming.get(&self.id);
-            let ours = ours.is_some_and(|incoming| Arc::ptr_eq(incoming, &self.incoming));
-            if ours {
-                core.streams.incoming.remove(&self.id);
-            }
-            ours
-        };
-        if open {
-            let header = Header { id: self.id, ..Header::new(Kind::Cancel) };
-            self.channel.send_now(Frame::bare(header));
-        }
-    }
-}
-
-impl Channel {
-    /// Updates credit after an item was taken from a stream.
-    fn item_taken(&self, intake: &Intake) {
-        if self.account().is_charged() {
-            self.settle();
-        }
-        if intake.is_due() {
-            self.grant_window();
-        }
-    }
-
-    /// Grants the peer shared credit, if enough has accumulated.
-    fn grant_window(&self) {
-        let grant = self.lock().take_grant();
-        if let Some((header, credit)) = grant {
-            self.send_now(Frame::new(header, &credit));
-        }
-    }
-
-    /// The stream whose items follow a request or an answer, if its header says that there is one.
-    pub(crate) fn incoming_stream(self: &Arc<Self>, header: &Header) -> Option<IncomingStream> {
-        match header.flags.contains(Flags::STREAM) {
-            true => self.take_incoming(header.id),
-            false => None,
-        }
-    }
-
-    pub(in crate::connection) fn take_incoming(
-        self: &Arc<Self>,
-        id: u64,
-    ) -> Option<IncomingStream> {
-        let (incoming, kick) = {
-            let mut core = self.lock();
-            let incoming = Arc::clone(core.streams.incoming.get(&id)?);
-            let mut received = locked(&incoming.received);
-            received.taken = true;
-            if received.end.is_some() {
-                core.streams.incoming.remove(&id);
-            }
-            drop(received);
-            // The connection may be waiting for its last stream.
-            (incoming, core.driver_if_needed())
-        };
-        kick.into_iter().for_each(Waker::wake);
-        let open = Open { channel: Arc::clone(self), id, incoming };
-        Some(IncomingStream { open: Arc::new(open), ended: false })
+        self.drop_items();
     }
 }

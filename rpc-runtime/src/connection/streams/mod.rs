@@ -2,36 +2,31 @@
 //!
 //! A stream belongs to a call and is named by the call's id; its direction is that of its items. The
 //! receiver grants credit in bytes, so a slow one slows its sender down and neither other calls nor
-//! memory suffer. Sender and receiver start with [`WINDOW`]; all streams of a connection share
-//! another one, see [`window`].
+//! memory suffer. Sender and receiver start with a window of their own; all streams of a connection
+//! share another one, see [`window`].
 
+mod cost;
 mod incoming;
 mod outgoing;
+mod waiters;
 mod window;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
 
-pub(crate) use self::incoming::IncomingStream;
-use self::incoming::{Incoming, Pushed};
-use self::outgoing::Outgoing;
-pub(crate) use self::outgoing::OutgoingStream;
+use self::cost::cost;
+use self::incoming::Pushed;
+pub(in crate::connection) use self::incoming::{Incoming, Taken};
+pub(in crate::connection) use self::outgoing::Outgoing;
+use self::outgoing::receiver_gone;
+pub(in crate::connection) use self::waiters::{Waiters, Waiting};
 use self::window::{Credit, Intake};
+use super::remote_error::read_error;
 use crate::error::RpcError;
-use crate::protocol::{Frame, HEADER_LEN, Header, Kind};
-use crate::status::Status;
-
-/// Bytes that may be under way unasked. A sender may send while it has any credit left, so one item
-/// of the payload limit can be on top.
-pub(crate) const WINDOW: usize = 256 << 10;
-
-/// What an item costs: its header, too, so that empty ones are not for free.
-fn cost(item: usize) -> usize {
-    item.saturating_add(HEADER_LEN)
-}
+use crate::protocol::{Frame, Header, Kind};
 
 /// The items of a stream are of no more use.
 pub(in crate::connection) struct Unwanted;
@@ -42,6 +37,8 @@ pub(in crate::connection) struct Streams {
     outgoing: HashMap<u64, Arc<Outgoing>>,
     intake: Arc<Intake>,
     credit: Credit,
+    /// Streams that wait until the channel is writable again.
+    awaiting_room: Waiters,
 }
 
 impl Streams {
@@ -52,6 +49,7 @@ impl Streams {
             outgoing: HashMap::new(),
             intake: Arc::new(Intake::new(window)),
             credit: Credit::default(),
+            awaiting_room: Waiters::default(),
         }
     }
 
@@ -135,7 +133,7 @@ impl Streams {
             Kind::StreamEnd => {
                 let end = match frame.header.status {
                     0 => Ok(()),
-                    _ => Err(super::read_error(&frame.header, frame.body.as_slice())),
+                    _ => Err(read_error(&frame.header, frame.body.as_slice())),
                 };
                 self.end_incoming(id, end, wakers);
             }
@@ -178,8 +176,67 @@ impl Streams {
         }
     }
 
-    /// Whether the stream was still open.
-    fn forget_outgoing(&mut self, id: u64, outgoing: &Arc<Outgoing>) -> bool {
+    /// Opens the stream of items that follow the request or answer `id`.
+    pub(in crate::connection) fn open_outgoing(
+        &mut self,
+        id: u64,
+        wakers: &mut Vec<Waker>,
+    ) -> Arc<Outgoing> {
+        let outgoing = Outgoing::open();
+        if let Some(replaced) = self.outgoing.insert(id, Arc::clone(&outgoing)) {
+            let error = RpcError::protocol("the id of an open stream was used again");
+            wakers.extend(replaced.stop(error));
+        }
+        outgoing
+    }
+
+    /// The stream of call `id`, for its receiver.
+    pub(in crate::connection) fn take_incoming(&mut self, id: u64) -> Option<Arc<Incoming>> {
+        let incoming = Arc::clone(self.incoming.get(&id)?);
+        if incoming.set_taken() {
+            self.incoming.remove(&id);
+        }
+        Some(incoming)
+    }
+
+    /// The receiver of `incoming` has gone. Returns whether the stream was still open.
+    pub(in crate::connection) fn drop_incoming(
+        &mut self,
+        id: u64,
+        incoming: &Arc<Incoming>,
+    ) -> bool {
+        let open = self.incoming.get(&id).is_some_and(|known| Arc::ptr_eq(known, incoming));
+        if open {
+            self.incoming.remove(&id);
+        }
+        open
+    }
+
+    /// Whether there is shared credit. If not, `waker` is woken when there is.
+    pub(in crate::connection) fn poll_credit(&mut self, id: u64, waker: &Waker) -> bool {
+        let left = self.credit.is_left();
+        if !left {
+            self.credit.wait(id, waker);
+        }
+        left
+    }
+
+    /// Uses up shared credit for an item.
+    pub(in crate::connection) fn spend(&mut self, item: usize) {
+        self.credit.spend(cost(item));
+    }
+
+    /// Streams that wait until the channel is writable.
+    pub(in crate::connection) fn awaiting_room(&mut self) -> &mut Waiters {
+        &mut self.awaiting_room
+    }
+
+    /// Returns whether the stream was still open.
+    pub(in crate::connection) fn forget_outgoing(
+        &mut self,
+        id: u64,
+        outgoing: &Arc<Outgoing>,
+    ) -> bool {
         let open = self.outgoing.get(&id).is_some_and(|known| Arc::ptr_eq(known, outgoing));
         if open {
             self.credit.forget(id);
@@ -188,6 +245,7 @@ impl Streams {
         open
     }
 
+    /// Ends all streams. What waits for room stays until [`close`](Self::close).
     pub(in crate::connection) fn fail_all(&mut self, cause: &RpcError, wakers: &mut Vec<Waker>) {
         // What came is kept until somebody has taken the stream: its call may just be answered.
         self.incoming.retain(|_, incoming| {
@@ -198,12 +256,10 @@ impl Streams {
             wakers.extend(outgoing.stop(cause.clone()));
         }
     }
-}
 
-fn receiver_gone() -> RpcError {
-    RpcError::new(Status::Cancelled, "the receiver has gone")
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends all streams, and wakes all tasks that wait.
+    pub(in crate::connection) fn close(&mut self, cause: &RpcError, wakers: &mut Vec<Waker>) {
+        self.fail_all(cause, wakers);
+        self.awaiting_room.all(wakers);
+    }
 }

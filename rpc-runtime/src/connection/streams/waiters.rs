@@ -55,19 +55,11 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::sync::Arc;
-    use std::task::{Context, Wake};
+    use std::task::Wake;
     use std::time::{Duration, Instant};
 
-    use tokio::task::JoinSet;
-
     use super::*;
-    use crate::connection::driver::{self, Batch, RequestHandler};
-    use crate::connection::{Channel, ChannelSettings};
-    use crate::error::RpcError;
-    use crate::protocol::{Frame, Header, Hello, Kind};
-    use crate::transport::raw::pair;
 
     /// A task, told from others by its address.
     struct Task(#[allow(dead_code, reason = "tasks of no size would share one")] u8);
@@ -127,45 +119,5 @@ mod tests {
         let (few, many) = (cost(1_000), cost(4_000));
         // A scan for each makes it sixteen times as much.
         assert!(many < few * 8, "{few:?} for 1,000 and {many:?} for 4,000");
-    }
-
-    /// Takes no requests.
-    struct Deaf;
-
-    impl RequestHandler for Deaf {
-        fn handle(&mut self, _: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
-            batch.now
-        }
-        fn limits_reading(&self) -> bool {
-            true
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn all_that_wait_for_room_are_woken_though_none_of_them_uses_it() {
-        let (transport, mut raw) = pair().await;
-        let settings = ChannelSettings::default();
-        let (channel, reader) = Channel::new(transport, settings, &Hello::default(), None).unwrap();
-        tokio::spawn(driver::run(Arc::clone(&channel), reader, Deaf));
-        tokio::task::yield_now().await;
-        // More than a pipe holds.
-        let body = vec![7; 1 << 20];
-        channel.send_now(Frame::new(Header::new(Kind::Oneway), &body));
-        assert!(!channel.is_writable());
-        let mut tasks = JoinSet::new();
-        for id in 1..1_000 {
-            let outgoing = channel.lock().open_outgoing(id, &mut Vec::new());
-            let mut stream = channel.sending(id, outgoing);
-            tasks.spawn(async move {
-                poll_fn(|cx| stream.poll_ready(cx)).await.unwrap();
-                stream
-            });
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(tasks.try_join_next().is_none(), "there is no room");
-        assert!(raw.frame(Kind::Oneway).await.is_some());
-        let all = tokio::time::timeout(Duration::from_secs(1), tasks.join_all()).await;
-        assert_eq!(all.map_or(0, |streams| streams.len()), 999);
-        channel.close(RpcError::unavailable("the test is over"));
     }
 }

@@ -1,8 +1,4 @@
-//! The calls of one connection that wait: for their turn, or for their answer.
-//!
-//! A slab. An id is a slot's index and its generation, so a late answer to a call that is gone never
-//! reaches the slot's next user. Deadlines are kept per slot; the slab is scanned when the earliest
-//! may have passed. No I/O, no clock.
+//! [`InFlight`]: the calls of one connection that wait.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -10,19 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::slots::{Completion, Slots, State};
 use crate::error::RpcError;
 use crate::protocol::Header;
-
-/// How a call ended. The body of an answer is in the buffer that the call was polled with.
-#[derive(Debug)]
-pub(crate) enum Completion {
-    /// The peer answered. A large body is here.
-    Answered(Header, Option<Bytes>),
-    /// The deadline passed; `sent` says on which side of the wire the call was.
-    TimedOut { sent: bool },
-    /// It can't be answered any more: the connection ended, or the answer was unusable.
-    Failed { error: RpcError, sent: bool },
-}
 
 /// What a dropped call left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,69 +21,34 @@ pub(crate) enum Removed {
     Other,
 }
 
-enum State {
-    Free {
-        next: Option<u32>,
-    },
-    /// Waits for room on the connection.
-    Queued {
-        waker: Waker,
-        bytes: usize,
-    },
-    /// Has room reserved and was woken to use it.
-    Admitted {
-        bytes: usize,
-    },
-    /// Written; waits for the answer.
-    Sent {
-        waker: Waker,
-    },
-    /// Over; the caller was woken to take it.
-    Ended(Completion),
-}
-
-struct Slot {
-    generation: u32,
-    deadline: Instant,
-    state: State,
-    /// Swapped with the caller's buffer when it takes the answer, so neither allocates.
-    body: Vec<u8>,
-}
-
 /// Ids of calls that are gone may be this many in the queue, and as many as those of live ones.
 const MAX_STALE: usize = 64;
-/// A slot does not keep a larger buffer than this.
-const MAX_SLOT_BUFFER: usize = 4 << 10;
 
 pub(crate) struct InFlight {
-    slots: Vec<Slot>,
-    free: Option<u32>,
+    pub(super) slots: Slots,
     /// First come, first served; ids of dropped calls are skipped.
-    queue: VecDeque<u64>,
-    queued: usize,
-    admitted: usize,
-    admitted_bytes: usize,
-    sent: usize,
+    pub(super) queue: VecDeque<u64>,
+    pub(super) queued: usize,
+    pub(super) admitted: usize,
+    pub(super) admitted_bytes: usize,
+    pub(super) sent: usize,
     /// Bytes of responses that callers have not taken.
-    held: usize,
+    pub(super) held: usize,
     /// There was an answer.
-    answered: bool,
+    pub(super) answered: bool,
     /// How many may be sent at a time as far as this end goes,
-    max: usize,
+    pub(super) max: usize,
     /// and how many with the peer's word.
-    limit: usize,
+    pub(super) limit: usize,
     /// No deadline is before this one.
-    earliest: Option<Instant>,
-    /// New slots begin with it: none of theirs was ever used with the same index.
-    first_generation: u32,
+    pub(super) earliest: Option<Instant>,
 }
 
 impl InFlight {
     /// At most `max` calls are sent and unanswered at a time.
     pub(crate) fn new(max: usize) -> Self {
         Self {
-            slots: Vec::new(),
-            free: None,
+            slots: Slots::new(),
             queue: VecDeque::new(),
             queued: 0,
             admitted: 0,
@@ -108,22 +59,14 @@ impl InFlight {
             max,
             limit: max,
             earliest: None,
-            // No call has the id 0, which means "no call" on the wire.
-            first_generation: 1,
         }
     }
 
     /// Gives back the memory of calls that are over, if all are.
     pub(crate) fn shrink(&mut self) {
-        let all_free = self.slots.iter().all(|slot| matches!(slot.state, State::Free { .. }));
-        let last = self.slots.iter().map(|slot| slot.generation).max();
-        let Some(next) = last.and_then(|last| last.checked_add(1)).filter(|_| all_free) else {
-            return;
-        };
-        self.first_generation = next;
-        self.slots = Vec::new();
-        self.free = None;
-        self.queue = VecDeque::new();
+        if self.slots.shrink() {
+            self.queue = VecDeque::new();
+        }
     }
 
     /// The peer takes `requests` at a time, or has not said how many.
@@ -160,21 +103,18 @@ impl InFlight {
     /// Enters a call that is sent now. Its waker is kept, so the first poll needs no second look.
     pub(crate) fn insert(&mut self, waker: Waker, deadline: Instant) -> u64 {
         self.sent += 1;
-        self.occupy(State::Sent { waker }, deadline)
+        self.enter(State::Sent { waker }, deadline)
     }
 
     /// Enters a call of `bytes` bytes that waits for its turn.
     pub(crate) fn enqueue(&mut self, waker: Waker, bytes: usize, deadline: Instant) -> u64 {
         self.queued += 1;
-        let id = self.occupy(State::Queued { waker, bytes }, deadline);
+        let id = self.enter(State::Queued { waker, bytes }, deadline);
         self.queue.push_back(id);
         if self.queue.len() > 2 * self.queued + MAX_STALE {
             let slots = &self.slots;
             self.queue.retain(|id| {
-                let (at, generation) = parts(*id);
-                slots.get(at).is_some_and(|slot| {
-                    slot.generation == generation && matches!(slot.state, State::Queued { .. })
-                })
+                slots.get(*id).is_some_and(|slot| matches!(slot.state, State::Queued { .. }))
             });
         }
         id
@@ -188,7 +128,7 @@ impl InFlight {
             && pending_bytes.saturating_add(self.admitted_bytes) <= high
         {
             let Some(id) = self.queue.pop_front() else { return };
-            let Some(slot) = self.slot(id) else { continue };
+            let Some(slot) = self.slots.get_mut(id) else { continue };
             if let State::Queued { bytes, .. } = slot.state
                 && let State::Queued { waker, .. } =
                     std::mem::replace(&mut slot.state, State::Admitted { bytes })
@@ -203,13 +143,19 @@ impl InFlight {
 
     /// Whether the call was let through; if so it is sent now.
     pub(crate) fn start_if_admitted(&mut self, id: u64, waker: &Waker) -> bool {
-        let Some(slot) = self.slot(id) else { return false };
+        let Some(slot) = self.slots.get_mut(id) else { return false };
         let State::Admitted { bytes } = slot.state else { return false };
         slot.state = State::Sent { waker: waker.clone() };
         self.admitted -= 1;
         self.admitted_bytes -= bytes;
         self.sent += 1;
         true
+    }
+
+    /// Whether calls wait for their turn.
+    #[inline]
+    pub(in crate::connection) fn has_queued(&self) -> bool {
+        self.queued > 0
     }
 
     /// Whether any call was answered.
@@ -225,7 +171,7 @@ impl InFlight {
         body: &[u8],
         whole: Option<Bytes>,
     ) -> Option<Waker> {
-        let slot = self.slot(header.id)?;
+        let slot = self.slots.get_mut(header.id)?;
         if !matches!(slot.state, State::Sent { .. }) {
             return None;
         }
@@ -248,8 +194,12 @@ impl InFlight {
     }
 
     /// Ends a call that still waits. Returns whom to wake, if that was not done already.
-    fn end(&mut self, id: u64, completion: impl FnOnce(bool) -> Completion) -> Option<Waker> {
-        let slot = self.slot(id)?;
+    pub(super) fn end(
+        &mut self,
+        id: u64,
+        completion: impl FnOnce(bool) -> Completion,
+    ) -> Option<Waker> {
+        let slot = self.slots.get_mut(id)?;
         let sent = match slot.state {
             State::Sent { .. } => true,
             State::Queued { .. } | State::Admitted { .. } => false,
@@ -284,7 +234,7 @@ impl InFlight {
         waker: &Waker,
         buffer: &mut Vec<u8>,
     ) -> Option<Completion> {
-        let slot = self.slot(id)?;
+        let slot = self.slots.get_mut(id)?;
         let taken = match &mut slot.state {
             State::Sent { waker: known } | State::Queued { waker: known, .. } => {
                 known.clone_from(waker);
@@ -299,7 +249,7 @@ impl InFlight {
             State::Ended(_) => 0,
         };
         self.held = self.held.saturating_sub(taken);
-        match self.release(id) {
+        match self.slots.release(id) {
             Some(State::Ended(completion)) => Some(completion),
             _ => None,
         }
@@ -307,13 +257,13 @@ impl InFlight {
 
     /// The caller is gone.
     pub(crate) fn remove(&mut self, id: u64) -> Removed {
-        if let Some(slot) = self.slot(id)
+        if let Some(slot) = self.slots.get_mut(id)
             && let State::Ended(Completion::Answered(_, whole)) = &slot.state
         {
             let bytes = whole.as_ref().map_or(slot.body.len(), Bytes::len);
             self.held = self.held.saturating_sub(bytes);
         }
-        let Some(state) = self.release(id) else { return Removed::Other };
+        let Some(state) = self.slots.release(id) else { return Removed::Other };
         self.uncount(&state);
         if self.queued == 0 {
             self.queue.clear();
@@ -325,92 +275,13 @@ impl InFlight {
         }
     }
 
-    /// Ends the calls whose deadlines have passed.
-    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
-        if self.earliest.is_none_or(|earliest| earliest > now) {
-            return;
-        }
-        let mut earliest = None;
-        for at in 0..self.slots.len() {
-            let Some(slot) = self.slots.get(at) else { break };
-            if matches!(slot.state, State::Free { .. } | State::Ended(_)) {
-                continue;
-            }
-            if slot.deadline <= now {
-                let id = id(at, slot.generation);
-                wakers.extend(self.end(id, |sent| Completion::TimedOut { sent }));
-            } else if earliest.is_none_or(|earliest| slot.deadline < earliest) {
-                earliest = Some(slot.deadline);
-            }
-        }
-        self.earliest = earliest;
-    }
-
-    /// Ends the calls that wait for their turn.
-    pub(crate) fn fail_queued(&mut self, error: &RpcError, wakers: &mut Vec<Waker>) {
-        for id in std::mem::take(&mut self.queue) {
-            if self.slot(id).is_some_and(|slot| matches!(slot.state, State::Queued { .. })) {
-                wakers.extend(self.fail(id, error.clone()));
-            }
-        }
-    }
-
-    /// Ends all calls.
-    pub(crate) fn fail_all(&mut self, error: &RpcError, wakers: &mut Vec<Waker>) {
-        for at in 0..self.slots.len() {
-            let Some(slot) = self.slots.get(at) else { break };
-            let id = id(at, slot.generation);
-            wakers.extend(self.fail(id, error.clone()));
-        }
-        self.queue.clear();
-        self.earliest = None;
-    }
-
-    fn occupy(&mut self, state: State, deadline: Instant) -> u64 {
+    #[inline]
+    fn enter(&mut self, state: State, deadline: Instant) -> u64 {
         if self.earliest.is_none_or(|earliest| deadline < earliest) {
             self.earliest = Some(deadline);
         }
-        if let Some(at) = self.free
-            && let Some(slot) = self.slots.get_mut(at as usize)
-            && let State::Free { next } = slot.state
-        {
-            self.free = next;
-            slot.state = state;
-            slot.deadline = deadline;
-            return id(at as usize, slot.generation);
-        }
-        let generation = self.first_generation;
-        self.slots.push(Slot { generation, deadline, state, body: Vec::new() });
-        id(self.slots.len() - 1, generation)
+        self.slots.occupy(state, deadline)
     }
-
-    fn slot(&mut self, id: u64) -> Option<&mut Slot> {
-        let (at, generation) = parts(id);
-        self.slots.get_mut(at).filter(|slot| slot.generation == generation)
-    }
-
-    fn release(&mut self, id: u64) -> Option<State> {
-        let next = self.free;
-        let slot = self.slot(id)?;
-        if matches!(slot.state, State::Free { .. }) {
-            return None;
-        }
-        let state = std::mem::replace(&mut slot.state, State::Free { next });
-        slot.generation = slot.generation.checked_add(1).unwrap_or(1);
-        if slot.body.capacity() > MAX_SLOT_BUFFER {
-            slot.body = Vec::new();
-        }
-        self.free = Some(parts(id).0 as u32);
-        Some(state)
-    }
-}
-
-fn id(at: usize, generation: u32) -> u64 {
-    u64::from(generation) << 32 | at as u64
-}
-
-fn parts(id: u64) -> (usize, u32) {
-    (id as u32 as usize, (id >> 32) as u32)
 }
 
 #[cfg(test)]
@@ -432,7 +303,7 @@ mod tests {
         let old = table.insert(Waker::noop().clone(), now + SECOND);
         assert_eq!(table.remove(old), Removed::Sent);
         let new = table.insert(Waker::noop().clone(), now + SECOND);
-        assert_eq!(parts(old).0, parts(new).0);
+        assert_eq!(old as u32, new as u32);
         let mut body = Vec::new();
         assert!(table.answer(Header::response(old, Status::Ok), b"old", None).is_none());
         assert!(table.poll(new, Waker::noop(), &mut body).is_none());
