@@ -107,7 +107,7 @@ impl EndedConnection {
     }
 }
 
-/// What was dropped for want of memory.
+/// What was dropped for lack of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusedMemory {
     /// The response of a method; the caller gets an error.
@@ -163,7 +163,7 @@ impl Observer {
         self.count(&names::MEMORY_WAITS, None);
     }
 
-    /// Something was dropped for want of memory.
+    /// Something was dropped for lack of memory.
     pub(crate) fn memory_refused(self, what: RefusedMemory) {
         self.count(&names::MEMORY_REFUSED, Some((names::WHAT, what.label())));
     }
