@@ -50,7 +50,7 @@ impl Endpoint {
     #[inline]
     pub(crate) fn availability(&self) -> Availability {
         if let [only] = &*self.links {
-            return match only.look() {
+            return match only.state() {
                 LinkState::Ready(channel) => Availability::Ready(only.pick(channel)),
                 LinkState::Connectable => Availability::Connectable,
                 LinkState::BackingOff => Availability::BackingOff,
@@ -58,7 +58,7 @@ impl Endpoint {
         }
         let mut missing = None;
         for link in self.in_turn() {
-            match link.look() {
+            match link.state() {
                 LinkState::Ready(channel) => {
                     // Its turn passes to one that is connected; the next one may be its own.
                     missing.inspect(|missing: &&Arc<Link>| missing.begin());
@@ -73,7 +73,7 @@ impl Endpoint {
 
     /// The channels that are open now.
     pub(crate) fn open(&self) -> impl Iterator<Item = Arc<Channel>> {
-        self.links.iter().filter_map(|link| match link.look() {
+        self.links.iter().filter_map(|link| match link.state() {
             LinkState::Ready(channel) => Some(channel),
             LinkState::Connectable | LinkState::BackingOff => None,
         })

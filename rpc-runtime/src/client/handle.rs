@@ -12,7 +12,7 @@ use super::settings::EndpointSettings;
 use crate::call::{Interceptor, Interceptors};
 use crate::connection::ChannelHandle;
 use crate::metadata::Metadata;
-use crate::observe::Methods;
+use crate::observe::MethodMetrics;
 use crate::protocol::DecodeLimits;
 
 /// Timeout of calls for which neither the caller nor the contract sets one: 10 s.
@@ -38,7 +38,7 @@ pub struct Client {
     pub(super) decode: DecodeLimits,
     pub(super) metadata: Option<Arc<Metadata>>,
     /// If metrics are on.
-    pub(super) methods: Option<Arc<Methods>>,
+    pub(super) methods: Option<Arc<MethodMetrics>>,
 }
 
 impl Client {

@@ -109,9 +109,9 @@ fn locked<'l, 'a>(attempts: &'l Mutex<Attempts<'a>>) -> MutexGuard<'l, Attempts<
 }
 
 /// The arguments of a run. They are shared by the runs of a call, one after the other.
-struct OfRun<'e, 'a>(&'e Mutex<Attempts<'a>>);
+struct RunArguments<'e, 'a>(&'e Mutex<Attempts<'a>>);
 
-impl Unsent for OfRun<'_, '_> {
+impl Unsent for RunArguments<'_, '_> {
     fn encode(&mut self, form: Form, out: &mut Output) -> Result<Form, RpcError> {
         locked(self.0).arguments.encode(form, out)
     }
@@ -139,7 +139,8 @@ impl End for SendingEnd<'_, '_> {
     fn poll(&mut self, cx: &mut Context<'_>, call: &mut Call<'_>) -> Poll<Result<Reply, RpcError>> {
         let Self { sending, attempts, running } = self;
         let run = running.get_or_insert_with(|| {
-            let (sending, call, mut arguments) = (*sending, call.detached(), OfRun(attempts));
+            let (sending, call, mut arguments) =
+                (*sending, call.detached(), RunArguments(attempts));
             Box::pin(async move { sending.send(&call, clock(), &mut arguments).await })
         });
         let Poll::Ready(outcome) = run.as_mut().poll(cx) else {

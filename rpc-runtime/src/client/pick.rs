@@ -31,12 +31,12 @@ pub(crate) enum Outcome<'c> {
 }
 
 /// Learns what becomes of the attempts on a connection. It must not wait.
-pub(crate) trait Outcomes: Send + Sync {
+pub(crate) trait OutcomeObserver: Send + Sync {
     fn ended(&self, outcome: Outcome<'_>);
 }
 
 /// `None` once it was made.
-struct Report(Option<Arc<dyn Outcomes>>);
+struct Report(Option<Arc<dyn OutcomeObserver>>);
 
 impl Report {
     #[inline]
@@ -56,7 +56,7 @@ impl Drop for Report {
 
 impl Pick {
     #[inline]
-    pub(crate) fn new(channel: Arc<Channel>, outcomes: Arc<dyn Outcomes>) -> Self {
+    pub(crate) fn new(channel: Arc<Channel>, outcomes: Arc<dyn OutcomeObserver>) -> Self {
         Self { channel, report: Report(Some(outcomes)) }
     }
 
@@ -97,7 +97,7 @@ mod tests {
     #[derive(Default)]
     struct Log(Mutex<Vec<String>>);
 
-    impl Outcomes for Log {
+    impl OutcomeObserver for Log {
         fn ended(&self, outcome: Outcome<'_>) {
             self.0.lock().unwrap().push(match outcome {
                 Outcome::Answered => "answered".to_owned(),
@@ -114,7 +114,7 @@ mod tests {
         let opened = Channel::new(transport, ChannelSettings::default(), &Hello::default(), None);
         let (channel, _) = opened.unwrap();
         let log = Arc::new(Log::default());
-        let pick = || Pick::new(Arc::clone(&channel), Arc::clone(&log) as Arc<dyn Outcomes>);
+        let pick = || Pick::new(Arc::clone(&channel), Arc::clone(&log) as Arc<dyn OutcomeObserver>);
         drop(pick().answered());
         drop(pick().failed());
         drop(pick().not_open());

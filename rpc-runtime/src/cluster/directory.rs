@@ -10,7 +10,7 @@ use rpc_registry::{LogLimit, Registry, Watch, limited, rest_after};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::providers::{Providers, Taken};
+use super::providers::{ListUpdate, Providers};
 use super::rejected::Rejected;
 use super::turn::{CHANGED, Turn};
 use crate::client::{DiscoverySettings, Endpoint, EndpointSettings};
@@ -72,9 +72,9 @@ impl Directory {
         let providers = Providers::new(service, schemes, &discovery, Arc::clone(&settings));
         let (listing, skipped) = (ArcSwap::default(), LogLimit::new());
         let shared = Arc::new(Shared { registry, service, discovery, listing, skipped });
-        let mut follow = Follow { shared: Arc::clone(&shared), providers, replaced: None };
-        let watch = follow.start().await?;
-        let following = tokio::spawn(follow.run(watch));
+        let mut task = DirectoryTask { shared: Arc::clone(&shared), providers, replaced: None };
+        let watch = task.start().await?;
+        let following = tokio::spawn(task.run(watch));
         Ok(Self { shared, settings, following })
     }
 
@@ -158,15 +158,15 @@ impl Shared {
 }
 
 /// The task that keeps a directory up to date.
-struct Follow {
+struct DirectoryTask {
     shared: Arc<Shared>,
     providers: Providers,
     /// The last listing but one, until no call has it any more.
     replaced: Option<Arc<Listing>>,
 }
 
-impl Follow {
-    /// A watch whose first state is taken over already.
+impl DirectoryTask {
+    /// A watch whose first list has been applied.
     async fn start(&mut self) -> Result<Watch, RpcError> {
         let service = self.shared.service;
         let failed = |error: rpc_registry::RegistryError| {
@@ -174,8 +174,8 @@ impl Follow {
         };
         let mut watch = self.shared.registry.watch(service.name()).await.map_err(failed)?;
         let snapshot = watch.changed().await.map_err(failed)?;
-        let taken = self.providers.take_over(&snapshot.instances).await;
-        self.publish(taken).await;
+        let update = self.providers.apply(&snapshot.instances).await;
+        self.publish(update).await;
         Ok(watch)
     }
 
@@ -188,15 +188,15 @@ impl Follow {
             };
             match changed {
                 None => {
-                    let taken = self.providers.review().await;
-                    if taken.endpoints.is_some() {
-                        self.publish(taken).await;
+                    let update = self.providers.review().await;
+                    if update.endpoints.is_some() {
+                        self.publish(update).await;
                     }
                 }
                 Some(Ok(snapshot)) => {
                     let begun = Instant::now();
-                    let taken = self.providers.take_over(&snapshot.instances).await;
-                    self.publish(taken).await;
+                    let update = self.providers.apply(&snapshot.instances).await;
+                    self.publish(update).await;
                     tokio::time::sleep(rest_after(begun.elapsed())).await;
                 }
                 Some(Err(error)) => {
@@ -217,8 +217,8 @@ impl Follow {
     }
 
     /// Publishes what has changed. Links to addresses that stay are kept, others are retired.
-    async fn publish(&mut self, taken: Taken) {
-        let Taken { endpoints, announced, retired, rejected } = taken;
+    async fn publish(&mut self, update: ListUpdate) {
+        let ListUpdate { endpoints, announced, retired, rejected } = update;
         self.shared.log_skipped(&rejected);
         let is_changed = endpoints.is_some();
         let endpoints =

@@ -15,7 +15,7 @@ use super::requests::Requests;
 use super::workers::Workers;
 use crate::connection::{Channel, ChannelSettings, Initializer, driver, refuse};
 use crate::error::RpcError;
-use crate::observe::{self, RefusedConnection, Side};
+use crate::observe::{self, ConnectionRefusal, Side};
 use crate::protocol::Hello;
 use crate::transport::{Accepted, Listener, Transport};
 
@@ -108,7 +108,7 @@ impl Acceptor {
             Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
         };
         limited!(warn, limit = self.refusals.log; peer, "connection refused: {}", Printable(why));
-        self.settings.observer.connection_refused(RefusedConnection::Handshake);
+        self.settings.observer.connection_refused(ConnectionRefusal::Handshake);
     }
 
     /// Serves a connection in a task of its own, which has no room for what it took to open it: that

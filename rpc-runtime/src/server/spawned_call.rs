@@ -18,7 +18,7 @@ use crate::call::{Context, Source};
 use crate::connection::{Channel, WorkId, clock, pump};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
-use crate::observe::{OwnedCall, RefusedMemory};
+use crate::observe::{MemoryRefusal, OwnedCall};
 use crate::protocol::payload::Form;
 use crate::protocol::{Frame, Header, Kind, Output};
 use crate::service::{BoxCall, Finished};
@@ -159,7 +159,7 @@ impl SpawnedCall {
 
     /// The error of a request that is not begun.
     fn no_memory(&self) -> RpcError {
-        self.channel.settings().observer.memory_refused(RefusedMemory::Request);
+        self.channel.settings().observer.memory_refused(MemoryRefusal::Request);
         let why = format!(
             "no memory for the response became free within {LONGEST_WAIT:?} (`MemoryLimits`)"
         );

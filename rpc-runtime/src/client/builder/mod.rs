@@ -23,7 +23,7 @@ use crate::call::Interceptors;
 use crate::connection::{ChannelSettings, Initializer};
 use crate::error::RpcError;
 use crate::handlers::Heartbeat;
-use crate::observe::{Methods, Observer, Side};
+use crate::observe::{MethodMetrics, Observer, Side};
 use crate::runtime::current_runtime;
 use crate::transport::{self, ConnectSettings};
 #[cfg(feature = "tls")]
@@ -264,7 +264,7 @@ impl ClientBuilder {
             encoding: self.encoding,
             decode: self.settings.decode,
             metadata: None,
-            methods: Methods::new(observer),
+            methods: MethodMetrics::new(observer),
         }
     }
 }

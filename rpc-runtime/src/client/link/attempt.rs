@@ -12,12 +12,12 @@ use crate::error::RpcError;
 pub(super) type Outcome = watch::Receiver<Option<Result<Arc<Channel>, RpcError>>>;
 
 /// An attempt, as others see it. Dropping it gives the attempt up.
-pub(super) struct UnderWay {
+pub(super) struct AttemptHandle {
     outcome: Outcome,
     _wanted: oneshot::Sender<()>,
 }
 
-impl UnderWay {
+impl AttemptHandle {
     pub(super) fn outcome(&self) -> Outcome {
         self.outcome.clone()
     }
@@ -44,10 +44,10 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(settle: Settle) -> (Self, UnderWay) {
+    pub(super) fn new(settle: Settle) -> (Self, AttemptHandle) {
         let (outcome, seen) = watch::channel(None);
         let (_wanted, unwanted) = oneshot::channel();
-        (Self { settle: Some(settle), outcome, unwanted }, UnderWay { outcome: seen, _wanted })
+        (Self { settle: Some(settle), outcome, unwanted }, AttemptHandle { outcome: seen, _wanted })
     }
 
     pub(super) async fn run(

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use self::attempt::{Attempt, UnderWay};
-use self::state::{Look, Moment, Progress};
+use self::attempt::{Attempt, AttemptHandle};
+use self::state::{Moment, Progress, StateRef};
 use super::connection_info::{ConnectionInfo, KnownLink};
 use super::connections::LinkNumber;
-use super::pick::{Outcome, Outcomes, Pick};
+use super::pick::{Outcome, OutcomeObserver, Pick};
 use super::settings::EndpointSettings;
 use crate::connection::{Channel, clock};
 use crate::error::RpcError;
@@ -27,7 +27,7 @@ use crate::uri::Uri;
 pub(super) struct Link {
     uri: Uri,
     settings: Arc<EndpointSettings>,
-    progress: Mutex<Progress<Channel, UnderWay>>,
+    progress: Mutex<Progress<Channel, AttemptHandle>>,
     /// Whether it is in the [`ReadyLinks`](super::ready_links::ReadyLinks).
     noted_ready: AtomicBool,
 }
@@ -41,7 +41,7 @@ pub(super) enum LinkState {
     BackingOff,
 }
 
-enum Found {
+enum Acquire {
     Settled(Result<Arc<Channel>, RpcError>),
     Attempt(attempt::Outcome),
 }
@@ -57,7 +57,7 @@ impl Link {
         link
     }
 
-    fn lock(&self) -> MutexGuard<'_, Progress<Channel, UnderWay>> {
+    fn lock(&self) -> MutexGuard<'_, Progress<Channel, AttemptHandle>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,26 +78,26 @@ impl Link {
     }
 
     #[inline]
-    pub(super) fn look(&self) -> LinkState {
-        match self.lock().look(clock()) {
-            Look::Ready(channel) => LinkState::Ready(Arc::clone(channel)),
-            Look::Connecting(_) | Look::Due => LinkState::Connectable,
-            Look::BackingOff { .. } | Look::Closed(_) => LinkState::BackingOff,
+    pub(super) fn state(&self) -> LinkState {
+        match self.lock().state_at(clock()) {
+            StateRef::Ready(channel) => LinkState::Ready(Arc::clone(channel)),
+            StateRef::Connecting(_) | StateRef::Due => LinkState::Connectable,
+            StateRef::BackingOff { .. } | StateRef::Closed(_) => LinkState::BackingOff,
         }
     }
 
     /// The link's channel for one attempt of a call, which reports its outcome here.
     #[inline]
     pub(super) fn pick(self: &Arc<Self>, channel: Arc<Channel>) -> Pick {
-        Pick::new(channel, Arc::clone(self) as Arc<dyn Outcomes>)
+        Pick::new(channel, Arc::clone(self) as Arc<dyn OutcomeObserver>)
     }
 
     /// A connection, after waiting for an attempt if need be. Dropping the future leaves the attempt
     /// to the others that wait for it.
     pub(super) async fn connected(self: &Arc<Self>) -> Result<Pick, RpcError> {
-        let channel = match self.find() {
-            Found::Settled(result) => result?,
-            Found::Attempt(outcome) => attempt::wait(outcome).await?,
+        let channel = match self.acquire() {
+            Acquire::Settled(result) => result?,
+            Acquire::Attempt(outcome) => attempt::wait(outcome).await?,
         };
         Ok(self.pick(channel))
     }
@@ -105,21 +105,21 @@ impl Link {
     /// Begins an attempt, if one is due, that nobody waits for.
     pub(super) fn begin(self: &Arc<Self>) {
         // Whether there is a connection already is of no interest here.
-        let _ = self.find();
+        let _ = self.acquire();
     }
 
     /// What there is, or the attempt that is under way, which this starts if one is due.
-    fn find(self: &Arc<Self>) -> Found {
+    fn acquire(self: &Arc<Self>) -> Acquire {
         let now = clock();
         let mut progress = self.lock();
-        match progress.look(now) {
-            Look::Ready(channel) => return Found::Settled(Ok(Arc::clone(channel))),
-            Look::Connecting(attempt) => return Found::Attempt(attempt.outcome()),
-            Look::BackingOff { until, error } => {
-                return Found::Settled(Err(self.backing_off(until, now, error)));
+        match progress.state_at(now) {
+            StateRef::Ready(channel) => return Acquire::Settled(Ok(Arc::clone(channel))),
+            StateRef::Connecting(attempt) => return Acquire::Attempt(attempt.outcome()),
+            StateRef::BackingOff { until, error } => {
+                return Acquire::Settled(Err(self.backing_off(until, now, error)));
             }
-            Look::Closed(why) => return Found::Settled(Err(why.clone())),
-            Look::Due => {}
+            StateRef::Closed(why) => return Acquire::Settled(Err(why.clone())),
+            StateRef::Due => {}
         }
         let (attempt, under_way) = Attempt::new(Box::new({
             let link = Arc::clone(self);
@@ -132,7 +132,7 @@ impl Link {
         // Not under the lock: a runtime that has ended drops the attempt here and now.
         let link = Arc::clone(self);
         self.settings.runtime.spawn(attempt.run(async move { link.connect().await }));
-        Found::Attempt(outcome)
+        Acquire::Attempt(outcome)
     }
 
     /// Why a call fails at once.
@@ -240,7 +240,7 @@ impl Link {
     }
 }
 
-impl Outcomes for Link {
+impl OutcomeObserver for Link {
     #[inline]
     fn ended(&self, outcome: Outcome<'_>) {
         match outcome {
@@ -258,8 +258,8 @@ impl KnownLink for Link {
 
     fn channels(&self) -> Vec<Arc<Channel>> {
         let progress = self.lock();
-        let used = match progress.look(clock()) {
-            Look::Ready(channel) => Some(channel),
+        let used = match progress.state_at(clock()) {
+            StateRef::Ready(channel) => Some(channel),
             _ => None,
         };
         used.into_iter().chain(progress.draining()).cloned().collect()
@@ -276,7 +276,7 @@ impl KnownLink for Link {
     }
 
     fn pick_ready(self: Arc<Self>) -> Option<Pick> {
-        match self.look() {
+        match self.state() {
             LinkState::Ready(channel) => Some(Pick::new(channel, self)),
             LinkState::Connectable | LinkState::BackingOff => None,
         }
@@ -284,7 +284,7 @@ impl KnownLink for Link {
 
     fn forget_ready(&self) -> bool {
         self.noted_ready.store(false, Ordering::Relaxed);
-        let is_ready = matches!(self.look(), LinkState::Ready(_));
+        let is_ready = matches!(self.state(), LinkState::Ready(_));
         !is_ready || self.noted_ready.swap(true, Ordering::Relaxed)
     }
 }

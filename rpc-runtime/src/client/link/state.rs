@@ -28,7 +28,7 @@ enum Phase<C, A> {
 }
 
 /// What a call finds.
-pub(super) enum Look<'p, C, A> {
+pub(super) enum StateRef<'p, C, A> {
     Ready(&'p Arc<C>),
     /// An attempt is under way.
     Connecting(&'p A),
@@ -61,15 +61,15 @@ impl<C, A> Progress<C, A> {
         }
     }
 
-    pub(super) fn look(&self, now: Instant) -> Look<'_, C, A> {
+    pub(super) fn state_at(&self, now: Instant) -> StateRef<'_, C, A> {
         match &self.phase {
-            Phase::Ready { connection, .. } => Look::Ready(connection),
-            Phase::Connecting(attempt) => Look::Connecting(attempt),
+            Phase::Ready { connection, .. } => StateRef::Ready(connection),
+            Phase::Connecting(attempt) => StateRef::Connecting(attempt),
             Phase::BackingOff { until, error } if *until > now => {
-                Look::BackingOff { until: *until, error }
+                StateRef::BackingOff { until: *until, error }
             }
-            Phase::Idle | Phase::BackingOff { .. } => Look::Due,
-            Phase::Closed(why) => Look::Closed(why),
+            Phase::Idle | Phase::BackingOff { .. } => StateRef::Due,
+            Phase::Closed(why) => StateRef::Closed(why),
         }
     }
 
@@ -241,7 +241,7 @@ mod tests {
         }
 
         fn is_due(&self) -> bool {
-            matches!(self.link.look(self.now), Look::Due)
+            matches!(self.link.state_at(self.now), StateRef::Due)
         }
 
         fn connect(&mut self, number: u32) -> Arc<u32> {
@@ -360,7 +360,7 @@ mod tests {
         let moment = Moment { now: bench.now, back_off: &bench.back_off, fraction: 0.5 };
         let told = bench.link.settle(Ok(Arc::new(1)), moment);
         assert_eq!(told.unwrap_err().message(), "closed");
-        assert!(matches!(bench.link.look(bench.now), Look::Closed(_)));
+        assert!(matches!(bench.link.state_at(bench.now), StateRef::Closed(_)));
     }
 
     #[derive(Clone, Debug)]
@@ -419,13 +419,13 @@ mod tests {
                         draining.extend(used.take());
                     }
                 }
-                let found = match bench.link.look(bench.now) {
-                    Look::Ready(connection) => Some(Arc::clone(connection)),
+                let found = match bench.link.state_at(bench.now) {
+                    StateRef::Ready(connection) => Some(Arc::clone(connection)),
                     _ => None,
                 };
                 prop_assert_eq!(&found, &used);
                 prop_assert_eq!(bench.link.draining(), &draining[..]);
-                prop_assert_eq!(matches!(bench.link.look(bench.now), Look::Closed(_)), closed);
+                prop_assert_eq!(matches!(bench.link.state_at(bench.now), StateRef::Closed(_)), closed);
                 prop_assert_eq!(bench.link.reconnects(), u64::from(made.saturating_sub(1)));
                 let state = bench.link.state();
                 prop_assert_eq!(state == ConnectionState::Ready, used.is_some());
