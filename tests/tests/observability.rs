@@ -181,14 +181,14 @@ fn real_calls_move_each_documented_metric_of_calls_and_connections() {
 
         let moved = counted.names();
         let expected = documented(&["Calls", "Connections", "Work of a server"]);
-        let all: BTreeSet<String> =
-            &expected | &documented(&["Memory and minimum rates", "Liveness and endings"]);
+        let all: BTreeSet<String> = &expected
+            | &documented(&["Memory and minimum rates", "Liveness, reconnects and drains"]);
         assert!(moved.is_superset(&expected), "{uri}: {:?}", expected.difference(&moved));
         assert!(moved.is_subset(&all), "{uri}: {:?}", moved.difference(&all));
         let call = |side: &str, method: &str, status: &str| {
             counted.get(&format!(
                 "rpc_{side}_calls_total{{rpc_method=\"Watched/{method}\",\
-                 rpc_status_code=\"{status}\",rpc_service=\"Watched\"}}"
+                 rpc_service=\"Watched\",rpc_status_code=\"{status}\"}}"
             ))
         };
         for side in ["client", "server"] {
@@ -270,7 +270,7 @@ fn heartbeats_reconnects_and_endings_move_each_documented_metric_of_liveness() {
     });
     let mut counted = Counted::default();
     counted.look(&recorder.snapshotter());
-    let (moved, expected) = (counted.names(), documented(&["Liveness and endings"]));
+    let (moved, expected) = (counted.names(), documented(&["Liveness, reconnects and drains"]));
     assert!(moved.is_superset(&expected), "{:?}", expected.difference(&moved));
     assert_eq!(counted.get("rpc_client_reconnects_total{outcome=\"connected\"}"), 2.0);
     assert_eq!(counted.get("rpc_server_connections_refused_total{reason=\"server_full\"}"), 2.0);

@@ -255,7 +255,7 @@ mod tests {
         assert!(first().unwrap() <= until, "each pause is of a random length");
         one.announce();
         assert!(first().is_some(), "the other still waits");
-        other.close(closed(), Channel::retire);
+        other.close(closed(), Channel::drain);
         assert_eq!(first(), None);
     }
 

@@ -202,10 +202,6 @@ impl Channel {
         &self.settings
     }
 
-    pub(super) fn shared_settings(&self) -> &Arc<ChannelSettings> {
-        &self.settings
-    }
-
     /// The other end.
     pub(crate) fn peer(&self) -> &Arc<str> {
         &self.peer

@@ -1,4 +1,6 @@
 //! Servers and registries for the tests.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
 use std::future::Future;
 use std::time::Duration;
 

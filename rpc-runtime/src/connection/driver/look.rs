@@ -1,6 +1,5 @@
 //! [`DriverState`]: what a driver knows beside the connection's state, and its look at both.
 
-use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,6 @@ use crate::connection::channel::Channel;
 use crate::connection::pace::Pace;
 use crate::connection::read_buffer::ReadBuffer;
 use crate::connection::read_gate::{Demand, ReadGate};
-use crate::connection::settings::ChannelSettings;
 use crate::connection::state::{ConnectionState, Effects, ReadDemand};
 use crate::connection::timers::{Timers, earlier};
 use crate::connection::unwritten::Unwritten;
@@ -24,7 +22,6 @@ pub(super) const FIRST_REQUESTS: usize = 8;
 
 /// What a driver knows beside the connection's state.
 pub(super) struct DriverState {
-    settings: Arc<ChannelSettings>,
     /// An end that only calls reads also while too much is in work or waits to be written.
     always_reads: bool,
     /// The time, read once for all that one wake-up does before a user's code runs.
@@ -68,7 +65,6 @@ pub(super) struct Found {
 impl DriverState {
     pub(super) fn new(channel: &Channel, always_reads: bool, now: Instant) -> Self {
         Self {
-            settings: Arc::clone(channel.shared_settings()),
             always_reads,
             now,
             input: ReadBuffer::new(channel.account().large_from()),
@@ -140,7 +136,7 @@ impl DriverState {
         let turn = self.next(state, demand, open, effects);
         let reads = !matches!(turn, Turn::Wait);
         self.unread |= !reads;
-        self.watch_frame(reads);
+        self.watch_frame(state, reads);
         if !state.is_writable() {
             self.at_once = 1;
         }
@@ -191,8 +187,8 @@ impl DriverState {
     }
 
     /// Measures the rate at which the peer sends the frame that it has begun.
-    fn watch_frame(&mut self, reads: bool) {
-        if reads && self.input.is_begun() && self.settings.min_rate > 0 {
+    fn watch_frame(&mut self, state: &ConnectionState, reads: bool) {
+        if reads && self.input.is_begun() && state.settings().min_rate > 0 {
             self.pace.begin(self.now);
         } else {
             self.pace.end();
@@ -206,7 +202,7 @@ impl DriverState {
         let others = [
             handlers,
             self.timers.sign_of_life(self.now, relied_on),
-            self.unwritten.stalls_at(self.settings.slow_reader_timeout),
+            self.unwritten.stalls_at(state.settings().slow_reader_timeout),
             self.pace.due(FRAME_WINDOW),
             self.gate.starves_at(),
             self.timers.handshake().filter(|_| reads),

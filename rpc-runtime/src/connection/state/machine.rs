@@ -177,6 +177,10 @@ impl ConnectionState {
         others == 0 && self.pipeline.pending_bytes() > 0
     }
 
+    pub(in crate::connection) fn settings(&self) -> &ChannelSettings {
+        &self.settings
+    }
+
     pub(in crate::connection) fn account(&self) -> &Arc<Account> {
         &self.account
     }
