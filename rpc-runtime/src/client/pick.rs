@@ -1,4 +1,4 @@
-//! [`Pick`]: the connection for one attempt of a call, and who learns what became of it.
+//! [`Pick`]: the connection for one attempt of a call, and the observer of its outcome.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use crate::connection::Channel;
 
 /// A connection for one attempt of a call.
 ///
-/// What became of the attempt is reported exactly once: by [`answered`](Self::answered),
+/// Exactly one outcome is reported: by [`answered`](Self::answered),
 /// [`failed`](Self::failed) or [`not_open`](Self::not_open), or as cancelled when the pick is
 /// dropped.
 #[must_use]
 pub(crate) struct Pick {
     channel: Arc<Channel>,
-    /// A field of its own with a drop of its own, so that the pick can be taken apart.
+    /// A field that implements `Drop`, so that the pick itself can be destructured.
     report: Report,
 }
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Copy)]
 pub(crate) enum Outcome<'c> {
     /// The provider has answered.
@@ -30,12 +30,12 @@ pub(crate) enum Outcome<'c> {
     Cancelled,
 }
 
-/// Learns what becomes of the attempts on a connection. It must not wait.
+/// Gets the outcomes of the attempts on a connection. Must not block.
 pub(crate) trait OutcomeObserver: Send + Sync {
     fn ended(&self, outcome: Outcome<'_>);
 }
 
-/// `None` once it was made.
+/// `None` once it was reported.
 struct Report(Option<Arc<dyn OutcomeObserver>>);
 
 impl Report {
@@ -65,7 +65,7 @@ impl Pick {
         &self.channel
     }
 
-    /// The provider has answered. Gives the connection back, as the others do.
+    /// The provider has answered. Returns the connection, as the other methods do.
     #[inline]
     pub(crate) fn answered(mut self) -> Arc<Channel> {
         self.report.make(Outcome::Answered);

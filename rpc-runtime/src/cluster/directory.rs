@@ -1,4 +1,4 @@
-//! [`Directory`]: the providers of a service, as its registry has them.
+//! [`Directory`]: the providers of a service, followed in its registry.
 
 use std::future::pending;
 use std::ops::Deref;
@@ -19,7 +19,7 @@ use crate::descriptor::ServiceKey;
 use crate::error::RpcError;
 use crate::status::Status;
 
-/// How long to wait before asking a registry again whose watch broke.
+/// Pause before a broken watch is repeated.
 const WATCH_AGAIN: Duration = Duration::from_secs(1);
 /// How often a subset is reviewed.
 const REVIEW: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Deref for Endpoints {
 }
 
 impl Directory {
-    /// Asks the registry and follows what it says from then on.
+    /// Looks the service up and follows its changes.
     pub(super) async fn watch(
         registry: Arc<dyn Registry>,
         service: ServiceKey,
@@ -86,7 +86,7 @@ impl Directory {
         &self.settings
     }
 
-    /// The list stays as it is from now on.
+    /// Stops following; the list stays as it is.
     pub(super) fn stop(&self) {
         self.following.abort();
     }
@@ -95,7 +95,7 @@ impl Directory {
         self.shared.describe()
     }
 
-    /// Why there is no provider.
+    /// The error of a call when there is no provider.
     pub(super) fn nobody(&self) -> RpcError {
         let described = self.describe();
         let listing = self.shared.listing.load();
@@ -166,7 +166,7 @@ struct DirectoryTask {
 }
 
 impl DirectoryTask {
-    /// A watch whose first list has been applied.
+    /// Starts a watch, and applies its first list.
     async fn start(&mut self) -> Result<Watch, RpcError> {
         let service = self.shared.service;
         let failed = |error: rpc_registry::RegistryError| {
@@ -216,7 +216,7 @@ impl DirectoryTask {
         }
     }
 
-    /// Publishes what has changed. Links to addresses that stay are kept, others are retired.
+    /// Publishes an update. Links to remaining addresses are kept, others are retired.
     async fn publish(&mut self, update: ListUpdate) {
         let ListUpdate { endpoints, announced, retired, rejected } = update;
         self.shared.log_skipped(&rejected);

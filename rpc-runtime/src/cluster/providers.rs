@@ -42,11 +42,11 @@ enum Verdict {
 
 /// The result of applying a list.
 pub(super) struct ListUpdate {
-    /// Those in use, in the order of the client. `None`: as before.
+    /// The endpoints in use, in the order of the client. `None`: unchanged.
     pub(super) endpoints: Option<Arc<[Arc<Endpoint>]>>,
-    /// Those of addresses that stay and have a new registration.
+    /// Endpoints of remaining addresses with a new registration.
     pub(super) announced: Vec<Arc<Endpoint>>,
-    /// Those that are no longer in use.
+    /// Endpoints that are no longer in use.
     pub(super) retired: Vec<Arc<Endpoint>>,
     pub(super) rejected: Arc<Rejected>,
 }
@@ -114,7 +114,7 @@ impl Providers {
         update
     }
 
-    /// Chooses the addresses in use anew: some cannot be reached, or can be reached again.
+    /// Selects the addresses in use again, after their reachability may have changed.
     pub(super) async fn review(&mut self) -> ListUpdate {
         self.assign(&mut Turn::default()).await
     }

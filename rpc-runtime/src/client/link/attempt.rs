@@ -1,4 +1,4 @@
-//! [`Attempt`]: the making of one connection.
+//! [`Attempt`]: one connection attempt.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use tokio::sync::{oneshot, watch};
 use crate::connection::Channel;
 use crate::error::RpcError;
 
-/// What came of an attempt, once it is over.
+/// The outcome of an attempt, once it has ended.
 pub(super) type Outcome = watch::Receiver<Option<Result<Arc<Channel>, RpcError>>>;
 
-/// An attempt, as others see it. Dropping it gives the attempt up.
+/// A handle to an attempt. Dropping it cancels the attempt.
 pub(super) struct AttemptHandle {
     outcome: Outcome,
     _wanted: oneshot::Sender<()>,
@@ -31,11 +31,11 @@ pub(super) async fn wait(mut outcome: Outcome) -> Result<Arc<Channel>, RpcError>
     }
 }
 
-/// What settles an attempt: it gets the result, and returns what those who wait are told.
+/// Records the result of an attempt, and returns the outcome for the waiting calls.
 type Settle =
     Box<dyn FnOnce(Result<Arc<Channel>, RpcError>) -> Result<Arc<Channel>, RpcError> + Send>;
 
-/// A connection attempt; if its task is dropped, those who wait for it are told.
+/// A connection attempt. If its task is dropped, the waiting calls get an error.
 pub(super) struct Attempt {
     /// Until it is settled.
     settle: Option<Settle>,
@@ -63,7 +63,7 @@ impl Attempt {
 
     fn settle(&mut self, result: Result<Arc<Channel>, RpcError>) {
         if let Some(settle) = self.settle.take() {
-            // Whoever waited gets this connection, even if it has ended again by now.
+            // Waiting calls get this connection, even if it has ended by now.
             self.outcome.send_replace(Some(settle(result)));
         }
     }

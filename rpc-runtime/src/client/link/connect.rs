@@ -1,4 +1,4 @@
-//! How a link connects.
+//! The steps of a connection attempt.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::protocol::{Hello, REPLY_METADATA};
 use crate::transport::{self, Distrust, Transport};
 
 impl Link {
-    /// Connects, and waits for the provider's hello: an operating system takes connections for a
-    /// process that may never look at them, and nobody could say whether a call sent there was run.
+    /// Connects, and waits for the provider's hello. An operating system accepts connections for a
+    /// process that may never read them, and then it would be unknown whether a call was run.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
         // It is never closed.
         let _permit = self.settings.connecting.acquire().await.ok();
@@ -82,7 +82,7 @@ impl Link {
     }
 }
 
-/// A channel's task, which keeps the link; if it is dropped, the link is told all the same.
+/// Dropped with a channel's task: closes the channel and reports its end to the link.
 struct ConnectionGuard {
     link: Arc<Link>,
     channel: Arc<Channel>,
@@ -92,13 +92,13 @@ struct ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.limited.iter().for_each(AbortHandle::abort);
-        // A task that was dropped before its end has closed it already, or does so now.
+        // Without effect if the task has run to its end.
         self.channel.close(RpcError::unavailable("the connection's task was ended"));
         self.link.ended(&self.channel);
     }
 }
 
-/// A connection without a hello is of no use to anybody.
+/// Closes the connection if it is dropped before the hello was received.
 struct HandshakeGuard(Option<Arc<Channel>>);
 
 impl HandshakeGuard {

@@ -20,10 +20,10 @@ use crate::error::RpcError;
 use crate::random::random_fraction;
 use crate::uri::Uri;
 
-/// One connection to an address. It is made when a call needs it. After a failed attempt it is left
-/// alone for a while, and calls fail at once.
+/// One connection to an address. A call that needs it makes it connect. After a failed attempt it
+/// backs off, and calls fail at once.
 ///
-/// A channel's lock is never taken by somebody who holds the link's.
+/// The lock of a channel is never taken while the link's lock is held.
 pub(super) struct Link {
     uri: Uri,
     settings: Arc<EndpointSettings>,
@@ -32,15 +32,16 @@ pub(super) struct Link {
     noted_ready: AtomicBool,
 }
 
-/// What can be had of a link at once.
+/// What a link offers without waiting.
 pub(super) enum LinkState {
     Ready(Arc<Channel>),
-    /// An attempt is under way, or is due.
+    /// An attempt is in progress or due.
     Connectable,
     /// The last attempt failed and the next is not due, or none will be made.
     BackingOff,
 }
 
+/// A connection or an error that is available at once, or an attempt to wait for.
 enum Acquire {
     Settled(Result<Arc<Channel>, RpcError>),
     Attempt(attempt::Outcome),
@@ -63,8 +64,8 @@ impl Link {
 
     /// Its state may have changed.
     fn changed(&self) {
-        // It is noted under the lock, so that the last change is noted last. A link is closed before
-        // it is dropped, so another one at the same place in memory never has its pause.
+        // It is noted under the lock, so that the last change is noted last. A link is closed
+        // before it is dropped, so another one at the same place in memory never has its pause.
         let number: LinkNumber = std::ptr::from_ref(self).addr();
         let progress = self.lock();
         self.settings.all.note_pause(number, progress.until());
@@ -92,8 +93,8 @@ impl Link {
         Pick::new(channel, Arc::clone(self) as Arc<dyn OutcomeObserver>)
     }
 
-    /// A connection, after waiting for an attempt if need be. Dropping the future leaves the attempt
-    /// to the others that wait for it.
+    /// A connection, after waiting for an attempt if need be. Dropping the future leaves the
+    /// attempt to the others that wait for it.
     pub(super) async fn connected(self: &Arc<Self>) -> Result<Pick, RpcError> {
         let channel = match self.acquire() {
             Acquire::Settled(result) => result?,
@@ -102,13 +103,13 @@ impl Link {
         Ok(self.pick(channel))
     }
 
-    /// Begins an attempt, if one is due, that nobody waits for.
+    /// Begins an attempt in the background, if one is due.
     pub(super) fn begin(self: &Arc<Self>) {
-        // Whether there is a connection already is of no interest here.
+        // The result is not needed.
         let _ = self.acquire();
     }
 
-    /// What there is, or the attempt that is under way, which this starts if one is due.
+    /// The connection, or the attempt in progress. Starts an attempt if one is due.
     fn acquire(self: &Arc<Self>) -> Acquire {
         let now = clock();
         let mut progress = self.lock();
@@ -129,7 +130,7 @@ impl Link {
         progress.begin(under_way);
         drop(progress);
         self.changed();
-        // Not under the lock: a runtime that has ended drops the attempt here and now.
+        // Not under the lock: a runtime that has shut down drops the attempt at once.
         let link = Arc::clone(self);
         self.settings.runtime.spawn(attempt.run(async move { link.connect().await }));
         Acquire::Attempt(outcome)
@@ -143,9 +144,8 @@ impl Link {
         RpcError::unavailable(message).with_source(cause).with_peer(&self.uri).unexecuted()
     }
 
-    /// Settles an attempt. Returns what those are told who wait for it.
-    ///
-    /// Here is the one place where an attempt is known to have succeeded or failed.
+    /// Records the result of an attempt. Returns the outcome for the calls that wait for it. Every
+    /// attempt ends here.
     fn settle(
         self: &Arc<Self>,
         result: Result<Arc<Channel>, RpcError>,
@@ -185,7 +185,7 @@ impl Link {
         }
     }
 
-    /// `channel` takes no new calls: the next one connects again.
+    /// `channel` takes no new calls, so the next call connects again.
     fn leave(&self, channel: &Arc<Channel>, why: RpcError) {
         let proven = channel.has_answered();
         let left = self.lock().leave(channel, why, proven, self.moment());
@@ -202,8 +202,8 @@ impl Link {
         self.leave(channel, why);
     }
 
-    /// After `channel` was put among those that drain. Whoever closed it may still be about to say so
-    /// when its task has ended, and nobody would take it away again.
+    /// Removes `channel` from the draining ones if its task has already ended: the report of that
+    /// may have come before the channel was added.
     fn check_ended(&self, channel: &Arc<Channel>) {
         if channel.is_closed() {
             self.ended(channel);
@@ -221,15 +221,14 @@ impl Link {
         self.changed();
     }
 
-    /// The registry says that there is a new provider at this address: it is tried at once when a
-    /// call needs it.
+    /// The registry has a new provider at this address, so the next call connects at once.
     pub(super) fn announce(&self) {
         self.lock().announce();
         self.changed();
     }
 
-    /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
-    /// attempt is made again. `end` is [`Channel::drain`] or [`Channel::drain_and_goaway`].
+    /// The address is no longer in use: calls in flight continue, no new call is sent, and no
+    /// further attempt is made. `end` is [`Channel::drain`] or [`Channel::drain_and_goaway`].
     pub(super) fn close(&self, why: RpcError, end: fn(&Channel)) {
         let channel = self.lock().close(why);
         if let Some(channel) = channel {
@@ -244,7 +243,7 @@ impl OutcomeObserver for Link {
     #[inline]
     fn ended(&self, outcome: Outcome<'_>) {
         match outcome {
-            // Another call must not pick it in the moment before the link hears of its end.
+            // Another call must not pick it before the link is notified of its end.
             Outcome::NotOpen(channel) => self.forget(channel),
             Outcome::Answered | Outcome::Failed | Outcome::Cancelled => {}
         }
@@ -289,7 +288,7 @@ impl KnownLink for Link {
     }
 }
 
-/// Tells a link as soon as its channel takes no more calls.
+/// Notifies a link when its channel takes no more calls.
 struct EndWaker {
     link: Weak<Link>,
     channel: Weak<Channel>,
@@ -311,8 +310,8 @@ mod tests {
     use crate::protocol::Hello;
     use crate::transport::raw::pair;
 
-    /// A link whose connection has ended, and which has not heard yet that it takes no calls: another
-    /// thread closed it, and wakes those who wait for its end one after the other.
+    /// A link whose connection has ended, and which has not heard yet that it takes no calls:
+    /// another thread closed it, and wakes those who wait for its end one after the other.
     async fn ended_unheard() -> (Arc<Link>, Arc<Channel>) {
         let settings = ClientBuilder::default().endpoint_settings(None).unwrap();
         let link = Link::new(Uri::parse("memory:nobody").unwrap(), settings);
