@@ -1,4 +1,4 @@
-//! [`Connections`]: who is connected to a server, and how many may be.
+//! [`Connections`]: the connections of a server, and their limits.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use crate::observe::ConnectionRefusal;
 use crate::status::Status;
 use crate::uri::host;
 
-/// How many connections a server takes.
+/// Maximum number of connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionLimits {
     pub(super) total: usize,
@@ -46,7 +46,7 @@ impl std::fmt::Debug for OpenChannel {
     }
 }
 
-/// What becomes of a connection that is just being accepted.
+/// What happens to connections that are being accepted.
 #[derive(Clone, Debug, Default)]
 enum Phase {
     #[default]
@@ -59,7 +59,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CutOff {
     pub(super) connections: usize,
-    /// Requests in work, those not counted that nobody waits for.
+    /// Running requests whose callers still wait.
     pub(super) requests: usize,
 }
 
@@ -88,7 +88,7 @@ impl Connections {
         let mut state = self.lock();
         match &state.phase {
             Phase::Serving => {}
-            // Not greeted and sent away, which would look like a provider that is there.
+            // Refused without a hello, which would look like an available provider.
             Phase::Draining => {
                 let why = "the provider is shutting down and takes no new connections";
                 return Err((ConnectionRefusal::Draining, RpcError::unavailable(why)));
@@ -129,13 +129,13 @@ impl Connections {
         })
     }
 
-    /// Tells all clients, present and future, to send no more.
+    /// Sends a goaway to all clients, present and future.
     pub(super) fn drain(&self) {
         self.lock().phase = Phase::Draining;
         self.open().iter().for_each(|channel| channel.goaway());
     }
 
-    /// Closes all, present and future, and says what that cut off.
+    /// Closes all connections, present and future. Returns what was cut off.
     pub(super) fn close_all(&self, why: &str) -> CutOff {
         let cause = RpcError::unavailable(why);
         self.lock().phase = Phase::Closed(cause.clone());
@@ -163,7 +163,7 @@ impl ConnectionPermit {
         self.owner
     }
 
-    /// The channel is open. It hears what became of the server in the meantime.
+    /// The channel is open. If the server is draining or has closed meanwhile, so is the channel.
     pub(super) fn take(&mut self, channel: &Arc<Channel>, lifetime: Option<LifetimeGuard>) {
         self.lifetime = lifetime;
         let mut state = self.connections.lock();

@@ -76,8 +76,8 @@ impl Executor {
         (reason, RpcError::new(Status::Overloaded, message))
     }
 
-    /// A request goes on, whose arguments take so many bytes of memory if they are decoded. `None`
-    /// once the channel is closed: the answer has no receiver.
+    /// Registers a request that continues in a task, with the memory of its decoded arguments.
+    /// `None` once the channel is closed, since its response has no receiver.
     fn begin(
         &mut self,
         channel: &Arc<Channel>,
@@ -92,7 +92,7 @@ impl Executor {
         Some(SpawnedCall::new(Arc::clone(channel), work, *request, observed, in_work))
     }
 
-    /// Runs a call to its end, as `mode` says.
+    /// Runs a call to its end, in a task or on a thread as `mode` says.
     pub(super) fn run(
         &mut self,
         channel: &Arc<Channel>,

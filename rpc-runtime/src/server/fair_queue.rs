@@ -1,4 +1,4 @@
-//! [`FairQueue`]: jobs of many connections that wait for a few places.
+//! [`FairQueue`]: jobs of many connections that wait for a limited number of places.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ const ADDRESS: usize = 15;
 /// How many places must be free before a connection that holds `connection` of them may take one
 /// more. The connections of its address hold `address` together.
 ///
-/// The rule of dynamic thresholds (Choudhury and Hahne, 1998). A connection holds at most as many as
-/// are free: one alone gets at most half, two get a third each. An address holds at most 15 times as
-/// many as are free: one alone gets 15 of 16, two get 15 of 31 each. So something is free for an
-/// address that holds nothing, unless there are more than a fifteenth as many greedy addresses as
-/// places.
+/// The rule of dynamic thresholds (Choudhury and Hahne, 1998). A connection holds at most as many
+/// as are free: one alone gets at most half, two get a third each. An address holds at most 15
+/// times as many as are free: one alone gets 15 of 16, two get 15 of 31 each. So something is free
+/// for an address that holds nothing, unless there are more than a fifteenth as many greedy
+/// addresses as places.
 pub(super) const fn needed(connection: usize, address: usize) -> usize {
     let address = address / ADDRESS;
     let holds = if connection > address { connection } else { address };
     holds.saturating_add(1)
 }
 
-/// Jobs that wait for places. Addresses take turns, and so do the connections of each. Whoever
+/// Jobs that wait for places. Addresses take turns, and so do the connections of each. The one that
 /// [needs](needed) the fewest free places is first.
 ///
 /// Each operation takes logarithmic time in the number of addresses, connections and jobs. No I/O,

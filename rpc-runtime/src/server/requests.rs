@@ -1,9 +1,9 @@
-//! The requests of one connection, from their frames to their answers.
+//! The requests of one connection, from their frames to their responses.
 //!
 //! A method is polled once in place, where its request was read: most are ready then, and the
-//! answers of a read batch leave together. What waits goes on in a task of its own. (brpc does
-//! the like: of n requests in one read, one is handled in place.) Methods that hold the thread are
-//! found out and spawned from then on; contracts can say so beforehand.
+//! responses of a read batch are sent together. A call that waits continues in a separate task.
+//! (brpc is similar: of n requests in one read, one is handled in place.) Methods that hold the
+//! thread are detected and spawned for a while; a contract can also require it.
 
 use std::sync::Arc;
 use std::task::{self, Poll};
@@ -48,7 +48,7 @@ pub(super) struct Requests {
     ready: ReadyResponses,
 }
 
-/// What the first poll gave.
+/// The result of the first poll.
 enum FirstPoll {
     Finished(Finished),
     /// It waits, or is not to be polled here.
@@ -74,8 +74,8 @@ impl Requests {
         }
     }
 
-    /// Starts one request: answers it, or lets it go on in a task of its own. Says whether its
-    /// method was polled here, and what time it is after that.
+    /// Starts one request: responds, or continues it in a separate task. Returns whether its method
+    /// was polled here, and the time after that.
     fn start(
         &mut self,
         channel: &Arc<Channel>,
@@ -201,7 +201,7 @@ impl Requests {
         (in_place, after)
     }
 
-    /// Answers with what was encoded behind `start`.
+    /// Responds with the bytes that were encoded after `start`.
     fn finish(
         &mut self,
         channel: &Arc<Channel>,
@@ -216,8 +216,8 @@ impl Requests {
         }
         let bytes = self.ready.bodies().len() - start;
         self.ready.push(response::header(request, &finished), start);
-        // A stream's items may come only after the answer; a large answer is counted before the next
-        // request begins.
+        // A stream's items may come only after the answer; a large answer is counted before the
+        // next request begins.
         if finished.stream.is_some() || bytes > FREE {
             self.ready.append(channel, clock());
         }
