@@ -22,7 +22,7 @@ pub(crate) use self::limits::Level;
 use self::limits::Limits;
 pub use self::limits::MemoryLimits;
 use crate::error::RpcError;
-use crate::observe::{MemoryMetrics, Observer};
+use crate::observe::{MemoryMetrics, Observer, Side};
 
 /// Bytes of each connection that do not count, so small calls work when a limit is reached.
 pub(crate) const FREE: usize = 64 << 10;
@@ -52,7 +52,7 @@ struct State {
     ledger: Ledger,
     /// The connections in the ledger.
     holders: HashMap<u64, Weak<dyn Holder>>,
-    /// Number of open connections by address.
+    /// Number of open connections by address. Empty at a client.
     open: HashMap<Address, usize>,
 }
 
@@ -76,9 +76,15 @@ impl Budget {
         let owner = Owner { connection, address: Address::of(peer) };
         let (holder, settled) = (OnceLock::new(), AtomicUsize::new(0));
         let mut state = self.lock();
-        let open = state.open.entry(owner.address).or_default();
-        *open += 1;
-        let free = if *open > CROWDED { FREE_IN_A_CROWD } else { FREE };
+        let mut free = FREE;
+        // A client decides itself how many connections it makes.
+        if self.observer.side() == Side::Server {
+            let open = state.open.entry(owner.address).or_default();
+            *open += 1;
+            if *open > CROWDED {
+                free = FREE_IN_A_CROWD;
+            }
+        }
         drop(state);
         Arc::new(Account { budget: Arc::clone(self), owner, free, holder, settled })
     }
@@ -288,7 +294,6 @@ impl Drop for Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::{Observer, Side};
 
     #[test]
     fn many_connections_of_an_address_have_a_smaller_free_part_and_hold_no_more_in_all() {

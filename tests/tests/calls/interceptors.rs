@@ -58,12 +58,15 @@ impl From<RpcError> for String2 {
     }
 }
 
+/// A text, and the tenant in the metadata of its call.
+type Note = (String, Option<String>);
+
 /// What has happened at the provider.
 #[derive(Clone, Default)]
 struct Provider {
     calls: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
-    notes: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    notes: Arc<Mutex<Vec<Note>>>,
 }
 
 struct Dropped(Arc<AtomicUsize>);

@@ -520,7 +520,7 @@ async fn interceptors_are_told_how_a_stream_ends() {
     drop(many);
     until("the end", || ends.lock().unwrap().len() == 2).await;
     assert_eq!(work.length("text".into()).await, Ok(4));
-    let ends = ends.lock().unwrap();
+    let ends = ends.lock().unwrap().clone();
     assert_eq!(ends[0], ("Work/up_to".to_owned(), StreamEnd::Finished));
     assert!(!matches!(ends[1].1, StreamEnd::Finished), "{:?}", ends[1]);
     assert_eq!(ends[2], ("Work/length".to_owned(), StreamEnd::Finished));

@@ -42,6 +42,7 @@ pub enum Untagged {
 }
 
 #[rpc_service(name = "decoding.Values")]
+#[allow(clippy::vec_box, reason = "an element may be a box")]
 pub trait Values {
     async fn expr(&self, value: Expr) -> Result<Expr>;
     async fn endless(&self, value: Endless) -> Result<Endless>;
