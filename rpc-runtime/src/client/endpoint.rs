@@ -133,7 +133,7 @@ impl Endpoint {
         .await
     }
 
-    /// Begins the attempts that are due; nobody waits for them.
+    /// Begins the attempts that are due, in the background.
     pub(crate) fn begin(&self) {
         self.links.iter().for_each(Link::begin);
     }

@@ -116,7 +116,7 @@ impl EventLoop {
                 _ = self.ending.changed() => return,
                 () = serving => {}
             }
-            // Connections go on when no more are accepted.
+            // Open connections continue when no more are accepted.
             let _ = self.ending.changed().await;
         };
         let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)));
