@@ -8,12 +8,12 @@ use crate::{BoxFuture, Instance, RegistryError};
 /// remembers them.
 ///
 /// Every method returns within the timeout of the back end. A dropped future leaves nothing behind:
-/// an [`announce`](Self::announce) that has reached the registry is taken back.
+/// an [`announce`](Self::announce) that has reached the registry is removed.
 pub trait BackEnd: Send + Sync + 'static {
     /// The URI as the user gave it, credentials redacted. For messages.
     fn uri(&self) -> &str;
 
-    /// Registers a valid instance in a session of its own. A background task renews the session at
+    /// Registers a valid instance in a new session. A background task renews the session at
     /// a third of its time or more often. The instance is visible to every list that is requested
     /// after this returns.
     ///

@@ -11,7 +11,7 @@ use crate::{BoxFuture, Instance, Lease, RegistryError, Snapshot, Watch};
 /// # Cancel safety
 ///
 /// All methods are cancel safe. A cancelled [`register`](Self::register) that has already reached
-/// the back end is taken back, as if its [`Lease`] had been dropped. A cancelled
+/// the back end is removed, as if its [`Lease`] had been dropped. A cancelled
 /// [`unregister`](Self::unregister) may or may not have happened.
 pub trait Registry: Send + Sync + 'static {
     /// The URI as the user gave it, credentials redacted. For messages.

@@ -47,7 +47,8 @@
 //! | observe the connections of a client | [`Client::connections`], [`Client::state_changes`] |
 //! | wait for providers, close a client | [`Client::with_wait_for_ready`], [`Client::close`] |
 //! | get caller, deadline and metadata in a method | [`Context`] |
-//! | run code before and after each call | [`Interceptor`], [`ClientBuilder::interceptor`] |
+//! | run code before and after each call | [`Interceptor`], [`ClientBuilder::interceptor`], [`ServerBuilder::interceptor`] |
+//! | pass values from an interceptor to a method | [`Call::extensions_mut`], [`Context::extension`] |
 //! | handle errors and decide on retries | [`RpcError`] |
 //! | detect dead connections | [`Heartbeat`] |
 //! | decode untrusted bytes | [`protocol::decode`] |
@@ -57,9 +58,20 @@
 //! # Guarantees for every call
 //!
 //! Every call ends with its value, with the contract's own error, or with an [`RpcError`] that says
-//! what happened, where, and whether a retry is safe. Every call has a deadline; the default is
-//! 10 s; the call, the contract or the client can set another. Dropping the future of a call
-//! cancels it, also at the provider. The framework never sends a call twice.
+//! what happened, where, and whether a retry is safe. Every call has a deadline; the default is 10
+//! s; the call, the contract or the client can set another. Dropping the future of a call cancels
+//! it, also at the provider. The framework never sends a call twice; only an [`Interceptor`] can,
+//! with [`Next::again`].
+//!
+//! # Features
+//!
+//! | feature | what |
+//! | --- | --- |
+//! | `tls` | the transport `tls://`: TLS 1.3 by rustls |
+//! | `tower` | adapters for tower's layers and services |
+//! | `opentelemetry` | traces that continue from a caller to its provider |
+//!
+//! None is on by default.
 
 #[cfg(feature = "__bench")]
 #[doc(hidden)]

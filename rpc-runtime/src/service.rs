@@ -1,4 +1,4 @@
-//! [`Service`]: what the dispatcher of a generated server looks like from outside.
+//! [`Service`]: the interface of generated dispatchers.
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
@@ -23,10 +23,10 @@ use crate::status::Status;
 use crate::streaming::{self, Collected};
 use pin_project_lite::pin_project;
 
-/// A service that a server can provide. `#[rpc_service]` implements it for the generated
-/// `…Server` types; there is no need to do it by hand.
+/// A service that a server can provide. `#[rpc_service]` implements it for the generated `…Server`
+/// types; do not implement it manually.
 pub trait Service: Send + Sync + 'static {
-    /// What the contract looks like.
+    /// The descriptor of the contract.
     fn descriptor(&self) -> &'static ServiceDescriptor;
 
     /// The id of each method, and the fingerprint of what goes in and comes out: two ends that have
@@ -62,14 +62,14 @@ impl fmt::Debug for Request<'_> {
 }
 
 impl Request<'_> {
-    /// Which method it is for.
+    /// Id of the requested method.
     #[inline]
     pub fn method_id(&self) -> u64 {
         self.method.id()
     }
 }
 
-/// What dispatching a request gives: a call to be polled, or why there is none.
+/// The result of dispatching a request: a call to be polled, or the reason why there is none.
 pub type Dispatched = Result<BoxCall, NotDispatched>;
 
 /// Why a request was not dispatched. The method has not run.
@@ -93,8 +93,7 @@ impl From<NotDispatched> for RpcError {
     }
 }
 
-/// A running call. Like a future, but its result is encoded straight into the buffer that it is
-/// polled with.
+/// A running call. Like a future, but its result is encoded into the buffer that it is polled with.
 pub struct BoxCall {
     call: Pin<Box<dyn RunningCall>>,
     /// Memory of the arguments, in bytes.
@@ -266,7 +265,7 @@ pub fn fingerprint_of<M: Method>() -> (u64, u64) {
     (M::DESCRIPTOR.id(), fingerprint::<M>())
 }
 
-/// A method without an answer.
+/// A oneway method.
 pub trait Oneway: Method<Outcome: Outcome<Ok = ()>> {}
 
 /// A call of one request and one answer: decodes the arguments and gives them to `handler`.
@@ -299,15 +298,15 @@ fn not_dispatched(why: NotDecoded, stream: Option<IncomingStream>) -> NotDispatc
     NotDispatched { error: error.unexecuted(), over_memory }
 }
 
-/// The answer to a method that the service does not have.
+/// The response to a request for an unknown method.
 pub fn unknown_method(request: Request<'_>) -> Dispatched {
     let why = format!("{} is not provided here", request.method);
     let error = RpcError::new(Status::NotFound, why).unexecuted();
     Err(NotDispatched { error, over_memory: None })
 }
 
-/// What a remote method may return: `Result<T, E>` with serde types, where `E` can be made of an
-/// [`RpcError`].
+/// Return type of a remote method: `Result<T, E>` with serde types, where `E` implements
+/// `From<RpcError>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the return type of a remote method",
     label = "a remote method returns `Result<T, E>` where `E: From<RpcError>`",

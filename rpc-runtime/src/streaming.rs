@@ -26,13 +26,13 @@ use crate::shape::STREAM;
 
 /// Many values as one argument or one result of a remote method.
 ///
-/// The items follow the call one by one, as the receiver takes them: a slow receiver slows the
-/// sender down, and no more than 256 KiB and one item are under way. Dropping the receiving end
-/// stops the sender, within the time of one message. When the connection is lost the stream ends with an
-/// error and not as if it were complete.
+/// The items are sent one by one as the receiver takes them, so a slow receiver slows the sender
+/// down. At most 256 KiB and one item are in transit. Dropping the receiving end stops the sender
+/// after one message delay. If the connection is lost, the stream ends with an error, so it does
+/// not look complete.
 ///
-/// A call may have one stream in each direction. The deadline of a call bounds the time until its
-/// answer; a stream that is the answer goes on for as long as both ends like.
+/// A call may have one stream in each direction. The deadline of a call applies until its response;
+/// a stream in the response has no deadline.
 ///
 /// ```
 /// use rpc_runtime::{Result, Server, Streaming, rpc_service};
@@ -150,7 +150,7 @@ impl<T> StreamSender<T> {
     /// Ends the stream with an error. Without it, the stream ends well when the last sender is
     /// dropped.
     pub async fn fail(self, error: RpcError) {
-        // If the receiver is gone there is nobody to tell.
+        // Fails only if the receiver is gone.
         let _ = self.0.send(Err(error)).await;
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::interceptor::{DynInterceptor, End, Interceptor, Next};
 
-/// Interceptors in the order in which they run: the first is the outermost.
+/// A list of interceptors in the order in which they run: the first is the outermost.
 ///
-/// A client, a server and a service have one each. Interceptors of several types make one list with
-/// [`with`](Self::with); an array or a vector of one type converts into it.
+/// Use [`with`](Self::with) for interceptors of different types. An array or a vector of one type
+/// converts into a list.
 ///
 /// ```
 /// use rpc_runtime::{Call, Interceptor, Interceptors, Next, Reply, Result};
@@ -40,7 +40,7 @@ impl Interceptors {
         Self::default()
     }
 
-    /// The same list with one more, the innermost.
+    /// Adds an interceptor as the innermost one.
     #[must_use]
     pub fn with(self, interceptor: impl Interceptor) -> Self {
         let added: Arc<dyn DynInterceptor> = Arc::new(interceptor);
@@ -48,7 +48,7 @@ impl Interceptors {
         Self(Some(list.collect()))
     }
 
-    /// The interceptors of this list, then those of `inner`.
+    /// Appends the interceptors of `inner`, which run inside those of this list.
     #[must_use]
     pub fn and(self, inner: impl Into<Self>) -> Self {
         let inner = inner.into();
@@ -61,13 +61,13 @@ impl Interceptors {
         Self(Some(self.as_slice().iter().chain(inner.as_slice()).cloned().collect()))
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// How many there are.
+    /// Number of interceptors.
     pub fn len(&self) -> usize {
         self.as_slice().len()
     }
@@ -76,7 +76,7 @@ impl Interceptors {
         self.0.as_deref().unwrap_or_default()
     }
 
-    /// The way of a call through all of them to `end`.
+    /// The chain of these interceptors and `end`.
     pub(crate) fn before<'n>(&'n self, end: &'n mut dyn End) -> Next<'n> {
         Next::new(self.as_slice(), end)
     }

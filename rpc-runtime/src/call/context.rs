@@ -1,4 +1,4 @@
-//! [`Context`]: what a method sees of the call that runs it.
+//! [`Context`]: the call that a method serves.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -14,13 +14,13 @@ use super::extensions::Extensions;
 use crate::certificate::PeerCertificate;
 use crate::metadata::Metadata;
 
-/// What is known about the call that runs now.
+/// Deadline, metadata, peer and extensions of the call that a method serves.
 ///
-/// A provider reads it with [`Context::current`]. Calls that a handler makes inherit its deadline
-/// and its metadata without being told. Owned and cheap to clone (reference counts).
+/// A method reads it with [`Context::current`]. Calls that the method makes inherit the deadline
+/// and the metadata. Cheap to clone (reference counts).
 ///
-/// The context follows the handler's own future. Work that a handler hands to a task of its own
-/// takes it along with [`scope`](Self::scope).
+/// The context belongs to the method's future. Pass it to a spawned task with
+/// [`scope`](Self::scope).
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     pub(crate) deadline: Option<Instant>,
@@ -46,7 +46,7 @@ thread_local! {
 }
 
 impl Context {
-    /// The context of the call that runs now; outside of one, an empty one.
+    /// The context of the current call; an empty one outside of a call.
     pub fn current() -> Self {
         CURRENT.with_borrow(|current| current.clone()).unwrap_or_default()
     }
@@ -62,28 +62,28 @@ impl Context {
         Self { deadline, metadata, peer: Some(peer), certificate, ..Self::default() }
     }
 
-    /// Looks at the current context without cloning it.
+    /// Reads the current context without cloning it.
     pub(crate) fn with_current<R>(read: impl FnOnce(Option<&Context>) -> R) -> R {
         CURRENT.with_borrow(|current| read(current.as_ref()))
     }
 
-    /// When the caller stops waiting.
+    /// Deadline of the call; `None` if the caller has set none.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// How long the caller still waits; zero once the deadline has passed, `None` without one.
+    /// Time until the deadline; zero once it has passed, `None` without a deadline.
     pub fn remaining(&self) -> Option<Duration> {
         let now = tokio::time::Instant::now().into_std();
         self.deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
-    /// The text that the caller sent under `key`.
+    /// The metadata value that the caller sent for `key`.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// All that the caller sent along.
+    /// All metadata of the call, as keys and values.
     pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
         self.metadata
             .iter()
@@ -91,14 +91,16 @@ impl Context {
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// Sets the text under `key` of the metadata of the reply to the call that runs now. It is sent
-    /// beside the value or the error of the contract, and with the first response if the result is a
-    /// stream. All of it together may have 16 KiB; with more, the call fails as
-    /// [too large](crate::RpcError::is_too_large). The caller's interceptors read it; callers of versions
-    /// without reply metadata do not get it.
+    /// Sets a metadata value of the reply to the current call. The caller's interceptors read it
+    /// with [`Reply::metadata`](crate::Reply::metadata).
     ///
-    /// It is for the method itself: outside of a call, for a oneway, and in another task, which has a
-    /// copy of the context, it has no effect.
+    /// Reply metadata is sent with the value or the error of the contract; for a stream, with the
+    /// response that precedes the items. Limit of all reply metadata: 16 KiB; with more, the call
+    /// fails as [too large](crate::RpcError::is_too_large). Callers of versions without reply
+    /// metadata do not get it.
+    ///
+    /// Call it in the method itself. It has no effect outside of a call, in a oneway, and in a
+    /// spawned task, which has a copy of the context.
     ///
     /// ```
     /// # use rpc_runtime::{Context, Result};
@@ -130,42 +132,43 @@ impl Context {
         self.peer.as_deref()
     }
 
-    /// The certificate with which the caller has proved who it is: on `tls:` connections of a server
-    /// that [requires one](PeerCertificate).
+    /// The verified certificate of the caller, on `tls:` connections of a server that
+    /// [requires one](PeerCertificate).
     pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
         self.certificate.as_deref()
     }
 
     /// The value of this type that an [interceptor](crate::Interceptor) of the server has attached
-    /// with [`Call::extensions_mut`](crate::Call::extensions_mut). It does not travel.
+    /// with [`Call::extensions_mut`](crate::Call::extensions_mut). Extensions are not sent to
+    /// peers.
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.extensions.as_ref()?.get_shared()
     }
 
-    /// The same context with this value attached, in place of another one of its type. Together with
-    /// [`scope`](Self::scope) this lets a test call a method as if an interceptor had attached it.
+    /// Attaches a value; it replaces an earlier one of the same type. With [`scope`](Self::scope),
+    /// a test can call a method as if an interceptor had attached the value.
     #[must_use]
     pub fn with_extension<T: Any + Send + Sync>(mut self, value: T) -> Self {
         Arc::make_mut(self.extensions.get_or_insert_default()).insert(value);
         self
     }
 
-    /// The same context with this text under `key`. Together with [`scope`](Self::scope) this lets
-    /// a test call a handler as a provider would.
+    /// Sets a metadata value. With [`scope`](Self::scope), a test can call a method as a server
+    /// would.
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         Arc::make_mut(self.metadata.get_or_insert_default()).insert(key.into(), value.into());
         self
     }
 
-    /// The same context with this deadline, or its own if that is earlier.
+    /// Sets the deadline. A later deadline than the current one has no effect.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
         self
     }
 
-    /// Runs `future` with this as its current context, wherever it is spawned.
+    /// Runs `future` with this context as the current one, in any task.
     pub fn scope<F: Future>(self, future: F) -> Scope<F> {
         Scope { context: self, future }
     }

@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
-/// Values that interceptors attach to a call, one for each type. They do not travel.
+/// Values that interceptors attach to a call, one for each type. They are not sent to peers.
 ///
 /// A method reads them with [`Context::extension`](crate::Context::extension).
 #[derive(Clone, Default)]
@@ -14,7 +14,7 @@ pub struct Extensions(
 );
 
 impl Extensions {
-    /// Sets the value of this type, in place of an earlier one.
+    /// Sets the value of this type; it replaces an earlier one.
     pub fn insert<T: Any + Send + Sync>(&mut self, value: T) {
         self.0.retain(|(id, _)| *id != TypeId::of::<T>());
         self.0.push((TypeId::of::<T>(), Arc::new(value)));

@@ -1,4 +1,4 @@
-//! [`Interceptor`] and [`Next`]: what runs before and after a call, and how it goes on.
+//! [`Interceptor`], and [`Next`], the rest of the chain.
 
 use std::fmt;
 use std::future::Future;
@@ -10,12 +10,12 @@ use super::reply::Reply;
 use super::request::Call;
 use crate::error::RpcError;
 
-/// What runs before and after each call of a client, or of a server or one of its services.
+/// Code that runs before and after each call of a client, of a server or of one of its services.
 ///
-/// An interceptor goes on with [`Next::run`]. Before that it can look at the call and change it;
-/// after it, the [`Reply`] or the error. It refuses a call by returning an error without going on,
-/// and answers it with a reply of its own. The [first](crate::Interceptors) is the outermost: it
-/// sees a call first and its outcome last.
+/// [`Next::run`] continues the call. Before it, an interceptor can read and change the [`Call`];
+/// after it, the [`Reply`] or the error. To refuse a call, return an error without running `next`;
+/// to answer it, return your own reply. The [first](crate::Interceptors) interceptor is the
+/// outermost: it sees a call first and its outcome last.
 ///
 /// ```
 /// use rpc_runtime::{Call, Interceptor, Next, Reply, Result};
@@ -35,27 +35,26 @@ use crate::error::RpcError;
 ///
 /// # Errors and panics
 ///
-/// An error of the contract is a reply with [`Status::Application`](crate::Status::Application), not
-/// an `Err`. The `Err` of an interceptor is what the caller gets. If no part of the call was sent,
-/// or if the method was not reached, it is [safe to retry](RpcError::is_safe_to_retry). A panic ends
-/// its call as [internal](RpcError::is_internal).
+/// An error of the contract is a reply with [`Status::Application`](crate::Status::Application),
+/// not an `Err`. The caller gets the `Err` that an interceptor returns. It is [safe to
+/// retry](RpcError::is_safe_to_retry) if no part of the call was sent, or if the method was not
+/// reached. A panic fails its call as [internal](RpcError::is_internal).
 ///
 /// # Cancel safety
 ///
-/// When the caller drops a call, the future of each interceptor is dropped where it waits. So is
-/// that of a server when the caller is gone or the deadline has passed.
+/// When the caller drops a call, the future of each interceptor is dropped at its current await. At
+/// a server this also happens when the caller is gone or the deadline has passed.
 ///
 /// # Cost
 ///
-/// Each interceptor of a call allocates its future. Without interceptors a call allocates nothing
-/// for them.
+/// One allocation for the future of each interceptor; none without interceptors.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an interceptor",
     label = "does not implement `Interceptor`",
     note = "implement it with `async fn intercept(&self, call: &mut Call<'_>, next: Next<'_>) -> rpc_runtime::Result<Reply>`"
 )]
 pub trait Interceptor: Send + Sync + 'static {
-    /// Takes part in `call`. Implement it as an `async fn`.
+    /// Intercepts `call`. Implement it as an `async fn`.
     fn intercept(
         &self,
         call: &mut Call<'_>,
@@ -75,7 +74,7 @@ impl<I: Interceptor> Interceptor for Arc<I> {
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// An [`Interceptor`] of any type. Its box is the one allocation.
+/// An [`Interceptor`] as a trait object. The box is its only allocation.
 pub(super) trait DynInterceptor: Send + Sync {
     fn intercept_boxed<'a>(
         &'a self,
@@ -94,22 +93,22 @@ impl<I: Interceptor> DynInterceptor for I {
     }
 }
 
-/// What is behind the last interceptor: sending at a client, the method at a server.
+/// The end of the chain: a client sends the call, a server runs the method.
 ///
-/// It is given the call with each poll, so it borrows nothing of it.
+/// It gets the call with each poll, so it borrows nothing from it.
 pub(crate) trait End: Send {
-    /// The first poll starts a run, the next ones go on with it. After its outcome, a poll starts
-    /// the next run, or says why there cannot be one.
+    /// The first poll starts a run, further polls continue it. A poll after the outcome starts the
+    /// next run, or returns an error if there cannot be one.
     fn poll(&mut self, cx: &mut Context<'_>, call: &mut Call<'_>) -> Poll<Result<Reply, RpcError>>;
 
-    /// Ends a run before its outcome. Without one, it does nothing.
+    /// Cancels the current run, if there is one.
     fn cancel(&mut self);
 
-    /// Another run may follow: what it needs is to be kept.
+    /// Another run may follow, so the arguments must be kept.
     fn keep(&mut self) {}
 }
 
-/// The rest of a call's way: the interceptors behind this one, and then the provider or the method.
+/// The rest of the chain: the interceptors behind this one, then the provider or the method.
 pub struct Next<'a> {
     rest: &'a [Arc<dyn DynInterceptor>],
     end: &'a mut dyn End,
@@ -120,7 +119,7 @@ impl<'a> Next<'a> {
         Self { rest, end }
     }
 
-    /// A rest of the way that only calls `answer`, for a unit test of an interceptor.
+    /// A chain that only calls `answer`, for unit tests of interceptors.
     ///
     /// ```
     /// use rpc_runtime::{Call, Interceptor, Next, Reply, Result, RpcError};
@@ -159,7 +158,7 @@ impl<'a> Next<'a> {
         Self { rest: &[], end: answer }
     }
 
-    /// Goes on with the call. Dropping the future cancels what it has begun.
+    /// Continues the call. Dropping the future cancels the call.
     pub fn run<'b, 'c>(self, call: &'b mut Call<'c>) -> Run<'b, 'c>
     where
         'a: 'b,
@@ -174,14 +173,16 @@ impl<'a> Next<'a> {
         })
     }
 
-    /// The same rest of the way, for an interceptor that may go on more than once: with
-    /// `next.again().run(call)` first, and `next.run(call)` the last time.
+    /// The same rest of the chain, for an interceptor that may run it more than once, for instance
+    /// to retry: use `next.again().run(call)`, and `next.run(call)` for the last run.
     ///
-    /// At a client each run is another request. The arguments are kept until the last one, and their
-    /// `Serialize` may run for each. Run again only what is
-    /// [safe to retry](RpcError::is_safe_to_retry). Arguments with a stream cannot be sent a second
-    /// time, and at a server a method runs once: another run is an [internal](RpcError::is_internal)
-    /// error.
+    /// At a client each run is a new request. The arguments are kept until the last run, and their
+    /// `Serialize` may run for each. Repeat only calls that are idempotent or whose error is
+    /// [safe to retry](RpcError::is_safe_to_retry).
+    ///
+    /// # Errors
+    /// At a client, a second run fails if the arguments have a stream. At a server, a method runs
+    /// once: a second run fails as [internal](RpcError::is_internal).
     pub fn again(&mut self) -> Next<'_> {
         self.end.keep();
         Next { rest: self.rest, end: &mut *self.end }
@@ -206,8 +207,8 @@ where
     fn cancel(&mut self) {}
 }
 
-/// A call that goes on; made by [`Next::run`].
-#[must_use = "the call goes on only if this is awaited"]
+/// The future of [`Next::run`].
+#[must_use = "futures do nothing unless awaited"]
 pub struct Run<'a, 'c>(Stage<'a, 'c>);
 
 enum Stage<'a, 'c> {

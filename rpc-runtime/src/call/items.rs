@@ -1,4 +1,4 @@
-//! The items of a stream that belongs to a call, and how others learn of its end.
+//! The items of a stream that belongs to a call, and observers of its end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
@@ -41,18 +41,18 @@ pub(crate) enum ReplyStream {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamEnd {
-    /// After its last item.
+    /// All items were sent or received.
     Finished,
-    /// With this error in place of a next item.
+    /// An error ended the stream.
     Failed(RpcError),
-    /// Before its end: the receiver dropped it, or, at a server, the connection ended.
+    /// The receiver dropped the stream, or, at a server, the connection ended.
     Cancelled,
 }
 
 impl ReplyStream {
-    /// The same stream. `told` is called once, when it has ended.
-    pub(super) fn on_end(self, told: impl FnOnce(StreamEnd) + Send + 'static) -> Self {
-        let end = EndListener(Some(Box::new(told)));
+    /// The same stream, which calls `listener` once when it has ended.
+    pub(super) fn on_end(self, listener: impl FnOnce(StreamEnd) + Send + 'static) -> Self {
+        let end = EndListener(Some(Box::new(listener)));
         match self {
             Self::Incoming(inner) => Self::Incoming(Box::new(Watched { end, inner })),
             Self::Outgoing(inner) => Self::Outgoing(Box::new(Watched { end, inner })),
@@ -60,21 +60,21 @@ impl ReplyStream {
     }
 }
 
-/// Told of an end once; by its drop, that the stream was cancelled.
+/// Is notified of the end once. Dropping it reports that the stream was cancelled.
 struct EndListener(Option<Box<dyn FnOnce(StreamEnd) + Send>>);
 
 impl EndListener {
-    fn tell(&mut self, end: StreamEnd) {
-        if let Some(told) = self.0.take() {
-            tell(told, end);
+    fn notify(&mut self, end: StreamEnd) {
+        if let Some(listener) = self.0.take() {
+            notify(listener, end);
         }
     }
 
-    /// `next` is what a stream gave.
+    /// Checks the result of a poll for the end.
     fn observe<T>(&mut self, next: &Poll<Option<Result<T, RpcError>>>) {
         match next {
-            Poll::Ready(None) => self.tell(StreamEnd::Finished),
-            Poll::Ready(Some(Err(error))) => self.tell(StreamEnd::Failed(error.clone())),
+            Poll::Ready(None) => self.notify(StreamEnd::Finished),
+            Poll::Ready(Some(Err(error))) => self.notify(StreamEnd::Failed(error.clone())),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
     }
@@ -82,19 +82,19 @@ impl EndListener {
 
 impl Drop for EndListener {
     fn drop(&mut self) {
-        self.tell(StreamEnd::Cancelled);
+        self.notify(StreamEnd::Cancelled);
     }
 }
 
-/// Calls a user's code. The call is over by now, so a panic there concerns nobody else; the panic
-/// hook has printed it. It must not leave a `drop`.
-pub(super) fn tell(told: impl FnOnce(StreamEnd), end: StreamEnd) {
-    let _ = catch_unwind(AssertUnwindSafe(|| told(end)));
+/// Calls a user's code. The call has ended by now, so a panic there affects nothing else; the panic
+/// hook has printed it. It must not unwind out of a `drop`.
+pub(super) fn notify(listener: impl FnOnce(StreamEnd), end: StreamEnd) {
+    let _ = catch_unwind(AssertUnwindSafe(|| listener(end)));
 }
 
 /// A stream whose end is observed.
 struct Watched<S> {
-    /// Before the stream, whose drop may do more.
+    /// Dropped before the stream, whose own drop may report more.
     end: EndListener,
     inner: S,
 }

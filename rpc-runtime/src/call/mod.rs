@@ -1,15 +1,15 @@
-//! A call as a value, and what stands between its two ends.
+//! Calls and replies as values, interceptors, and the context of a method.
 //!
 //! | type | what |
 //! | --- | --- |
-//! | [`Call`] | a call on its way: method, metadata, deadline, peer, extensions |
-//! | [`Reply`] | what came back: value or error of the contract, metadata, peer, stream |
-//! | [`Interceptor`], [`Next`] | what runs before and after a call, and the rest of the way |
-//! | [`Interceptors`] | a list of them, outermost first |
-//! | `End` | what is behind the last interceptor: sending at a client, the method at a server |
-//! | [`Context`] | what a method sees of the call that runs it |
+//! | [`Call`] | a call in progress: method, metadata, deadline, peer, extensions |
+//! | [`Reply`] | its result: value or error of the contract, metadata, peer, stream |
+//! | [`Interceptor`], [`Next`] | code before and after a call, and the rest of the chain |
+//! | [`Interceptors`] | a list of interceptors, outermost first |
+//! | `End` | the end of the chain: a client sends the call, a server runs the method |
+//! | [`Context`] | the call that a method serves |
 //!
-//! Both ends use these types. Neither is known here.
+//! Both ends use these types; this module depends on neither.
 
 mod chain;
 mod context;

@@ -1,4 +1,4 @@
-//! [`Reply`]: what came back.
+//! [`Reply`]: the result of a call.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,19 +16,19 @@ use crate::protocol::payload::{self, Form};
 use crate::protocol::{self, DecodeLimits, Flags, Output};
 use crate::status::Status;
 
-/// The reply to a call: the value or the error of the contract, still encoded, and what came with
-/// it. An error of the framework is an [`RpcError`] in its place.
+/// The reply to a call: the encoded value or error of the contract, its metadata, and the peer. An
+/// error of the framework is not a reply, but an [`RpcError`].
 ///
 /// # Answering without the provider
 ///
-/// An interceptor can make a reply itself. A cache keeps [copies](Self::try_clone):
+/// An interceptor can return its own reply. A cache keeps [copies](Self::try_clone):
 ///
 /// ```
 /// use std::sync::Mutex;
 ///
 /// use rpc_runtime::{Call, Interceptor, Next, Reply, Result};
 ///
-/// /// Asks once.
+/// /// Calls the provider once.
 /// struct Cached(Mutex<Option<Reply>>);
 ///
 /// impl Interceptor for Cached {
@@ -45,11 +45,11 @@ use crate::status::Status;
 pub struct Reply {
     pub(crate) body: ReplyBody,
     pub(crate) metadata: Option<Box<Metadata>>,
-    /// The connection that it came by.
+    /// The connection on which it was received.
     pub(crate) origin: Option<Arc<dyn Origin>>,
     pub(crate) stream: Option<ReplyStream>,
     pub(crate) status: Status,
-    /// In which the body is written.
+    /// The form of the body.
     pub(crate) form: Form,
 }
 
@@ -58,13 +58,14 @@ pub struct Reply {
 pub(crate) enum ReplyBody {
     /// In a buffer of the pool.
     Pooled(Vec<u8>),
-    /// Where it was read.
+    /// In the buffer into which it was read.
     Whole(Bytes),
-    /// With parts that are kept as they are. Boxed, since replies are moved often and such are rare.
+    /// With parts that are not copied. Boxed, since replies are moved often and such parts are
+    /// rare.
     Encoded(Box<Output>),
 }
 
-/// A connection, as far as replies tell of it.
+/// The connection that a reply was received on.
 pub(crate) trait Origin: Send + Sync {
     /// The URI of the other end.
     fn peer(&self) -> &Arc<str>;
@@ -143,16 +144,16 @@ impl ReplyBody {
 }
 
 impl Reply {
-    /// A reply of this value, in place of one of the provider. `value` must have the type that the
-    /// method returns with `Ok`. The reply of a oneway method is `()`.
+    /// A reply with this value, made without the provider. `value` must have the `Ok` type of the
+    /// method, which is `()` for a oneway.
     ///
     /// # Errors
-    /// The value's `Serialize` fails, or there is a stream in it.
+    /// The value's `Serialize` fails, or it contains a stream.
     pub fn value<T: Serialize + ?Sized>(value: &T) -> Result<Self, RpcError> {
         Self::encoded(Status::Ok, value)
     }
 
-    /// The same with an error of the contract, of the type that the method returns with `Err`.
+    /// A reply with an error of the contract, of the method's `Err` type.
     ///
     /// # Errors
     /// As for [`value`](Self::value).
@@ -175,11 +176,11 @@ impl Reply {
         self.status
     }
 
-    /// Reads the value, or the error of the contract, as the type that the [status](Self::status)
-    /// says. For interceptors that know the methods that they are for; a stub does it by itself.
+    /// Decodes the value, or the error of the contract; [`status`](Self::status) says which of the
+    /// two it is. For interceptors of specific methods; stubs decode replies themselves.
     ///
     /// # Errors
-    /// It does not decode as a `T` within the default limits, or there is a stream in it.
+    /// It does not decode as a `T` within the default limits, or it contains a stream.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, RpcError> {
         protocol::decode(&self.body.bytes(), DecodeLimits::new())
     }
@@ -189,17 +190,16 @@ impl Reply {
         self.body.len()
     }
 
-    /// Whether the result has a stream, whose items are to follow.
+    /// Whether the result has a stream, whose items follow the reply.
     pub fn has_stream(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// Calls `told` once the stream of the result has ended, at the end that the interceptor is at.
-    /// Without a stream it is called at once. Before that, the call has ended for its caller or its
-    /// method, and is counted as such.
+    /// Calls `listener` once when the stream of the result has ended at this side; at once without
+    /// a stream. Metrics count the call as ended with the reply, before the items.
     ///
-    /// It runs where the stream ends: in the receiver's task, in a `drop`, or in the task that sends
-    /// the items. So it must not block. A panic in it ends nothing else.
+    /// `listener` runs where the stream ends: in the receiver's task, in a `drop`, or in the task
+    /// that sends the items. It must not block. A panic in it has no other effect.
     ///
     /// ```
     /// use std::time::Instant;
@@ -217,10 +217,10 @@ impl Reply {
     /// }
     /// ```
     #[must_use]
-    pub fn on_end(mut self, told: impl FnOnce(StreamEnd) + Send + 'static) -> Self {
+    pub fn on_end(mut self, listener: impl FnOnce(StreamEnd) + Send + 'static) -> Self {
         match self.stream.take() {
-            Some(stream) => self.stream = Some(stream.on_end(told)),
-            None => items::tell(told, StreamEnd::Finished),
+            Some(stream) => self.stream = Some(stream.on_end(listener)),
+            None => items::notify(listener, StreamEnd::Finished),
         }
         self
     }
@@ -243,35 +243,35 @@ impl Reply {
         })
     }
 
-    /// The URI of the provider, at a client. `None` at a server, and for a reply that an interceptor
-    /// has made.
+    /// URI of the provider, at a client. `None` at a server, and for a reply that an interceptor
+    /// made.
     pub fn peer(&self) -> Option<&str> {
         self.origin.as_deref().map(|origin| &**origin.peer())
     }
 
-    /// The certificate with which the provider has proved who it is, at a client.
+    /// The verified certificate of the provider, at a client.
     pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
         self.origin.as_deref()?.peer_certificate().map(|certificate| &**certificate)
     }
 
-    /// The text that came with the reply under `key`.
+    /// The metadata value for `key`.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// All that came with the reply.
+    /// All metadata of the reply, as keys and values.
     pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
         let all = self.metadata.iter().flat_map(|all| all.iter());
         all.map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// Sets the text under `key`. At a server it travels to the caller's interceptors; all of it
-    /// together may have 16 KiB.
+    /// Sets a metadata value. A server sends it to the caller's interceptors. Limit of all metadata
+    /// of a reply: 16 KiB.
     pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.metadata.get_or_insert_default().insert(key.into(), value.into());
     }
 
-    /// The same reply with this text under `key`: see [`set_metadata`](Self::set_metadata).
+    /// The same reply with a metadata value; see [`set_metadata`](Self::set_metadata).
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.set_metadata(key, value);

@@ -1,4 +1,4 @@
-//! [`Call`]: a call on its way.
+//! [`Call`]: a call as interceptors see it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::certificate::PeerCertificate;
 use crate::descriptor::MethodDescriptor;
 use crate::metadata::Metadata;
 
-/// A call on its way, as [interceptors](crate::Interceptor) see and change it.
+/// A call as [interceptors](crate::Interceptor) read and change it: the call to be sent at a
+/// client, the received call at a server.
 ///
-/// At a client it is what is about to be sent, at a server what was received. Its arguments are not
-/// a part of it: a client encodes them for the connection that it has picked, and a server decodes
-/// them when the method is reached.
+/// It does not have the arguments: a client encodes them after a connection is picked, and a server
+/// decodes them when the method is reached.
 pub struct Call<'c> {
     method: &'static MethodDescriptor,
     metadata: Entries<'c>,
@@ -42,7 +42,7 @@ impl Entries<'_> {
         }
     }
 
-    /// Changes them; others that share them see nothing of it.
+    /// Changes them, on a copy if they are shared.
     fn change<R>(&mut self, change: impl FnOnce(&mut Metadata) -> R) -> R {
         let mut metadata = match std::mem::replace(self, Self::None) {
             Self::None => Arc::default(),
@@ -69,7 +69,7 @@ impl<'c> Call<'c> {
         Self { method, metadata, deadline, extensions: None, peer: None, certificate: None }
     }
 
-    /// A call that a server has received; `context` is what is known of it.
+    /// A call that a server has received, from its context.
     pub(crate) fn incoming(method: &'static MethodDescriptor, context: &'c Context) -> Self {
         Self {
             method,
@@ -81,14 +81,14 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Makes `context` say what this call says: it was made of it, and has been changed since.
+    /// Applies the changes of this call to `context`, from which it was made.
     pub(crate) fn update(&self, context: &mut Context) {
         context.deadline = self.deadline;
         context.extensions.clone_from(&self.extensions);
         context.metadata = self.metadata.get().cloned();
     }
 
-    /// The same call for a future of its own: what a client sends of it.
+    /// The parts of the call that a client sends, without borrows.
     pub(crate) fn detached(&self) -> Call<'static> {
         Call {
             method: self.method,
@@ -100,7 +100,7 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// A call for a unit test of an interceptor. It has no metadata, no deadline and no peer. See
+    /// A call for unit tests of interceptors, without metadata, deadline and peer. See
     /// [`Next::answering`](crate::Next::answering).
     pub fn for_test(method: &'static MethodDescriptor) -> Self {
         Self {
@@ -113,23 +113,23 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// The same call from this peer, for a unit test.
+    /// Sets the peer, for unit tests.
     #[must_use]
     pub fn with_peer(self, uri: &'c str) -> Self {
         Self { peer: Some(uri), ..self }
     }
 
-    /// The method that is called. It displays as `Service/method`.
+    /// The called method. It displays as `Service/method`.
     pub fn method(&self) -> &'static MethodDescriptor {
         self.method
     }
 
-    /// The text under `key`.
+    /// The metadata value for `key`.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get()?.get(key).map(String::as_str)
     }
 
-    /// All texts that travel with the call.
+    /// All metadata of the call, as keys and values.
     pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
         let all = self.metadata.get().into_iter().flat_map(|all| all.iter());
         all.map(|(key, value)| (key.as_str(), value.as_str()))
@@ -145,25 +145,25 @@ impl<'c> Call<'c> {
         self.metadata.change(|all| *all = metadata);
     }
 
-    /// Sets the text under `key`: at a client it is sent along, at a server the method sees it and
-    /// its own calls inherit it. All of it together may have 16 KiB.
+    /// Sets a metadata value. A client sends it; at a server the method reads it, and calls that
+    /// the method makes inherit it. Limit of all metadata of a call: 16 KiB.
     pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.metadata.change(|metadata| metadata.insert(key.into(), value.into()));
     }
 
-    /// Removes the text under `key`, and returns it.
+    /// Removes the metadata value for `key` and returns it.
     pub fn remove_metadata(&mut self, key: &str) -> Option<String> {
         self.metadata(key)?;
         self.metadata.change(|metadata| metadata.remove(key))
     }
 
-    /// When the caller stops waiting. Always there at a client; at a server, if the caller has said
-    /// so.
+    /// Deadline of the call. Always `Some` at a client; at a server, `None` if the caller sent
+    /// none.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// How long the caller still waits; zero once the deadline has passed, `None` without one.
+    /// Time until the deadline; zero once it has passed, `None` without a deadline.
     pub fn remaining(&self) -> Option<Duration> {
         let now = tokio::time::Instant::now().into_std();
         self.deadline.map(|deadline| deadline.saturating_duration_since(now))
@@ -177,26 +177,25 @@ impl<'c> Call<'c> {
         self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
     }
 
-    /// The value of this type that another interceptor has attached.
+    /// The attached value of this type.
     pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.extensions.as_ref()?.get()
     }
 
-    /// The values that are attached to the call. At a server the method sees them, see
-    /// [`Context::extension`](crate::Context::extension). At a client the interceptors behind this
-    /// one do.
+    /// The values attached to the call. At a server the method reads them with
+    /// [`Context::extension`](crate::Context::extension). At a client, interceptors behind this one
+    /// see them.
     pub fn extensions_mut(&mut self) -> &mut Extensions {
         Arc::make_mut(self.extensions.get_or_insert_default())
     }
 
-    /// The URI of the caller's end of the connection, at a server. At a client the provider is not
-    /// known before the [reply](crate::Reply::peer).
+    /// URI of the caller's end of the connection, at a server. `None` at a client, where the
+    /// [reply](crate::Reply::peer) has the provider's URI.
     pub fn peer(&self) -> Option<&str> {
         self.peer
     }
 
-    /// The certificate with which the caller has proved who it is, at a server that
-    /// [requires one](PeerCertificate).
+    /// The verified certificate of the caller, at a server that [requires one](PeerCertificate).
     pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
         self.certificate
     }

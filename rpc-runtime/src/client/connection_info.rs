@@ -30,13 +30,13 @@ pub enum ConnectionState {
     Connecting,
     /// The provider has sent its hello. Calls are sent.
     Ready,
-    /// The connection takes no new calls and stays open for calls in progress: the provider is about
-    /// to close, or the address is no longer in use. In the first case, the next call opens a new
-    /// connection, and the state is then that of the new one.
+    /// The connection takes no new calls and stays open for calls in progress: the provider is
+    /// about to close, or the address is no longer in use. In the first case, the next call opens a
+    /// new connection, and the state is then that of the new one.
     Draining,
-    /// The last attempt failed, or the last connections were lost at once. Calls fail at once, unless
-    /// they [wait](crate::Client::with_wait_for_ready). After the pause, the next call connects;
-    /// the state does not change before that.
+    /// The last attempt failed, or the last connections were lost at once. Calls fail at once,
+    /// unless they [wait](crate::Client::with_wait_for_ready). After the pause, the next call
+    /// connects; the state does not change before that.
     BackingOff,
     /// The address has left the registry, or the client was closed. Final.
     Closed,
@@ -52,14 +52,14 @@ pub struct ConnectionInfo {
     pub state: ConnectionState,
     /// Number of connections opened after the first one.
     pub reconnects: u64,
-    /// The reason of the last failed attempt or the last end of a connection, whichever was later. It
-    /// is kept while there is a new connection.
+    /// The reason of the last failed attempt or the last end of a connection, whichever was later.
+    /// It is kept while there is a new connection.
     pub last_error: Option<RpcError>,
 }
 
-/// A link, as far as the list of all links needs it.
+/// The interface of a link for the list of all links.
 pub(super) trait KnownLink: Send + Sync {
-    /// The client is closed: no new calls, no more attempts, and the provider is told.
+    /// The client is closed: no new calls and no more attempts; the provider gets a goaway.
     fn close(&self, why: RpcError);
 
     /// The connections that have not ended.

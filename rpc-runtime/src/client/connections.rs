@@ -22,10 +22,10 @@ pub struct StateChanges {
 }
 
 impl StateChanges {
-    /// Waits for a change since the last call and returns all connections; the first call returns at
-    /// once. Changes in quick succession are coalesced into the latest state. Returns `None` when all
-    /// clones of the client were dropped and their connections have ended. [Closing] the client does
-    /// not end the observation while a clone exists; all connections are then `Closed`.
+    /// Waits for a change since the last call and returns all connections; the first call returns
+    /// at once. Changes in quick succession are coalesced into the latest state. Returns `None`
+    /// when all clones of the client were dropped and their connections have ended. [Closing] the
+    /// client does not end the observation while a clone exists; all connections are then `Closed`.
     ///
     /// [Closing]: crate::Client::close
     ///
@@ -181,8 +181,14 @@ impl Connections {
         self.lock().closed.then(closed)
     }
 
-    /// No new calls; those under way get so long, and then fail. The first time only.
-    pub(super) fn close(self: &Arc<Self>, budget: Duration, runtime: &Handle, observer: Observer) {
+    /// Closes all links: no new calls; calls in progress fail after `drain_timeout`. Only the first
+    /// call has an effect.
+    pub(super) fn close(
+        self: &Arc<Self>,
+        drain_timeout: Duration,
+        runtime: &Handle,
+        observer: Observer,
+    ) {
         if std::mem::replace(&mut self.lock().closed, true) {
             return;
         }
@@ -192,7 +198,7 @@ impl Connections {
         self.changed();
         let all = Arc::clone(self);
         runtime.spawn(async move {
-            if tokio::time::timeout(budget, all.ended()).await.is_ok() {
+            if tokio::time::timeout(drain_timeout, all.ended()).await.is_ok() {
                 observer.drained(DrainOutcome::Complete);
             } else {
                 observer.drained(DrainOutcome::CutOff);

@@ -12,10 +12,10 @@ use crate::connection::Channel;
 use crate::error::RpcError;
 use crate::uri::Uri;
 
-/// What can be had of an endpoint at once.
+/// What an endpoint offers without waiting.
 pub(crate) enum Availability {
     Ready(Pick),
-    /// An attempt is under way, or is due.
+    /// An attempt is in progress or due.
     Connectable,
     /// The last attempt failed and the next is not due, or none will be made.
     BackingOff,
@@ -46,11 +46,11 @@ impl Endpoint {
         from.iter().chain(before)
     }
 
-    /// What can be had at once; from the link whose turn it is, if that is connected.
+    /// The state without waiting; that of the next link in turn, if it is connected.
     #[inline]
     pub(crate) fn availability(&self) -> Availability {
         if let [only] = &*self.links {
-            return match only.look() {
+            return match only.state() {
                 LinkState::Ready(channel) => Availability::Ready(only.pick(channel)),
                 LinkState::Connectable => Availability::Connectable,
                 LinkState::BackingOff => Availability::BackingOff,
@@ -58,9 +58,9 @@ impl Endpoint {
         }
         let mut missing = None;
         for link in self.in_turn() {
-            match link.look() {
+            match link.state() {
                 LinkState::Ready(channel) => {
-                    // Its turn passes to one that is connected; the next one may be its own.
+                    // A connected link takes its turn.
                     missing.inspect(|missing: &&Arc<Link>| missing.begin());
                     return Availability::Ready(link.pick(channel));
                 }
@@ -71,9 +71,9 @@ impl Endpoint {
         missing.map_or(Availability::BackingOff, |_| Availability::Connectable)
     }
 
-    /// The channels that are open now.
+    /// The open channels.
     pub(crate) fn open(&self) -> impl Iterator<Item = Arc<Channel>> {
-        self.links.iter().filter_map(|link| match link.look() {
+        self.links.iter().filter_map(|link| match link.state() {
             LinkState::Ready(channel) => Some(channel),
             LinkState::Connectable | LinkState::BackingOff => None,
         })
@@ -89,21 +89,21 @@ impl Endpoint {
         self.links.iter().all(|link| link.is_failing())
     }
 
-    /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
-    /// attempt is made again.
+    /// The address is no longer in use: calls in flight continue, no new call is sent, and no
+    /// further attempt is made.
     pub(crate) fn retire(&self, why: &str) {
         let why = RpcError::unavailable(why).with_peer(&self.uri).unexecuted();
         self.links.iter().for_each(|link| link.close(why.clone(), Channel::drain));
     }
 
-    /// There is a new provider at the address: it is tried at once when a call needs it.
+    /// There is a new provider at the address, so the next call connects at once.
     pub(crate) fn announce(&self) {
         self.links.iter().for_each(|link| link.announce());
     }
 
-    /// A connection, after waiting for the first of the attempts that succeeds if need be. All links
-    /// whose attempts are due are begun. Dropping the future leaves the attempts to the others that
-    /// wait for them.
+    /// A connection, after waiting for the first of the attempts that succeeds if need be. All
+    /// links whose attempts are due are begun. Dropping the future leaves the attempts to the
+    /// others that wait for them.
     pub(crate) async fn connected(&self) -> Result<Pick, RpcError> {
         if let [only] = &*self.links {
             return only.connected().await;
@@ -133,14 +133,14 @@ impl Endpoint {
         .await
     }
 
-    /// Begins the attempts that are due; nobody waits for them.
+    /// Begins the attempts that are due, in the background.
     pub(crate) fn begin(&self) {
         self.links.iter().for_each(Link::begin);
     }
 }
 
 impl Drop for Endpoint {
-    /// Nobody can call here any more.
+    /// The last user of the endpoint is gone.
     fn drop(&mut self) {
         self.retire("the client is gone");
     }

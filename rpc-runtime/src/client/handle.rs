@@ -12,7 +12,7 @@ use super::settings::EndpointSettings;
 use crate::call::{Interceptor, Interceptors};
 use crate::connection::ChannelHandle;
 use crate::metadata::Metadata;
-use crate::observe::Methods;
+use crate::observe::MethodMetrics;
 use crate::protocol::DecodeLimits;
 
 /// Timeout of calls for which neither the caller nor the contract sets one: 10 s.
@@ -21,8 +21,8 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A handle for calls to one provider, or to all providers of a service. Generated stubs wrap it.
 ///
 /// Connections live in the tokio runtime in which the client was built, also those that are made
-/// again. That runtime must be running while calls are made, from whichever runtime they come: the
-/// tasks of the connections also enforce the deadlines.
+/// again. That runtime must be running while calls are made, also from other runtimes: the tasks of
+/// the connections enforce the deadlines.
 ///
 /// Cheap to clone; clones share the connections. The settings of a clone
 /// ([`with_timeout`](Self::with_timeout), …) are its own.
@@ -38,7 +38,7 @@ pub struct Client {
     pub(super) decode: DecodeLimits,
     pub(super) metadata: Option<Arc<Metadata>>,
     /// If metrics are on.
-    pub(super) methods: Option<Arc<Methods>>,
+    pub(super) methods: Option<Arc<MethodMetrics>>,
 }
 
 impl Client {
@@ -63,10 +63,10 @@ impl Client {
     /// The same client, with or without waiting for a connection. Default: the setting of
     /// [`ClientBuilder::wait_for_ready`](crate::ClientBuilder::wait_for_ready).
     ///
-    /// A call always waits for a connection attempt in progress. When there is none, and none is due
-    /// ([`BackOff`](crate::BackOff)) or no provider is registered, a call fails at once as
-    /// unavailable. With `true` it waits within its deadline for the next attempts instead. When the
-    /// deadline passes, the source of the error is the last failure, and nothing was sent.
+    /// A call always waits for a connection attempt in progress. When there is none, and none is
+    /// due ([`BackOff`](crate::BackOff)) or no provider is registered, a call fails at once as
+    /// unavailable. With `true` it waits within its deadline for the next attempts instead. When
+    /// the deadline passes, the source of the error is the last failure, and nothing was sent.
     ///
     /// This is gRPC's [wait for ready](https://grpc.io/docs/guides/wait-for-ready/).
     #[must_use]
@@ -74,7 +74,7 @@ impl Client {
         Self { wait_for_ready: wait, ..self.clone() }
     }
 
-    /// The same client, whose calls pass through one more interceptor, the innermost: see
+    /// The same client with one more interceptor, the innermost one: see
     /// [`ClientBuilder::interceptor`](crate::ClientBuilder::interceptor).
     #[must_use]
     pub fn with_interceptor(&self, interceptor: impl Interceptor) -> Self {
@@ -82,12 +82,13 @@ impl Client {
     }
 
     /// The state of each connection, in the order in which the addresses became known. Includes
-    /// connections that are not open, and those that drain at an address that has left the registry.
+    /// connections that are not open, and those that drain at an address that has left the
+    /// registry.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.picker.settings().all.infos()
     }
 
-    /// Follows [`connections`](Self::connections).
+    /// Observes changes of [`connections`](Self::connections).
     ///
     /// ```
     /// # async fn follow(client: rpc_runtime::Client) {
@@ -124,7 +125,7 @@ impl Client {
         all.ended().await;
     }
 
-    /// The connections that are open now.
+    /// The open connections.
     pub fn channels(&self) -> Vec<ChannelHandle> {
         self.picker.open().into_iter().map(ChannelHandle::new).collect()
     }

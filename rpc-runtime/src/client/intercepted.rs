@@ -1,4 +1,4 @@
-//! A call that passes interceptors before it is sent.
+//! Calls with interceptors.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ use crate::error::RpcError;
 use crate::protocol::Output;
 use crate::protocol::payload::Form;
 
-/// Runs the interceptors of the client, and sends the call behind the last one.
+/// Runs the interceptors of the client, then sends the call.
 pub(super) async fn run(
     sending: Sending<'_>,
     call: &mut Call<'_>,
@@ -35,8 +35,8 @@ pub(super) async fn run(
             locked(&attempts).waits = false;
             let poll = AssertUnwindSafe(|| Pin::new(&mut run).poll(cx));
             let poll = catch_unwind(poll).unwrap_or_else(|_| Poll::Ready(Err(panicked(&sending))));
-            // The connection keeps the deadline while it has the call. Otherwise an interceptor
-            // waits for something of its own.
+            // The connection enforces the deadline while it has the call. Otherwise an interceptor
+            // waits for something else.
             if poll.is_pending() && !locked(&attempts).waits {
                 return poll_deadline(&mut timer, &sending, deadline, cx).map(Err);
             }
@@ -44,7 +44,8 @@ pub(super) async fn run(
         })
         .await
     };
-    // An interceptor's own error does not say so, and that of the last run says nothing of others.
+    // Not from the mark of the error: an interceptor's own error has none, and that of the last run
+    // does not cover the runs before.
     outcome.map_err(|error| match locked(&attempts).may_have_run() {
         true => error.maybe_executed(),
         false => error.unexecuted(),
@@ -74,16 +75,16 @@ fn panicked(sending: &Sending<'_>) -> RpcError {
     RpcError::internal("an interceptor of the client panicked")
 }
 
-/// The arguments, and what is known of the runs so far.
+/// The arguments, and the state of all runs so far.
 struct Attempts<'a> {
     arguments: &'a mut dyn Unsent,
     /// Another run may follow, which needs the arguments.
     keep: bool,
-    /// The run under way was sent.
+    /// The current run was sent.
     sent: bool,
     /// The provider may have executed a run that is over.
     executed: bool,
-    /// The run under way was polled, and waits.
+    /// The current run was polled and is pending.
     waits: bool,
 }
 
@@ -92,7 +93,7 @@ impl<'a> Attempts<'a> {
         Self { arguments, keep: false, sent: false, executed: false, waits: false }
     }
 
-    /// A run is over; `None` if it was cancelled.
+    /// A run has ended; `None` if it was cancelled.
     fn ended(&mut self, outcome: Option<&Result<Reply, RpcError>>) {
         let sent = std::mem::take(&mut self.sent);
         self.executed |= match outcome {
@@ -109,15 +110,15 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Nothing that may panic runs under the lock but a user's `Serialize`, which leaves it whole.
+/// Only a user's `Serialize` may panic under the lock, and it leaves the state consistent.
 fn locked<'l, 'a>(attempts: &'l Mutex<Attempts<'a>>) -> MutexGuard<'l, Attempts<'a>> {
     attempts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The arguments of a run. They are shared by the runs of a call, one after the other.
-struct OfRun<'e, 'a>(&'e Mutex<Attempts<'a>>);
+/// The arguments of a run, which all runs of a call share.
+struct RunArguments<'e, 'a>(&'e Mutex<Attempts<'a>>);
 
-impl Unsent for OfRun<'_, '_> {
+impl Unsent for RunArguments<'_, '_> {
     fn encode(&mut self, form: Form, out: &mut Output) -> Result<Form, RpcError> {
         locked(self.0).arguments.encode(form, out)
     }
@@ -145,7 +146,8 @@ impl End for SendingEnd<'_, '_> {
     fn poll(&mut self, cx: &mut Context<'_>, call: &mut Call<'_>) -> Poll<Result<Reply, RpcError>> {
         let Self { sending, attempts, running } = self;
         let run = running.get_or_insert_with(|| {
-            let (sending, call, mut arguments) = (*sending, call.detached(), OfRun(attempts));
+            let (sending, call, mut arguments) =
+                (*sending, call.detached(), RunArguments(attempts));
             Box::pin(async move { sending.send(&call, clock(), &mut arguments).await })
         });
         let Poll::Ready(outcome) = run.as_mut().poll(cx) else {

@@ -1,4 +1,4 @@
-//! The way of a call through a client, between its stub and its connections.
+//! Calls of a client: from the stub to the interceptors and the connection.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,7 +38,7 @@ impl Client {
         }
     }
 
-    /// The call with its deadline and its metadata. What the current context says is inherited.
+    /// The call with its deadline and metadata, both also inherited from the current context.
     #[inline]
     fn outgoing(&self, method: &'static MethodDescriptor, now: Instant) -> Call<'_> {
         let timeout = self.timeout.or(method.timeout()).unwrap_or(self.default_timeout);
@@ -60,7 +60,7 @@ impl Client {
     }
 }
 
-/// What is set at the client goes before what is inherited.
+/// Metadata of the client takes precedence over inherited metadata.
 fn merge(inherited: &Metadata, own: &Metadata) -> Metadata {
     let mut merged = inherited.clone();
     merged.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));

@@ -1,15 +1,15 @@
 //! Calling services: [`Client`].
 //!
-//! A call passes these rows, and its outcome passes them on its way back:
+//! A call passes these layers from top to bottom, and its outcome from bottom to top:
 //!
-//! | row | file | what |
+//! | layer | file | what |
 //! | --- | --- | --- |
-//! | stub | `stub` | types: takes the arguments, decodes the outcome |
+//! | stub | `stub` | the method's types: takes the arguments, decodes the outcome |
 //! | call | `invoke` | observation, deadline, metadata |
-//! | chain | `intercepted` | the interceptors, if there are some |
-//! | sending | `sending` | attempts, until one was sent; `request` encodes, `readiness` waits |
-//! | picker | `picker` | a connection for each attempt, which learns what became of it |
-//! | connection | `endpoint`, `link` | connections to one address, made again when they are lost |
+//! | chain | `intercepted` | the interceptors, if any |
+//! | sending | `sending` | attempts until one is sent; `request` encodes, `readiness` waits |
+//! | picker | `picker` | a connection for each attempt; `pick` reports the outcome to it |
+//! | connection | `endpoint`, `link` | connections to one address, which reconnect |
 
 mod back_off;
 mod builder;
@@ -22,12 +22,12 @@ mod handle;
 mod intercepted;
 mod invoke;
 mod link;
-mod no_services;
 mod not_found;
 mod pick;
 mod picker;
 mod readiness;
 mod ready_links;
+mod refuse_requests;
 mod request;
 mod sending;
 mod settings;

@@ -1,4 +1,4 @@
-//! [`Pick`]: the connection for one attempt of a call, and who learns what became of it.
+//! [`Pick`]: the connection for one attempt of a call, and the observer of its outcome.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use crate::connection::Channel;
 
 /// A connection for one attempt of a call.
 ///
-/// What became of the attempt is reported exactly once: by [`answered`](Self::answered),
+/// Exactly one outcome is reported: by [`answered`](Self::answered),
 /// [`failed`](Self::failed) or [`not_open`](Self::not_open), or as cancelled when the pick is
 /// dropped.
 #[must_use]
 pub(crate) struct Pick {
     channel: Arc<Channel>,
-    /// A field of its own with a drop of its own, so that the pick can be taken apart.
+    /// A field that implements `Drop`, so that the pick itself can be destructured.
     report: Report,
 }
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Copy)]
 pub(crate) enum Outcome<'c> {
     /// The provider has answered.
@@ -30,13 +30,13 @@ pub(crate) enum Outcome<'c> {
     Cancelled,
 }
 
-/// Learns what becomes of the attempts on a connection. It must not wait.
-pub(crate) trait Outcomes: Send + Sync {
+/// Gets the outcomes of the attempts on a connection. Must not block.
+pub(crate) trait OutcomeObserver: Send + Sync {
     fn ended(&self, outcome: Outcome<'_>);
 }
 
-/// `None` once it was made.
-struct Report(Option<Arc<dyn Outcomes>>);
+/// `None` once it was reported.
+struct Report(Option<Arc<dyn OutcomeObserver>>);
 
 impl Report {
     #[inline]
@@ -56,7 +56,7 @@ impl Drop for Report {
 
 impl Pick {
     #[inline]
-    pub(crate) fn new(channel: Arc<Channel>, outcomes: Arc<dyn Outcomes>) -> Self {
+    pub(crate) fn new(channel: Arc<Channel>, outcomes: Arc<dyn OutcomeObserver>) -> Self {
         Self { channel, report: Report(Some(outcomes)) }
     }
 
@@ -65,7 +65,7 @@ impl Pick {
         &self.channel
     }
 
-    /// The provider has answered. Gives the connection back, as the others do.
+    /// The provider has answered. Returns the connection, as the other methods do.
     #[inline]
     pub(crate) fn answered(mut self) -> Arc<Channel> {
         self.report.make(Outcome::Answered);
@@ -97,7 +97,7 @@ mod tests {
     #[derive(Default)]
     struct Log(Mutex<Vec<String>>);
 
-    impl Outcomes for Log {
+    impl OutcomeObserver for Log {
         fn ended(&self, outcome: Outcome<'_>) {
             self.0.lock().unwrap().push(match outcome {
                 Outcome::Answered => "answered".to_owned(),
@@ -114,7 +114,7 @@ mod tests {
         let opened = Channel::new(transport, ChannelSettings::default(), &Hello::default(), None);
         let (channel, _) = opened.unwrap();
         let log = Arc::new(Log::default());
-        let pick = || Pick::new(Arc::clone(&channel), Arc::clone(&log) as Arc<dyn Outcomes>);
+        let pick = || Pick::new(Arc::clone(&channel), Arc::clone(&log) as Arc<dyn OutcomeObserver>);
         drop(pick().answered());
         drop(pick().failed());
         drop(pick().not_open());

@@ -1,4 +1,4 @@
-//! [`Picker`]: which connection a call takes.
+//! [`Picker`]: selects the connection for a call.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,10 +11,10 @@ use crate::call::Call;
 use crate::connection::Channel;
 use crate::error::RpcError;
 
-/// Picks the connection for each attempt of a call. One address is the simplest picker, a cluster
-/// another.
+/// Selects the connection for each attempt of a call. Implemented for a single address and for a
+/// cluster.
 pub(crate) trait Picker: Send + Sync + 'static {
-    /// A connection that can be used at once, if there is one. Takes no more than a lock.
+    /// An open connection, if there is one. Takes at most one lock.
     fn pick(&self, call: &Call<'_>) -> Option<Pick>;
 
     /// A connection, after connecting if need be.
@@ -23,15 +23,15 @@ pub(crate) trait Picker: Send + Sync + 'static {
         call: &'p Call<'_>,
     ) -> Pin<Box<dyn Future<Output = Result<Pick, RpcError>> + Send + 'p>>;
 
-    /// The connections that are open now.
+    /// The open connections.
     fn open(&self) -> Vec<Arc<Channel>>;
 
-    /// What this leads to, for messages.
+    /// The target, for messages.
     fn describe(&self) -> String;
 
     fn settings(&self) -> &EndpointSettings;
 
-    /// The client is about to be closed: no provider needs to be found any more.
+    /// The client is about to be closed: providers are no longer followed.
     fn close(&self) {}
 }
 

@@ -52,7 +52,7 @@ async fn attempts(
 ) -> Result<Pick, RpcError> {
     let all = &client.picker.settings().all;
     loop {
-        // Before the look: what changes during it is not missed.
+        // Subscribed before the attempt, so no change in between is missed.
         let mark = all.mark();
         if let Some(closed) = all.why_closed() {
             return Err(closed);

@@ -1,4 +1,4 @@
-//! [`EncodedRequest`]: a request in the form that is right for a connection.
+//! [`EncodedRequest`]: a request in the form that its connection needs.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,11 +13,11 @@ use crate::protocol::{Flags, Header, Kind, Output};
 use crate::service::{Method, fingerprint};
 use crate::streaming::{self, Collected};
 
-/// What a call is for.
+/// The method of a call, and how its values are encoded.
 pub(super) struct Target {
     pub(super) method: &'static MethodDescriptor,
     pub(super) kind: Kind,
-    /// This end's, see [`fingerprint`].
+    /// Fingerprint at this end, see [`fingerprint`].
     pub(super) fingerprint: fn() -> u64,
 }
 
@@ -29,7 +29,7 @@ impl Target {
 
 #[cfg(feature = "tower")]
 impl Target {
-    /// Without types there are no shapes to compare, so values travel named.
+    /// Without types there are no shapes to compare, so values are encoded in the named form.
     pub(super) fn untyped(method: &'static MethodDescriptor) -> Self {
         let kind = if method.is_oneway() { Kind::Oneway } else { Kind::Request };
         Self { method, kind, fingerprint: || 0 }
@@ -41,8 +41,8 @@ impl Target {
 pub(super) trait Unsent: Send {
     fn encode(&mut self, form: Form, out: &mut Output) -> Result<Form, RpcError>;
 
-    /// They are not needed any more. Freed here and now, their memory serves the next call while it
-    /// is still in the cache.
+    /// They are no longer needed. Freed now, their memory is reused by the next call while it is
+    /// still in the cache.
     fn sent(&mut self);
 }
 
@@ -99,9 +99,9 @@ impl EncodedRequest {
         Ok(())
     }
 
-    /// Encodes the arguments in this form. What was encoded for another connection does here too,
-    /// unless it is compact and this one must have it named. A stream among the arguments is taken
-    /// out of them the first time, and stays.
+    /// Encodes the arguments in this form. Arguments that were encoded for another connection are
+    /// reused, unless they are compact and this connection needs the named form. The first encoding
+    /// takes a stream out of the arguments; it is kept.
     #[inline]
     pub(super) fn encode<A: Unsent + ?Sized>(
         &mut self,
@@ -149,7 +149,7 @@ impl EncodedRequest {
         channel.call(request, &mut self.upload.source)
     }
 
-    /// Gives the buffer back. One that is dropped is freed.
+    /// Returns the buffer to the pool. Otherwise it is freed when dropped.
     #[inline]
     pub(super) fn finish(self) {
         buffer::give_output(self.body);

@@ -1,4 +1,4 @@
-//! [`Sending`]: attempts to send a call, until one was sent.
+//! [`Sending`]: attempts to send a call until it was sent.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -21,24 +21,24 @@ use crate::observe;
 use crate::protocol::payload::Form;
 use crate::status::Status;
 
-/// Connections that are tried when one turns out to be closed before anything was sent.
+/// Maximum connections that a call tries, while nothing of it was sent.
 const MAX_CHANNELS: usize = 4;
 
-/// What sends a call. It is behind the last interceptor.
+/// Sends a call, after the last interceptor.
 #[derive(Clone, Copy)]
 pub(super) struct Sending<'e> {
     pub(super) client: &'e Client,
     pub(super) target: &'e Target,
-    /// Of the call.
+    /// The span of the call.
     pub(super) span: &'e Span,
 }
 
 impl Sending<'_> {
-    /// Sends the call over a connection that takes it, and waits for its reply. Another connection
-    /// is tried only as long as nothing was sent.
+    /// Sends the call over an open connection and waits for its reply. Another connection is tried
+    /// only while nothing was sent.
     ///
-    /// Generic, so that calls with and without interceptors have a copy each, which the compiler
-    /// makes one with its only caller.
+    /// Generic, so that calls with and without interceptors have separate copies, each of which is
+    /// inlined into its only caller.
     pub(super) async fn send<A: Unsent + ?Sized>(
         self,
         call: &Call<'_>,
@@ -57,7 +57,7 @@ impl Sending<'_> {
             let pick = match client.picker.pick(call) {
                 Some(pick) => pick,
                 None => {
-                    // Boxed: the futures of calls that need not wait have no room for it.
+                    // Boxed, so that futures of calls that need not wait are smaller.
                     let connecting = readiness::connect(client, call, deadline);
                     let pick = Box::pin(connecting.instrument(span.clone())).await?;
                     now = clock();
@@ -94,7 +94,7 @@ impl Sending<'_> {
                     if channels_left == 0 && !client.wait_for_ready {
                         break Err(error.with_peer(channel.peer()));
                     }
-                    // It may have waited in that one's queue.
+                    // The call may have waited in the queue of that connection.
                     now = clock();
                 }
             }
@@ -104,7 +104,7 @@ impl Sending<'_> {
     }
 }
 
-/// The reply of the contract, or the error that the framework of the provider answered with.
+/// The reply, or the framework's error that the provider sent.
 #[inline]
 fn answered(reply: connection::Reply, pick: Pick, target: &Target) -> Result<Reply, RpcError> {
     let connection::Reply { header, body, metadata, stream } = reply;

@@ -11,20 +11,20 @@ use super::connections::Connections;
 use crate::connection::{ChannelSettings, Initializer};
 use crate::transport::ConnectSettings;
 
-/// What the endpoints of a client have in common.
+/// The settings and resources that all endpoints of a client share.
 pub(crate) struct EndpointSettings {
     pub(crate) channel: Arc<ChannelSettings>,
     pub(crate) initializer: Option<Initializer>,
     pub(crate) connect_timeout: Duration,
     pub(crate) transport: ConnectSettings,
     pub(crate) back_off: BackOff,
-    /// How long calls that are under way may take when the client is closed.
+    /// Time for calls in progress when the client is closed.
     pub(crate) drain_timeout: Duration,
     /// Links of each endpoint, at least 1.
     pub(crate) connections: usize,
     pub(crate) all: Arc<Connections>,
     /// Permits for connection attempts.
     pub(crate) connecting: Semaphore,
-    /// Where connections live, whoever makes the call that needs one.
+    /// The runtime of all connections, regardless of the caller's.
     pub(crate) runtime: Handle,
 }

@@ -1,4 +1,4 @@
-//! What a generated stub calls: it takes the arguments of a call and decodes its outcome.
+//! Functions that generated stubs call: they pass on the arguments and decode the outcome.
 
 use std::future::Future;
 
@@ -39,7 +39,7 @@ pub fn call<M: Method>(
     }
 }
 
-/// Calls a method that has no answer. Done when the request is handed to the connection.
+/// Calls a oneway method. Returns when the request was passed to the connection.
 #[inline]
 pub fn notify<M: Oneway>(
     client: &Client,
@@ -55,7 +55,7 @@ pub fn notify<M: Oneway>(
     }
 }
 
-/// Calls a method whose types are not known here; its reply is not decoded.
+/// Calls a method by its descriptor, and returns the encoded reply.
 #[cfg(feature = "tower")]
 pub(crate) async fn request<A: Arguments>(
     client: &Client,

@@ -1,4 +1,4 @@
-//! [`Directory`]: the providers of a service, as its registry has them.
+//! [`Directory`]: the providers of a service, followed in its registry.
 
 use std::future::pending;
 use std::ops::Deref;
@@ -10,7 +10,7 @@ use rpc_registry::{LogLimit, Registry, Watch, limited, rest_after};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::providers::{Providers, Taken};
+use super::providers::{ListUpdate, Providers};
 use super::rejected::Rejected;
 use super::turn::{CHANGED, Turn};
 use crate::client::{DiscoverySettings, Endpoint, EndpointSettings};
@@ -19,7 +19,7 @@ use crate::descriptor::ServiceKey;
 use crate::error::RpcError;
 use crate::status::Status;
 
-/// How long to wait before asking a registry again whose watch broke.
+/// Pause before a broken watch is repeated.
 const WATCH_AGAIN: Duration = Duration::from_secs(1);
 /// How often a subset is reviewed.
 const REVIEW: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Deref for Endpoints {
 }
 
 impl Directory {
-    /// Asks the registry and follows what it says from then on.
+    /// Looks the service up and follows its changes.
     pub(super) async fn watch(
         registry: Arc<dyn Registry>,
         service: ServiceKey,
@@ -72,9 +72,9 @@ impl Directory {
         let providers = Providers::new(service, schemes, &discovery, Arc::clone(&settings));
         let (listing, skipped) = (ArcSwap::default(), LogLimit::new());
         let shared = Arc::new(Shared { registry, service, discovery, listing, skipped });
-        let mut follow = Follow { shared: Arc::clone(&shared), providers, replaced: None };
-        let watch = follow.start().await?;
-        let following = tokio::spawn(follow.run(watch));
+        let mut task = DirectoryTask { shared: Arc::clone(&shared), providers, replaced: None };
+        let watch = task.start().await?;
+        let following = tokio::spawn(task.run(watch));
         Ok(Self { shared, settings, following })
     }
 
@@ -86,7 +86,7 @@ impl Directory {
         &self.settings
     }
 
-    /// The list stays as it is from now on.
+    /// Stops following; the list stays as it is.
     pub(super) fn stop(&self) {
         self.following.abort();
     }
@@ -95,7 +95,7 @@ impl Directory {
         self.shared.describe()
     }
 
-    /// Why there is no provider.
+    /// The error of a call when there is no provider.
     pub(super) fn nobody(&self) -> RpcError {
         let described = self.describe();
         let listing = self.shared.listing.load();
@@ -158,15 +158,15 @@ impl Shared {
 }
 
 /// The task that keeps a directory up to date.
-struct Follow {
+struct DirectoryTask {
     shared: Arc<Shared>,
     providers: Providers,
     /// The last listing but one, until no call has it any more.
     replaced: Option<Arc<Listing>>,
 }
 
-impl Follow {
-    /// A watch whose first state is taken over already.
+impl DirectoryTask {
+    /// Starts a watch, and applies its first list.
     async fn start(&mut self) -> Result<Watch, RpcError> {
         let service = self.shared.service;
         let failed = |error: rpc_registry::RegistryError| {
@@ -174,8 +174,8 @@ impl Follow {
         };
         let mut watch = self.shared.registry.watch(service.name()).await.map_err(failed)?;
         let snapshot = watch.changed().await.map_err(failed)?;
-        let taken = self.providers.take_over(&snapshot.instances).await;
-        self.publish(taken).await;
+        let update = self.providers.apply(&snapshot.instances).await;
+        self.publish(update).await;
         Ok(watch)
     }
 
@@ -188,15 +188,15 @@ impl Follow {
             };
             match changed {
                 None => {
-                    let taken = self.providers.review().await;
-                    if taken.endpoints.is_some() {
-                        self.publish(taken).await;
+                    let update = self.providers.review().await;
+                    if update.endpoints.is_some() {
+                        self.publish(update).await;
                     }
                 }
                 Some(Ok(snapshot)) => {
                     let begun = Instant::now();
-                    let taken = self.providers.take_over(&snapshot.instances).await;
-                    self.publish(taken).await;
+                    let update = self.providers.apply(&snapshot.instances).await;
+                    self.publish(update).await;
                     tokio::time::sleep(rest_after(begun.elapsed())).await;
                 }
                 Some(Err(error)) => {
@@ -216,9 +216,9 @@ impl Follow {
         }
     }
 
-    /// Publishes what has changed. Links to addresses that stay are kept, others are retired.
-    async fn publish(&mut self, taken: Taken) {
-        let Taken { endpoints, announced, retired, rejected } = taken;
+    /// Publishes an update. Links to remaining addresses are kept, others are retired.
+    async fn publish(&mut self, update: ListUpdate) {
+        let ListUpdate { endpoints, announced, retired, rejected } = update;
         self.shared.log_skipped(&rejected);
         let is_changed = endpoints.is_some();
         let endpoints =

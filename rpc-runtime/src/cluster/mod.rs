@@ -1,4 +1,4 @@
-//! Many providers behind one client: the registry's directory, and a choice for each call.
+//! Many providers behind one client: the directory of a service, and load balancing.
 
 mod addresses;
 mod directory;
@@ -26,10 +26,10 @@ use crate::descriptor::ServiceDescriptor;
 use crate::error::RpcError;
 
 impl ClientBuilder {
-    /// Finds the providers of `service` in `registry`, and follows their coming and going.
+    /// Finds the providers of `service` in `registry`, and follows changes.
     ///
-    /// It does not wait for a provider: until there is one, calls fail at once as unavailable, and a
-    /// retry is safe; or they [wait](Self::wait_for_ready) for one.
+    /// It does not wait for a provider. While there is none, calls fail at once as unavailable,
+    /// which is safe to retry, or [wait](Self::wait_for_ready) for one.
     ///
     /// A registry is trusted for addresses only. A client with TLS settings follows only encrypted
     /// addresses, see [`allow_plaintext`](Self::allow_plaintext), and accepts only providers whose
@@ -60,14 +60,14 @@ const TRIED: usize = 1_024;
 /// How long a call waits for a connection to one provider before it tries the next as well.
 const NEXT_AFTER: Duration = Duration::from_millis(200);
 
-/// All the providers of a service.
+/// A picker for all providers of a service.
 struct Cluster {
     directory: Directory,
     balancer: Box<dyn LoadBalancer>,
 }
 
 impl Cluster {
-    /// The providers, the one whose turn it is first.
+    /// The providers, starting with the next one in turn.
     fn in_order<'e>(
         &self,
         endpoints: &'e [Arc<Endpoint>],
@@ -77,12 +77,12 @@ impl Cluster {
         from.iter().chain(before)
     }
 
-    /// Connects to the provider whose turn it is, or to the next one that can be reached: nothing
-    /// was sent yet, so this is safe for every method. One that does not answer is not waited for
-    /// while there are others to try; its attempt goes on.
+    /// Connects to the next provider in turn, or to the first one after it that can be reached.
+    /// Nothing was sent yet, so this is safe for every method. While others are tried, the attempt
+    /// of a slow provider continues.
     async fn connected(&self) -> Result<Pick, RpcError> {
-        // Those without a connection first: it is the turn of one of them, or there would be no
-        // need to connect, and they would get no calls while others have one.
+        // Providers without a connection first: otherwise they would get no calls while others have
+        // one.
         let (missing, others): (Vec<_>, Vec<_>) = self
             .in_order(&self.directory.endpoints())
             .take(TRIED)

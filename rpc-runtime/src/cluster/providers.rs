@@ -41,12 +41,12 @@ enum Verdict {
 }
 
 /// The result of applying a list.
-pub(super) struct Taken {
-    /// Those in use, in the order of the client. `None`: as before.
+pub(super) struct ListUpdate {
+    /// The endpoints in use, in the order of the client. `None`: unchanged.
     pub(super) endpoints: Option<Arc<[Arc<Endpoint>]>>,
-    /// Those of addresses that stay and have a new registration.
+    /// Endpoints of remaining addresses with a new registration.
     pub(super) announced: Vec<Arc<Endpoint>>,
-    /// Those that are no longer in use.
+    /// Endpoints that are no longer in use.
     pub(super) retired: Vec<Arc<Endpoint>>,
     pub(super) rejected: Arc<Rejected>,
 }
@@ -87,7 +87,7 @@ impl Providers {
     /// providers.
     ///
     /// Not cancel safe: the list is applied in part.
-    pub(super) async fn take_over(&mut self, list: &Arc<[Instance]>) -> Taken {
+    pub(super) async fn apply(&mut self, list: &Arc<[Instance]>) -> ListUpdate {
         let turn = &mut Turn::default();
         let before = std::mem::replace(&mut self.list, Arc::clone(list));
         let difference = self.compare(&before, list, turn).await;
@@ -108,18 +108,18 @@ impl Providers {
             turn.work(CHANGED).await;
             retired.extend(self.addresses.remove(rank));
         }
-        let mut taken = self.assign(turn).await;
-        taken.announced = announced;
-        taken.retired.append(&mut retired);
-        taken
+        let mut update = self.assign(turn).await;
+        update.announced = announced;
+        update.retired.append(&mut retired);
+        update
     }
 
-    /// Chooses the addresses in use anew: some cannot be reached, or can be reached again.
-    pub(super) async fn review(&mut self) -> Taken {
+    /// Selects the addresses in use again, after their reachability may have changed.
+    pub(super) async fn review(&mut self) -> ListUpdate {
         self.assign(&mut Turn::default()).await
     }
 
-    async fn assign(&mut self, turn: &mut Turn) -> Taken {
+    async fn assign(&mut self, turn: &mut Turn) -> ListUpdate {
         // Only a subset depends on it, and looking at all addresses would take long.
         let reachability = match self.subset.is_in_effect() {
             true => self.addresses.reachability(),
@@ -131,7 +131,12 @@ impl Providers {
             Some(assigned) => (Some(assigned.endpoints), assigned.retired),
             None => (None, Vec::new()),
         };
-        Taken { endpoints, announced: Vec::new(), retired, rejected: Arc::clone(&self.rejected) }
+        ListUpdate {
+            endpoints,
+            announced: Vec::new(),
+            retired,
+            rejected: Arc::clone(&self.rejected),
+        }
     }
 
     /// Compares two lists. What is followed and unchanged keeps its verdict.

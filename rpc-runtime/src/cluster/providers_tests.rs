@@ -27,13 +27,13 @@ fn list(name: &str, numbers: std::ops::Range<usize>) -> Vec<Instance> {
 }
 
 impl Providers {
-    async fn take(&mut self, list: &[Instance]) -> Taken {
-        self.take_over(&Arc::from(list)).await
+    async fn take(&mut self, list: &[Instance]) -> ListUpdate {
+        self.apply(&Arc::from(list)).await
     }
 }
 
-fn uris(taken: &Taken) -> Vec<&str> {
-    let endpoints = taken.endpoints.as_deref().expect("the endpoints have changed");
+fn uris(update: &ListUpdate) -> Vec<&str> {
+    let endpoints = update.endpoints.as_deref().expect("the endpoints have changed");
     let mut uris: Vec<_> = endpoints.iter().map(|endpoint| endpoint.uri().as_str()).collect();
     uris.sort_unstable();
     uris
@@ -90,7 +90,7 @@ async fn a_change_of_one_instance_costs_far_less_than_the_first_list() {
             instances[n] = instance(format!("a-{n:06}"), format!("memory://other-{n}"));
             let list = Arc::from(&*instances);
             let begun = thread_time(started);
-            providers.take_over(&list).await;
+            providers.apply(&list).await;
             change = change.min(thread_time(started) - begun);
         }
         assert!(change * 4 < first, "{first:?} for all, {change:?} for one");
@@ -104,13 +104,13 @@ async fn those_that_are_followed_go_before_others_of_a_list_that_is_too_long() {
     assert_eq!(uris(&providers.take(&known).await), ["memory://known-0", "memory://known-1"]);
     let mut long = list("fake", 0..10);
     long.extend(known);
-    let taken = providers.take(&long).await;
-    assert_eq!(uris(&taken), ["memory://fake-0", "memory://known-0", "memory://known-1"]);
-    assert_eq!(taken.rejected.over_limit, 9);
-    assert!(taken.retired.is_empty() && taken.announced.is_empty());
-    let taken = providers.take(&list("known", 1..2)).await;
-    assert_eq!((uris(&taken), taken.retired.len()), (vec!["memory://known-1"], 2));
-    assert_eq!(taken.rejected.over_limit, 0);
+    let update = providers.take(&long).await;
+    assert_eq!(uris(&update), ["memory://fake-0", "memory://known-0", "memory://known-1"]);
+    assert_eq!(update.rejected.over_limit, 9);
+    assert!(update.retired.is_empty() && update.announced.is_empty());
+    let update = providers.take(&list("known", 1..2)).await;
+    assert_eq!((uris(&update), update.retired.len()), (vec!["memory://known-1"], 2));
+    assert_eq!(update.rejected.over_limit, 0);
 }
 
 #[tokio::test]
@@ -122,10 +122,10 @@ async fn many_registrations_of_one_address_do_not_take_the_place_of_other_addres
     let again = |n| known[0].clone().with_id(format!("again-{n}"));
     let mut long: Vec<_> = (0..10).map(again).collect();
     long.extend(known.iter().cloned());
-    let taken = providers.take(&long).await;
-    assert!(taken.endpoints.is_none(), "they are the same");
-    assert_eq!(taken.rejected.over_limit, 9);
-    assert!(taken.retired.is_empty());
+    let update = providers.take(&long).await;
+    assert!(update.endpoints.is_none(), "they are the same");
+    assert_eq!(update.rejected.over_limit, 9);
+    assert!(update.retired.is_empty());
 }
 
 #[tokio::test]
@@ -148,12 +148,12 @@ async fn a_list_that_is_in_no_order_is_followed_all_the_same() {
     let all = uris(&providers.take(&instances).await).join(" ");
     instances.reverse();
     instances.swap(1, 4);
-    let taken = providers.take(&instances).await;
-    assert!(taken.endpoints.is_none_or(|endpoints| endpoints.len() == 6));
-    assert!(taken.retired.is_empty() && taken.announced.is_empty());
+    let update = providers.take(&instances).await;
+    assert!(update.endpoints.is_none_or(|endpoints| endpoints.len() == 6));
+    assert!(update.retired.is_empty() && update.announced.is_empty());
     instances.remove(3);
-    let taken = providers.take(&instances).await;
-    assert_eq!((uris(&taken).len(), taken.retired.len()), (5, 1), "{all}");
+    let update = providers.take(&instances).await;
+    assert_eq!((uris(&update).len(), update.retired.len()), (5, 1), "{all}");
 }
 
 #[tokio::test]
@@ -165,11 +165,11 @@ async fn a_change_of_a_long_list_moves_one_address_of_a_subset_at_most() {
     assert_eq!(used.len(), 20);
     for n in 0..100 {
         let left = instances.remove(n);
-        let taken = providers.take(&instances).await;
+        let update = providers.take(&instances).await;
         let was_used = used.remove(left.uri());
-        assert_eq!(taken.endpoints.is_some(), was_used, "only the loss of a member changes it");
+        assert_eq!(update.endpoints.is_some(), was_used, "only the loss of a member changes it");
         if was_used {
-            let now: BTreeSet<_> = uris(&taken).into_iter().map(str::to_owned).collect();
+            let now: BTreeSet<_> = uris(&update).into_iter().map(str::to_owned).collect();
             assert_eq!(now.difference(&used).count(), 1, "the next one takes its place");
             assert!(now.is_superset(&used));
             used = now;
@@ -183,7 +183,7 @@ async fn clients_choose_subsets_that_give_all_providers_about_as_many_clients() 
     let mut clients = BTreeMap::new();
     for _ in 0..1_000 {
         let mut providers = providers(20_000, SubsetSize::default());
-        for uri in uris(&providers.take_over(&instances).await) {
+        for uri in uris(&providers.apply(&instances).await) {
             *clients.entry(uri.to_owned()).or_insert(0) += 1;
         }
     }
@@ -258,7 +258,7 @@ impl Model {
     const MAX: usize = 8;
     const SUBSET: SubsetSize = SubsetSize { size: 3, above: 5 };
 
-    fn check(&mut self, list: &[Instance], taken: &Taken, providers: &Providers) {
+    fn check(&mut self, list: &[Instance], update: &ListUpdate, providers: &Providers) {
         let is_version = |it: &&Instance| it.version() == "1.0.0";
         let has_scheme = |it: &&Instance| it.uri().starts_with("memory:");
         let is_usable = |it: &&Instance| !it.uri().contains(' ');
@@ -280,7 +280,7 @@ impl Model {
                 followed.push(it);
             }
         }
-        let rejected = &taken.rejected;
+        let rejected = &update.rejected;
         assert_eq!(rejected.versions.count(), list.len() - of_version.len());
         assert_eq!(rejected.schemes.count(), of_version.len() - of_scheme.len());
         assert_eq!(rejected.unusable.count(), of_scheme.len() - usable.len());
@@ -305,16 +305,16 @@ impl Model {
             .filter(|it| !old_registrations.contains(&registration(it)))
             .filter_map(|it| self.used.get(it.uri()).copied())
             .collect();
-        assert_eq!(taken.announced.iter().map(Arc::as_ptr).collect::<BTreeSet<_>>(), announced);
+        assert_eq!(update.announced.iter().map(Arc::as_ptr).collect::<BTreeSet<_>>(), announced);
 
         let is_unchanged = self.used.len() == in_order.len()
             && in_order.iter().all(|uri| self.used.contains_key(*uri));
         let retired: BTreeSet<_> =
             self.used.iter().filter(|(uri, _)| !in_order.contains(&uri.as_str())).collect();
         let retired: BTreeSet<_> = retired.into_iter().map(|(_, endpoint)| *endpoint).collect();
-        assert_eq!(taken.retired.iter().map(Arc::as_ptr).collect::<BTreeSet<_>>(), retired);
-        assert_eq!(taken.endpoints.is_none(), is_unchanged, "{:?} and {in_order:?}", self.used);
-        if let Some(endpoints) = &taken.endpoints {
+        assert_eq!(update.retired.iter().map(Arc::as_ptr).collect::<BTreeSet<_>>(), retired);
+        assert_eq!(update.endpoints.is_none(), is_unchanged, "{:?} and {in_order:?}", self.used);
+        if let Some(endpoints) = &update.endpoints {
             let now: Vec<_> = endpoints.iter().map(|it| it.uri().as_str()).collect();
             assert_eq!(now, in_order);
             for endpoint in &**endpoints {
@@ -339,15 +339,15 @@ proptest! {
             let mut kept = Vec::new();
             for said in lists {
                 let list: Arc<[Instance]> = said.iter().map(build).collect();
-                let taken = providers.take_over(&list).await;
-                model.check(&list, &taken, &providers);
-                kept.push(taken);
+                let update = providers.apply(&list).await;
+                model.check(&list, &update, &providers);
+                kept.push(update);
                 // The same list again, in other memory.
                 let list: Arc<[Instance]> = said.iter().map(build).collect();
-                let taken = providers.take_over(&list).await;
-                model.check(&list, &taken, &providers);
-                assert!(taken.endpoints.is_none() && taken.announced.is_empty());
-                kept.push(taken);
+                let update = providers.apply(&list).await;
+                model.check(&list, &update, &providers);
+                assert!(update.endpoints.is_none() && update.announced.is_empty());
+                kept.push(update);
             }
         });
     }

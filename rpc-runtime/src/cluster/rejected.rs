@@ -13,11 +13,11 @@ const MAX_TEXTS: usize = 8;
 #[derive(Default)]
 pub(super) struct Rejected {
     /// Versions and groups that the contract does not accept.
-    pub(super) versions: Tally,
+    pub(super) versions: BoundedList,
     /// Schemes that the client does not follow.
-    pub(super) schemes: Tally,
+    pub(super) schemes: BoundedList,
     /// Invalid addresses.
-    pub(super) unusable: Tally,
+    pub(super) unusable: BoundedList,
     /// Instances beyond the client's limit.
     pub(super) over_limit: usize,
 }
@@ -55,14 +55,14 @@ pub(super) fn scheme(instance: &Instance) -> &str {
 
 /// A bounded number of distinct texts, in order of arrival.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct BoundedList {
     texts: Vec<String>,
     /// The number of all texts.
     count: usize,
     has_more: bool,
 }
 
-impl Tally {
+impl BoundedList {
     pub(super) fn add(&mut self, text: &str) {
         self.count = self.count.saturating_add(1);
         if self.texts.iter().any(|known| known == text) {
@@ -84,7 +84,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for BoundedList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, text) in self.texts.iter().enumerate() {
             let separator = if number == 0 { "" } else { ", " };
@@ -100,12 +100,12 @@ mod tests {
 
     #[test]
     fn a_long_list_makes_a_short_message() {
-        let mut tally = Tally::default();
+        let mut list = BoundedList::default();
         for n in 0..60_000 {
-            tally.add(&format!("version {}", n / 2));
+            list.add(&format!("version {}", n / 2));
         }
-        assert_eq!(tally.count(), 60_000);
-        let text = tally.to_string();
+        assert_eq!(list.count(), 60_000);
+        let text = list.to_string();
         assert!(
             text.starts_with("version 0, version 1, ") && text.ends_with("version 7, …"),
             "{text}"

@@ -17,7 +17,7 @@ use crate::budget::{Account, Claim};
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::handlers::{HeartbeatHandler, HeartbeatStats, RefuseUnknown};
-use crate::observe::{ConnectionMetrics, RefusedMemory};
+use crate::observe::{ConnectionMetrics, MemoryRefusal};
 use crate::pipeline::Change;
 use crate::protocol::{Agreement, Frame, Header, Hello, Kind};
 use crate::transport::{Reader, Transport};
@@ -158,7 +158,7 @@ impl Channel {
             INTERVAL.expect(interval);
         }
         if effects.stream_refused {
-            self.settings.observer.memory_refused(RefusedMemory::Stream);
+            self.settings.observer.memory_refused(MemoryRefusal::Stream);
         }
         if effects.closed {
             tracing::debug!(peer = %self.peer, "connection closed");

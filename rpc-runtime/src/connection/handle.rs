@@ -9,8 +9,8 @@ use crate::error::RpcError;
 use crate::handlers::HeartbeatState;
 use crate::pipeline::Change;
 
-/// An open connection of a [`Client`](crate::Client) or a [`Server`](crate::Server), to look at its
-/// pipeline and to change it while calls are under way.
+/// A handle to an open connection of a [`Client`](crate::Client) or a [`Server`](crate::Server), to
+/// inspect its pipeline and to change it during calls.
 ///
 /// Keeping a handle does not keep the connection open.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl ChannelHandle {
         self.0.peer()
     }
 
-    /// The certificate with which the other end has proved who it is, on `tls:` connections.
+    /// The verified certificate of the other end, on `tls:` connections.
     pub fn peer_certificate(&self) -> Option<&PeerCertificate> {
         self.0.peer_certificate().map(|certificate| &**certificate)
     }
@@ -36,7 +36,7 @@ impl ChannelHandle {
         self.0.look(|state| state.handler_names().map(str::to_owned).collect())
     }
 
-    /// What the connection's heartbeats have shown so far.
+    /// Heartbeat statistics of the connection.
     pub fn heartbeat(&self) -> HeartbeatState {
         self.0.heartbeat().state()
     }

@@ -10,7 +10,7 @@ use super::read_gate::LEAST;
 use super::state::ConnectionState;
 use crate::budget::{Account, Claim, FREE, Holder, Level};
 use crate::error::RpcError;
-use crate::observe::{EndedConnection, RefusedMemory};
+use crate::observe::{CloseReason, MemoryRefusal};
 
 /// Time in which nothing becomes free for a waiting response, until the connection that holds the
 /// most is ended: within the time that most callers have.
@@ -48,7 +48,7 @@ impl Channel {
         };
         let keeps = answer <= FREE || room(self.account());
         if !keeps {
-            self.settings().observer.memory_refused(RefusedMemory::Answer);
+            self.settings().observer.memory_refused(MemoryRefusal::Answer);
         }
         keeps
     }
@@ -64,7 +64,7 @@ impl Channel {
         let free = bytes <= FREE && !self.account().is_charged();
         let may = free || self.account().may_grow(before, bytes);
         if !may {
-            self.settings().observer.memory_refused(RefusedMemory::Request);
+            self.settings().observer.memory_refused(MemoryRefusal::Request);
         }
         may
     }
@@ -73,7 +73,7 @@ impl Channel {
 impl Holder for Channel {
     fn end(&self, why: RpcError) {
         limited!(warn, peer = %self.peer(), %why, "connection closed");
-        self.settings().observer.connection_ended(EndedConnection::Memory);
+        self.settings().observer.connection_ended(CloseReason::Memory);
         // A peer that reads nothing would keep the memory while the error is sent.
         let reads = self.look(ConnectionState::is_flushed);
         if reads { self.fail(why) } else { self.abort(why) }

@@ -70,11 +70,11 @@ fn labels(method: &'static MethodDescriptor) -> Vec<Label> {
 }
 
 /// The metric handles of the methods that a client has called, found without a lock.
-pub(crate) struct Methods {
+pub(crate) struct MethodMetrics {
     observer: Observer,
     slots: [OnceLock<Box<CallMetrics>>; SLOTS],
-    /// Methods for which no slot was free.
-    more: OnceLock<Box<Methods>>,
+    /// MethodMetrics for which no slot was free.
+    more: OnceLock<Box<MethodMetrics>>,
 }
 
 /// Slots for methods. Most contracts have fewer.
@@ -82,7 +82,7 @@ const SLOTS: usize = 16;
 /// Slots that are probed for a method.
 const PROBES: usize = 4;
 
-impl Methods {
+impl MethodMetrics {
     /// `None` if metrics are off.
     pub(crate) fn new(observer: Observer) -> Option<Arc<Self>> {
         observer.metrics.then(|| Arc::new(Self::empty(observer)))
@@ -128,7 +128,10 @@ pub(crate) type OwnedCall = ObservedCall<Arc<CallMetrics>>;
 impl<'c> ClientCall<'c> {
     /// A call that has not begun yet.
     #[inline]
-    pub(crate) fn new(methods: Option<&'c Methods>, method: &'static MethodDescriptor) -> Self {
+    pub(crate) fn new(
+        methods: Option<&'c MethodMetrics>,
+        method: &'static MethodDescriptor,
+    ) -> Self {
         let metrics = methods.map(|methods| methods.of(method));
         Self { metrics, begun: None, span: spans::client_call(method) }
     }
@@ -148,8 +151,8 @@ impl OwnedCall {
         Self { metrics, begun: Some(begun), span }
     }
 
-    /// A call that was already counted as ended, and whose stream continues.
-    pub(crate) fn over(span: Span) -> Self {
+    /// A call whose response was sent and counted, and whose stream continues.
+    pub(crate) fn response_sent(span: Span) -> Self {
         Self { metrics: None, begun: None, span }
     }
 }

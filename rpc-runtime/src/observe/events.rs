@@ -9,7 +9,7 @@ use crate::status::Status;
 
 /// Why a request reached no method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RefusedRequest {
+pub(crate) enum RequestRefusal {
     /// No such method is provided.
     NotFound,
     /// Its payload is over the limit.
@@ -22,7 +22,7 @@ pub(crate) enum RefusedRequest {
     ServerFull,
 }
 
-impl RefusedRequest {
+impl RequestRefusal {
     /// The reason for a request that was answered with this status before it reached a method.
     pub(crate) fn from_status(status: Status) -> Self {
         match status {
@@ -46,7 +46,7 @@ impl RefusedRequest {
 
 /// Why a connection was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RefusedConnection {
+pub(crate) enum ConnectionRefusal {
     /// The server has its maximum number of connections.
     ServerFull,
     /// The address has its maximum number of connections.
@@ -57,7 +57,7 @@ pub(crate) enum RefusedConnection {
     Draining,
 }
 
-impl RefusedConnection {
+impl ConnectionRefusal {
     const fn label(self) -> &'static str {
         match self {
             Self::ServerFull => "server_full",
@@ -70,14 +70,14 @@ impl RefusedConnection {
 
 /// Why an open connection is drained while its process keeps running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RetiredConnection {
+pub(crate) enum RetireReason {
     /// It has reached the server's maximum age.
     Age,
     /// Its peer is no longer trusted.
     Distrust,
 }
 
-impl RetiredConnection {
+impl RetireReason {
     const fn label(self) -> &'static str {
         match self {
             Self::Age => "age",
@@ -88,7 +88,7 @@ impl RetiredConnection {
 
 /// Why an open connection was ended by this end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndedConnection {
+pub(crate) enum CloseReason {
     /// The peer read the waiting output too slowly.
     SlowReader,
     /// The peer sent a frame too slowly.
@@ -97,7 +97,7 @@ pub(crate) enum EndedConnection {
     Memory,
 }
 
-impl EndedConnection {
+impl CloseReason {
     const fn label(self) -> &'static str {
         match self {
             Self::SlowReader => "slow_reader",
@@ -107,9 +107,9 @@ impl EndedConnection {
     }
 }
 
-/// What was dropped for want of memory.
+/// What was dropped for lack of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RefusedMemory {
+pub(crate) enum MemoryRefusal {
     /// The response of a method; the caller gets an error.
     Answer,
     /// A request that was not started; the caller gets an error.
@@ -118,7 +118,7 @@ pub(crate) enum RefusedMemory {
     Stream,
 }
 
-impl RefusedMemory {
+impl MemoryRefusal {
     const fn label(self) -> &'static str {
         match self {
             Self::Answer => "answer",
@@ -139,22 +139,22 @@ pub(crate) enum DrainOutcome {
 
 impl Observer {
     /// A request was answered with an error before it reached a method.
-    pub(crate) fn request_refused(self, reason: RefusedRequest) {
+    pub(crate) fn request_refused(self, reason: RequestRefusal) {
         self.count(&names::REQUESTS_REFUSED, Some((names::REASON, reason.label())));
     }
 
     /// A connection was accepted and closed without being served.
-    pub(crate) fn connection_refused(self, reason: RefusedConnection) {
+    pub(crate) fn connection_refused(self, reason: ConnectionRefusal) {
         self.count(&names::CONNECTIONS_REFUSED, Some((names::REASON, reason.label())));
     }
 
     /// An open connection is drained.
-    pub(crate) fn connection_retired(self, reason: RetiredConnection) {
+    pub(crate) fn connection_retired(self, reason: RetireReason) {
         self.count(&names::CONNECTIONS_RETIRED, Some((names::REASON, reason.label())));
     }
 
     /// An open connection is closed by this end.
-    pub(crate) fn connection_ended(self, reason: EndedConnection) {
+    pub(crate) fn connection_ended(self, reason: CloseReason) {
         self.count(&names::CONNECTIONS_ENDED, Some((names::REASON, reason.label())));
     }
 
@@ -163,8 +163,8 @@ impl Observer {
         self.count(&names::MEMORY_WAITS, None);
     }
 
-    /// Something was dropped for want of memory.
-    pub(crate) fn memory_refused(self, what: RefusedMemory) {
+    /// Something was dropped for lack of memory.
+    pub(crate) fn memory_refused(self, what: MemoryRefusal) {
         self.count(&names::MEMORY_REFUSED, Some((names::WHAT, what.label())));
     }
 

@@ -20,11 +20,10 @@ mod tests;
 mod trace_context;
 mod work;
 
-pub(crate) use calls::{CallMetrics, ClientCall, Methods, OwnedCall};
+pub(crate) use calls::{CallMetrics, ClientCall, MethodMetrics, OwnedCall};
 pub(crate) use connection::ConnectionMetrics;
 pub(crate) use events::{
-    DrainOutcome, EndedConnection, RefusedConnection, RefusedMemory, RefusedRequest,
-    RetiredConnection,
+    CloseReason, ConnectionRefusal, DrainOutcome, MemoryRefusal, RequestRefusal, RetireReason,
 };
 pub(crate) use memory::MemoryMetrics;
 pub(crate) use side::Side;

@@ -95,7 +95,7 @@ metrics! {
     CONNECTIONS_ENDED: Counter(Count) both "connections_ended_total", "Connections that this end closed because of the behaviour of the peer";
     MEMORY_USED: Gauge(Bytes) both "memory_used_bytes", "Memory held by connections, without the free part of each";
     MEMORY_WAITS: Counter(Count) both "memory_waits_total", "Waits of connections for memory";
-    MEMORY_REFUSED: Counter(Count) both "memory_refused_total", "Responses, requests and streams that were dropped for want of memory";
+    MEMORY_REFUSED: Counter(Count) both "memory_refused_total", "Responses, requests and streams that were dropped for lack of memory";
     HEARTBEATS_SENT: Counter(Count) both "heartbeats_sent_total", "Pings that were sent";
     HEARTBEATS_MISSED: Counter(Count) both "heartbeats_missed_total", "Pings that were not answered in time";
     HEARTBEAT_RTT: Histogram(Seconds) both "heartbeat_rtt_seconds", "Round-trip time of pings";

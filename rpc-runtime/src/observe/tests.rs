@@ -73,12 +73,12 @@ fn everything(observer: Observer) {
     pool.queued();
     pool.began();
     pool.ended();
-    observer.request_refused(RefusedRequest::NotFound);
-    observer.connection_refused(RefusedConnection::Handshake);
-    observer.connection_retired(RetiredConnection::Age);
-    observer.connection_ended(EndedConnection::SlowReader);
+    observer.request_refused(RequestRefusal::NotFound);
+    observer.connection_refused(ConnectionRefusal::Handshake);
+    observer.connection_retired(RetireReason::Age);
+    observer.connection_ended(CloseReason::SlowReader);
     observer.waited_for_memory();
-    observer.memory_refused(RefusedMemory::Stream);
+    observer.memory_refused(MemoryRefusal::Stream);
     MemoryMetrics::new(observer).changed(0, 1);
     observer.heartbeat_sent();
     observer.heartbeat_missed();
@@ -125,7 +125,7 @@ fn calls(run: impl FnOnce()) -> (Vec<(String, u64)>, f64) {
 #[test]
 fn a_call_ends_once_and_one_that_is_dropped_was_cancelled() {
     let (ended, in_flight) = calls(|| {
-        let methods = Methods::new(ON);
+        let methods = MethodMetrics::new(ON);
         let begin = || {
             let mut call = ClientCall::new(methods.as_deref(), &METHOD);
             call.begin(Instant::now());
@@ -138,7 +138,7 @@ fn a_call_ends_once_and_one_that_is_dropped_was_cancelled() {
         drop(begin());
         // It has not begun, so it does not end.
         drop(ClientCall::new(methods.as_deref(), &METHOD));
-        OwnedCall::over(Span::none()).ended(Status::Ok);
+        OwnedCall::response_sent(Span::none()).ended(Status::Ok);
         std::mem::forget(begin());
     });
     let expected = [("cancelled", 1), ("timeout", 1)];
@@ -155,12 +155,12 @@ fn each_method_of_many_has_handles_of_its_own_that_are_made_once() {
             &*Box::leak(Box::new(MethodDescriptor::new(key, name, &[], "()")))
         })
         .collect();
-    let table = Methods::new(ON).unwrap();
+    let table = MethodMetrics::new(ON).unwrap();
     let handles = || methods.iter().map(|method| std::ptr::from_ref(table.of(method)));
     let distinct: BTreeSet<_> = handles().collect();
     assert_eq!(distinct.len(), methods.len());
     assert!(handles().all(|handle| distinct.contains(&handle)));
-    assert!(Methods::new(Observer::new(Side::Client, false)).is_none());
+    assert!(MethodMetrics::new(Observer::new(Side::Client, false)).is_none());
 }
 
 #[test]

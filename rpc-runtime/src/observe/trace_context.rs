@@ -18,7 +18,7 @@ pub(crate) fn inject_trace(span: &Span, set: &mut dyn FnMut(&str, String)) {
         true => Span::current().context(),
         false => span.context(),
     };
-    // Without a trace, an inherited one goes on: it leaves out this process.
+    // Without its own trace, an inherited context is passed on; it skips this process.
     if context.span().span_context().is_valid() {
         global::get_text_map_propagator(|format| {
             format.inject_context(&context, &mut Entries(set))

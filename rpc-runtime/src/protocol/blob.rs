@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Minimum size of bytes that are sent without being copied. Below it, a copy costs less than another
-/// piece of a vectored write.
+/// Minimum size of bytes that are sent without being copied. Below it, a copy costs less than
+/// another piece of a vectored write.
 pub(crate) const KEPT_WHOLE: usize = 16 << 10;
 
 /// Bytes that are not copied on their way through the framework, if they are 16 KiB or more.
@@ -73,7 +73,7 @@ impl From<Blob> for Bytes {
     }
 }
 
-/// Copies, unless nobody else has the bytes.
+/// Copies, unless this is the only reference to the bytes.
 impl From<Blob> for Vec<u8> {
     fn from(blob: Blob) -> Self {
         blob.0.into()

@@ -47,7 +47,7 @@ pub trait Codec: Send + 'static {
     /// Appends `frame` to `out`.
     ///
     /// # Errors
-    /// The frame can't be written. Nothing was appended then, and the connection goes on.
+    /// The frame cannot be written. Nothing was appended, and the connection stays open.
     fn encode(&mut self, frame: &Frame<'_>, out: &mut Output) -> Result<(), RpcError>;
 }
 

@@ -24,17 +24,17 @@ const METHOD_BYTES: usize = 19;
 #[serde(default)]
 #[non_exhaustive]
 pub struct Hello {
-    /// Largest payload that the sender reads, in bytes; 0: not said.
+    /// Largest payload that the sender reads, in bytes; 0: not announced.
     pub max_payload: u32,
-    /// How many requests of this connection the sender has in work at a time; 0: not said. Whoever
-    /// sends no more than that is always read, its cancels and pings included.
+    /// Maximum requests of this connection that the sender runs at a time; 0: not announced. A peer
+    /// that sends no more than that is always read, including its cancels and pings.
     pub max_requests: u32,
     /// The sender's heartbeat interval in milliseconds; 0: none.
     pub heartbeat_ms: u32,
-    /// Maximum bytes of items of all streams of this connection that may be under way to the sender
-    /// of the hello; 0: not announced, no limit.
+    /// Maximum bytes of items of all streams of this connection that may be in transit to the
+    /// sender of the hello; 0: not announced, no limit.
     pub stream_window: u32,
-    /// Names of the sender's optional abilities.
+    /// Names of the optional features that the sender supports.
     pub features: Vec<String>,
     /// The services that the sender provides.
     pub services: Vec<HelloService>,
@@ -92,7 +92,7 @@ impl Hello {
         self.features.iter().any(|feature| feature == name)
     }
 
-    /// Drops what the peer provides, and the features that are of no use here.
+    /// Drops the services of the peer and the features that this end does not use.
     pub(crate) fn forget_services(&mut self) {
         let reads_metadata = self.has_feature(REPLY_METADATA);
         self.features = reads_metadata.then(|| REPLY_METADATA.to_owned()).into_iter().collect();

@@ -15,11 +15,11 @@ use super::requests::Requests;
 use super::workers::Workers;
 use crate::connection::{Channel, ChannelSettings, Initializer, driver, refuse};
 use crate::error::RpcError;
-use crate::observe::{self, RefusedConnection, Side};
+use crate::observe::{self, ConnectionRefusal, Side};
 use crate::protocol::Hello;
 use crate::transport::{Accepted, Listener, Transport};
 
-/// What every connection of a server has in common.
+/// Accepts connections; has what all connections of a server share.
 pub(super) struct Acceptor {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) settings: Arc<ChannelSettings>,
@@ -27,12 +27,12 @@ pub(super) struct Acceptor {
     pub(super) initializer: Option<Initializer>,
     pub(super) connections: Arc<Connections>,
     pub(super) lifetime: Lifetime,
-    /// Held by everything that must be done before the server is.
+    /// Held by everything that must end before the server does.
     pub(super) workers: Arc<Workers>,
     pub(super) refusals: Refusals,
 }
 
-/// Peers that are being told why they are not served.
+/// Peers that are being sent the reason of their refusal.
 pub(super) struct Refusals {
     at_a_time: Arc<Semaphore>,
     log: LogLimit,
@@ -44,18 +44,18 @@ impl Default for Refusals {
     }
 }
 
-/// Peers that hear why they are refused at a time. More of them are a flood, and are closed without
-/// a word: each takes a file descriptor for up to a second.
+/// Maximum peers that are sent the reason of their refusal at a time; further ones are closed
+/// without it. Each takes a file descriptor for up to a second.
 const MAX_REFUSALS: usize = 64;
 
-/// How long to wait before accepting again when the process has run out of something.
+/// Pause before accepting again after an error, such as too many open files.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(50);
-/// How long a client that is refused may take until it can be told why.
+/// Time for sending a refused client the reason.
 const REFUSED: Duration = Duration::from_secs(1);
 
 impl Acceptor {
-    /// Accepts until `stop` is true. `listener` is dropped before `self`, that is, before
-    /// `workers`: when the server is done, the address is free.
+    /// Accepts until `stop` is true. `listener` is dropped before `self` and thereby before
+    /// `workers`, so the address is free when the server has ended.
     pub(super) async fn run(
         self: Arc<Self>,
         mut listener: Listener,
@@ -69,7 +69,8 @@ impl Acceptor {
             };
             match accepted {
                 Ok(accepted) => match self.connections.admit(accepted.peer()) {
-                    // In a task of its own, so that a user's handlers cannot end the accepting.
+                    // In a separate task, so that a panic in a user's handlers does not end
+                    // accepting.
                     Ok(permit) => {
                         let opening = Arc::clone(&self).open(accepted, permit, stop.clone());
                         drop(tokio::spawn(opening));
@@ -88,7 +89,7 @@ impl Acceptor {
         }
     }
 
-    /// A connection that is not open when the server stops never had a call, so it is given up.
+    /// A connection that is not open when the server stops has had no call, so it is dropped.
     async fn open(
         self: Arc<Self>,
         accepted: Accepted,
@@ -108,11 +109,11 @@ impl Acceptor {
             Err(_) => format!("no TLS handshake within {timeout:?} (`handshake_timeout`)"),
         };
         limited!(warn, limit = self.refusals.log; peer, "connection refused: {}", Printable(why));
-        self.settings.observer.connection_refused(RefusedConnection::Handshake);
+        self.settings.observer.connection_refused(ConnectionRefusal::Handshake);
     }
 
-    /// Serves a connection in a task of its own, which has no room for what it took to open it: that
-    /// may be more than the connection takes from then on.
+    /// Serves a connection in a separate task, whose future does not contain the state of opening
+    /// it, which may be larger than that of serving.
     fn serve(&self, mut transport: Transport, mut permit: ConnectionPermit) {
         let distrust = transport.distrust.take();
         let settings = Arc::clone(&self.settings);
@@ -152,7 +153,7 @@ impl Refusals {
     }
 }
 
-/// The peer of this one connection gave up; the next one is not concerned.
+/// The peer of this connection has gone; the next ones are not affected.
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

@@ -1,4 +1,4 @@
-//! [`AnswerSize`]: how much memory a method's answer is likely to take, and errors for want of it.
+//! [`AnswerSize`]: the expected memory of a method's response, and errors for lack of memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,10 +12,10 @@ use crate::status::Status;
 pub(super) struct AnswerSize(AtomicUsize);
 
 impl AnswerSize {
-    /// Bytes to expect of the next answer to a connection; 0 if it is likely to be small.
+    /// Expected bytes of the next response to a connection; 0 if it is likely to be small.
     ///
-    /// A connection whose answers were small so far can expect another: by the method alone, one
-    /// client that asks for much would make all others wait for memory that they do not need.
+    /// It also depends on the connection: otherwise one client with large responses would make all
+    /// others wait for memory that they do not need.
     #[inline]
     pub(super) fn expected(&self, connection: &LargestAnswer) -> usize {
         match self.0.load(Ordering::Relaxed) {
@@ -24,7 +24,7 @@ impl AnswerSize {
         }
     }
 
-    /// It gave the connection an answer of so many bytes. Says whether that was to be expected.
+    /// Records a response of `bytes` bytes. Returns whether it was expected.
     pub(super) fn gave(&self, connection: &LargestAnswer, bytes: usize) -> bool {
         let large = if bytes > FREE { bytes } else { 0 };
         let surprising = large > 0 && self.is_large() && self.expected(connection) == 0;
@@ -40,13 +40,13 @@ impl AnswerSize {
     }
 }
 
-/// Why a request is not begun though it was decoded.
+/// The error of a decoded request that is not begun for lack of memory.
 pub(super) fn no_memory_for_arguments(bytes: usize) -> RpcError {
     let why = format!("there is no memory for arguments of {bytes} bytes (`MemoryLimits`)");
     RpcError::new(Status::Overloaded, why).unexecuted()
 }
 
-/// Why an answer is dropped for which no memory was claimed. The method has run.
+/// The error in place of a response for which no memory was claimed. The method has run.
 pub(super) fn no_memory(bytes: usize) -> RpcError {
     let why = format!("there is no memory for the response of {bytes} bytes (`MemoryLimits`)");
     RpcError::new(Status::Overloaded, why)

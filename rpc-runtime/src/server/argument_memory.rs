@@ -1,4 +1,4 @@
-//! The memory of the arguments of the chain of interceptors that is polled.
+//! The memory of the arguments of the chain of interceptors that is being polled.
 //!
 //! The method is behind the futures of the interceptors, and its arguments count for the request
 //! around them.

@@ -42,7 +42,7 @@ impl Dispatching {
         let services = [Provided { service, interceptors: Interceptors::new() }];
         let dispatcher =
             Dispatcher::new(&services, &interceptors, Dispatch::Inline, settings.observer)?;
-        let nowhere = Transport::new(Nowhere, Nowhere, String::new());
+        let nowhere = Transport::new(NullTransport, NullTransport, String::new());
         let observer = settings.observer;
         let (channel, _) = Channel::new(nowhere, settings, &Hello::default(), None)?;
         channel.flush(clock());
@@ -65,9 +65,9 @@ impl Dispatching {
     }
 }
 
-struct Nowhere;
+struct NullTransport;
 
-impl Reader for Nowhere {
+impl Reader for NullTransport {
     fn poll_read(
         &mut self,
         _: &mut Context<'_>,
@@ -82,7 +82,7 @@ impl Reader for Nowhere {
     }
 }
 
-impl Writer for Nowhere {
+impl Writer for NullTransport {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }

@@ -24,16 +24,16 @@ use crate::pipeline::Change;
 #[cfg(feature = "tls")]
 use crate::transport::ServerTls;
 
-/// Longest drain timeout; far enough from where a point in time overflows.
+/// Longest drain timeout. Adding it to a point in time does not overflow.
 const MAX_DRAIN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// With a shorter age, clients would spend most of their time connecting.
+/// Shortest maximum age: with a shorter one, clients would mostly connect.
 const MIN_CONNECTION_AGE: Duration = Duration::from_secs(1);
 
-/// Most event loops; more than machines have cores.
+/// Maximum number of event loops, more than machines have cores.
 const MAX_EVENT_LOOPS: usize = 1_024;
 
-/// Settings of a [`Server`](super::Server); each has a default that is safe in production.
+/// Settings of a [`Server`](super::Server). All have defaults that are safe for production.
 #[must_use]
 pub struct ServerBuilder {
     services: Vec<Provided>,
@@ -99,44 +99,43 @@ impl fmt::Debug for ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Announces the services there, from [`bind`](Self::bind) until the server ends. Without it
-    /// nothing is announced.
+    /// Registers the services in `registry`, from [`bind`](Self::bind) until the server ends.
+    /// Default: no registry.
     pub fn registry(mut self, registry: Arc<dyn Registry>) -> Self {
         self.registry = Some(registry);
         self
     }
 
-    /// The URI under which consumers reach this server, if that is not the bound one (behind a
-    /// proxy, or when bound to all addresses of the machine).
+    /// URI to register in place of the bound one, for servers behind a proxy or bound to all
+    /// addresses of the machine. Default: the bound URI.
     pub fn advertise(mut self, uri: impl Into<String>) -> Self {
         self.advertise = Some(uri.into());
         self
     }
 
-    /// The weight to announce: a provider of twice the weight is to get twice the calls. Default
-    /// 100, Dubbo's.
+    /// Weight to register. Default 100, as in Dubbo. Load balancers do not use it yet.
     pub fn weight(mut self, weight: u32) -> Self {
         self.weight = weight;
         self
     }
 
-    /// Text to announce along with the services.
+    /// Metadata to register with the services.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.push((key.into(), value.into()));
         self
     }
 
-    /// Where methods run whose contract does not say. Default [`Dispatch::Inline`], the fastest: a
-    /// method that turns out to hold the thread for more than a millisecond is moved to tasks of
-    /// its own, but the first such call delays the others of its connection.
+    /// Where methods run whose contract has no such option. Default [`Dispatch::Inline`], the
+    /// fastest. A method that holds the thread for more than a millisecond is then spawned for a
+    /// while, but the first such call delays the others of its connection.
     pub fn dispatch(mut self, mode: Dispatch) -> Self {
         self.dispatch = mode;
         self
     }
 
-    /// How long [`Server::shutdown`](super::Server::shutdown) lets requests in work go on, and waits
-    /// for clients to end their connections, which they do once they have their answers. Default
-    /// 10 s, Dubbo's. Longer than a day counts as a day.
+    /// Time that [`Server::shutdown`](super::Server::shutdown) gives to running requests, and to
+    /// clients to close their connections after the responses. Default 10 s, as in Dubbo; at most a
+    /// day.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout.min(MAX_DRAIN_TIMEOUT);
         self
@@ -144,77 +143,78 @@ impl ServerBuilder {
 
     /// Maximum age of a connection, ±10 %. Default: no limit; at least 1 s.
     ///
-    /// At that age the client gets a goaway. It opens a new connection for its next call, and closes
-    /// the old one when its calls in progress are answered. No call is lost.
+    /// At that age the client gets a goaway. It opens a new connection for its next call, and
+    /// closes the old one when its calls in progress are answered. No call is lost.
     ///
-    /// Behind a load balancer this spreads long-lived clients over new servers. It is not needed for
-    /// TLS: a connection ends when its client's certificate expires, or when a
+    /// Behind a load balancer this spreads long-lived clients over new servers. It is not needed
+    /// for TLS: a connection ends when its client's certificate expires, or when a
     /// [reload](crate::ServerTls::reload) of roots or revocation lists refuses it.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.max_connection_age = Some(age.max(MIN_CONNECTION_AGE));
         self
     }
 
-    /// Serves on so many threads of its own, at most 1,024; 0 for one per core that the process may
-    /// use. By default there are none: the server runs in the runtime that it is bound in. Linux only,
-    /// for `tcp` and `tls`.
+    /// Serves on this number of separate threads, at most 1,024; 0 for one per core that the
+    /// process may use. Default: none; the server runs in the runtime in which it is bound. Linux
+    /// only, for `tcp` and `tls`.
     ///
-    /// Each thread runs a current-thread tokio runtime, is pinned to a core and has a socket of its
-    /// own on the address (`SO_REUSEPORT`). A connection stays on the thread that accepted it, and so
-    /// do its methods with all that they spawn; `blocking` methods run on the server's blocking
+    /// Each thread runs a current-thread tokio runtime, is pinned to a core and has its own socket
+    /// on the address (`SO_REUSEPORT`). A connection stays on the thread that accepted it, with its
+    /// methods and the tasks that they spawn. `blocking` methods run on the server's blocking
     /// threads, which are not pinned.
     ///
-    /// It pays with many busy connections, at least several for each loop, since the system spreads
-    /// them by chance: calls then never change threads. It costs fairness. A method that computes for
-    /// long holds all the connections of its loop, where a shared runtime would serve them on another
-    /// core: mark it `#[rpc(blocking)]`. Measure with your own load before you decide.
+    /// Use it with many busy connections, at least several for each loop, since the system
+    /// distributes them at random. Calls then never change threads. The cost is fairness: a long
+    /// computation in a method delays all connections of its loop, where a shared runtime would
+    /// serve them on another core. Mark such methods `#[rpc(blocking)]`. Measure with your own load
+    /// before you decide.
     ///
-    /// What else to know:
-    /// - Threads and processes that a method starts by itself inherit the pinning, and
-    ///   `available_parallelism` is 1 there. Start pools of threads before, outside of methods.
+    /// Restrictions:
+    /// - Threads and processes that a method starts inherit the pinning, and `available_parallelism` is
+    ///   1 there. Start thread pools outside of methods.
     /// - `tokio::task::block_in_place` panics on such a runtime.
-    /// - A client belongs to the runtime that it was connected in. One that is connected outside may
-    ///   be used by methods; one that a method connects lives as long as its loop.
-    /// - What methods have spawned, and oneways that are still in work, end with the loop: when the
-    ///   server is dropped, or [shut down](super::Server::shutdown).
+    /// - A client belongs to the runtime in which it was connected. Methods may use one that was
+    ///   connected elsewhere; one that a method connects lives as long as its loop.
+    /// - Tasks that methods have spawned, and running oneways, end with the loop: when the server is
+    ///   dropped or [shut down](super::Server::shutdown).
     pub fn event_loops(mut self, threads: usize) -> Self {
         self.event_loops = Some(threads.min(MAX_EVENT_LOOPS));
         self
     }
 
-    /// Sends what has gathered after so many frames, and does not wait for more; at least 1.
+    /// Number of gathered frames that are written at once without waiting for more; at least 1.
     ///
-    /// By default, while fewer connections of the process are busy than there are cores, these are
-    /// a quarter of what is under way on the connection, and 16 at least: both ends are then at work
-    /// at the same time. When all cores are busy it is 256, for larger writes cost less.
+    /// Default: while fewer connections of the process are busy than there are cores, a quarter of
+    /// the frames in flight on the connection and at least 16, so that both ends work at the same
+    /// time; otherwise 256, since larger writes cost less.
     pub fn flush_after(mut self, frames: usize) -> Self {
         self.settings.flush_after = Some(frames.max(1));
         self
     }
 
-    /// How a connection is known to be alive. Default: both ends ask after 60 s without a sign of
-    /// life, and close after 180 s.
+    /// Detection of dead connections. Default: both ends ping after 60 s of silence, and close
+    /// after 180 s.
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.settings.heartbeat = heartbeat;
         self
     }
 
     /// Whether internal details of errors are sent to clients: panic texts, the causes of an
-    /// [`RpcError`](crate::RpcError) (its [`source`](std::error::Error::source)) and its peer. Default
-    /// `false`: they name files, addresses and other services of this process, and are logged instead.
+    /// [`RpcError`](crate::RpcError) (its [`source`](std::error::Error::source)) and its peer.
+    /// Default `false`: they name files, addresses and other services of this process, and are
+    /// logged instead.
     ///
-    /// For development only. The message of an error and the errors of the contract are always sent.
-    /// Items of streams never carry the details.
+    /// For development only. The message of an error and the errors of the contract are always
+    /// sent. Items of streams never carry the details.
     pub fn expose_internal_errors(mut self, on: bool) -> Self {
         self.settings.expose_internal_errors = on;
         self
     }
 
-    /// Whether calls and connections are counted, with the `metrics` facade. Default `true`.
+    /// Records metrics of calls and connections with the `metrics` facade. Default `true`.
     ///
-    /// Without a recorder that costs next to nothing. The recorder must be installed before the
-    /// server is bound: the handles of its methods are made then. What is counted is in
-    /// `docs/observability.md`.
+    /// The cost without a recorder is negligible. Install the recorder before the server is bound:
+    /// handles of its methods are created then. The metrics are listed in `docs/observability.md`.
     pub fn metrics(mut self, on: bool) -> Self {
         self.settings.observer = Observer::new(Side::Server, on);
         self
@@ -226,8 +226,8 @@ impl ServerBuilder {
         self
     }
 
-    /// How the server proves who it is to clients of a `tls://host:port`. Such an address cannot be
-    /// bound without it, and others do not use it.
+    /// Certificate and key of the server, and the check of client certificates. Required for
+    /// `tls://`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: ServerTls) -> Self {
         self.tls = Some(tls);

@@ -1,8 +1,8 @@
-//! The server's chain: the interceptors of a call, and its method behind them.
+//! The server's chain: the interceptors of a call, then its method.
 //!
-//! A chain is a call like that of a method alone: it is polled in place first, goes on in a task if
-//! it waits, and is dropped with it. The arguments are kept as bytes until the method is reached, so
-//! a refused call runs no `Deserialize` of a user.
+//! A chain runs like a method alone: it is polled in place first, continues in a task if it waits,
+//! and is dropped with it. The arguments are kept as bytes until the method is reached, so a
+//! refused call runs no `Deserialize` of a user.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,7 +41,7 @@ pub(super) fn call(
     let future = async move {
         let mut call = Call::incoming(method, &context);
         let outcome = interceptors.before(&mut end).run(&mut call).await;
-        // An interceptor may have replaced the error, so it does not know.
+        // An interceptor may have replaced the error, so the mark of the error is not used.
         outcome.map_err(|error| match end.has_run() {
             true => error.maybe_executed(),
             false => error.unexecuted(),

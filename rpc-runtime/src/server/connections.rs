@@ -1,18 +1,18 @@
-//! [`Connections`]: who is connected to a server, and how many may be.
+//! [`Connections`]: the connections of a server, and their limits.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::lifetime::Limited;
+use super::lifetime::LifetimeGuard;
 use crate::budget::{Address, Owner};
 use crate::connection::Channel;
 use crate::error::RpcError;
-use crate::observe::RefusedConnection;
+use crate::observe::ConnectionRefusal;
 use crate::status::Status;
 use crate::uri::host;
 
-/// How many connections a server takes.
+/// Maximum number of connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionLimits {
     pub(super) total: usize,
@@ -46,7 +46,7 @@ impl std::fmt::Debug for OpenChannel {
     }
 }
 
-/// What becomes of a connection that is just being accepted.
+/// What happens to connections that are being accepted.
 #[derive(Clone, Debug, Default)]
 enum Phase {
     #[default]
@@ -59,7 +59,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CutOff {
     pub(super) connections: usize,
-    /// Requests in work, those not counted that nobody waits for.
+    /// Running requests whose callers still wait.
     pub(super) requests: usize,
 }
 
@@ -83,23 +83,23 @@ impl Connections {
     pub(super) fn admit(
         self: &Arc<Self>,
         peer: &str,
-    ) -> Result<ConnectionPermit, (RefusedConnection, RpcError)> {
+    ) -> Result<ConnectionPermit, (ConnectionRefusal, RpcError)> {
         let ConnectionLimits { total, per_address } = self.limits;
         let mut state = self.lock();
         match &state.phase {
             Phase::Serving => {}
-            // Not greeted and sent away, which would look like a provider that is there.
+            // Refused without a hello, which would look like an available provider.
             Phase::Draining => {
                 let why = "the provider is shutting down and takes no new connections";
-                return Err((RefusedConnection::Draining, RpcError::unavailable(why)));
+                return Err((ConnectionRefusal::Draining, RpcError::unavailable(why)));
             }
-            Phase::Closed(cause) => return Err((RefusedConnection::Draining, cause.clone())),
+            Phase::Closed(cause) => return Err((ConnectionRefusal::Draining, cause.clone())),
         }
         if state.taken >= total {
             let why = format!(
                 "the provider has {total} connections and takes no more (`max_connections`)"
             );
-            return Err((RefusedConnection::ServerFull, RpcError::new(Status::Overloaded, why)));
+            return Err((ConnectionRefusal::ServerFull, RpcError::new(Status::Overloaded, why)));
         }
         let address = per_address.and_then(|limit| Some((limit, host(peer)?)));
         if let Some((limit, address)) = address {
@@ -110,7 +110,7 @@ impl Connections {
                      (`max_connections_per_address`)"
                 );
                 return Err((
-                    RefusedConnection::AddressFull,
+                    ConnectionRefusal::AddressFull,
                     RpcError::new(Status::Overloaded, why),
                 ));
             }
@@ -125,17 +125,17 @@ impl Connections {
             connections: Arc::clone(self),
             owner,
             counted: address,
-            limited: None,
+            lifetime: None,
         })
     }
 
-    /// Tells all clients, present and future, to send no more.
+    /// Sends a goaway to all clients, present and future.
     pub(super) fn drain(&self) {
         self.lock().phase = Phase::Draining;
         self.open().iter().for_each(|channel| channel.goaway());
     }
 
-    /// Closes all, present and future, and says what that cut off.
+    /// Closes all connections, present and future. Returns what was cut off.
     pub(super) fn close_all(&self, why: &str) -> CutOff {
         let cause = RpcError::unavailable(why);
         self.lock().phase = Phase::Closed(cause.clone());
@@ -154,7 +154,7 @@ pub(super) struct ConnectionPermit {
     /// The address that it counts for.
     counted: Option<IpAddr>,
     /// Ends with the connection.
-    limited: Option<Limited>,
+    lifetime: Option<LifetimeGuard>,
 }
 
 impl ConnectionPermit {
@@ -163,9 +163,9 @@ impl ConnectionPermit {
         self.owner
     }
 
-    /// The channel is open. It hears what became of the server in the meantime.
-    pub(super) fn take(&mut self, channel: &Arc<Channel>, limited: Option<Limited>) {
-        self.limited = limited;
+    /// The channel is open. If the server is draining or has closed meanwhile, so is the channel.
+    pub(super) fn take(&mut self, channel: &Arc<Channel>, lifetime: Option<LifetimeGuard>) {
+        self.lifetime = lifetime;
         let mut state = self.connections.lock();
         state.open.insert(self.owner.connection, OpenChannel(Arc::clone(channel)));
         let phase = state.phase.clone();
@@ -208,7 +208,7 @@ mod tests {
         let first = connections.admit("tcp://127.0.0.1:1").unwrap();
         let _second = connections.admit("memory://x#client").unwrap();
         let (reason, refused) = connections.admit("tcp://127.0.0.1:2").unwrap_err();
-        assert_eq!(reason, RefusedConnection::ServerFull);
+        assert_eq!(reason, ConnectionRefusal::ServerFull);
         assert!(
             refused.is_overloaded() && refused.message().contains("2 connections"),
             "{refused}"
@@ -223,7 +223,7 @@ mod tests {
         let permits: Vec<_> =
             (1..=2).map(|port| connections.admit(&format!("tcp://10.0.0.1:{port}"))).collect();
         let (reason, refused) = connections.admit("tcp://10.0.0.1:3").unwrap_err();
-        assert_eq!(reason, RefusedConnection::AddressFull);
+        assert_eq!(reason, ConnectionRefusal::AddressFull);
         assert!(refused.message().contains("2 connections of 10.0.0.1"), "{refused}");
         assert!(connections.admit("tcp://[::ffff:10.0.0.1]:3").is_err(), "the same in IPv6");
         let _other = connections.admit("tcp://10.0.0.2:1").unwrap();

@@ -1,6 +1,6 @@
 //! [`Cores`]: pinning threads.
 
-/// The cores that the thread may use which asked for them.
+/// The cores that the creating thread may use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cores(Option<imp::Set>);
 
@@ -22,7 +22,7 @@ impl Cores {
         }
     }
 
-    /// Lets the current thread run on all of them again: threads inherit what pins their maker.
+    /// Removes the pinning of the current thread, which it has inherited.
     pub(super) fn release(&self) {
         if let Some(all) = &self.0
             && !imp::release(all)

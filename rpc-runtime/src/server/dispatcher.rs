@@ -1,4 +1,4 @@
-//! From a method id to the method, and where that runs.
+//! [`Dispatcher`]: from a method id to the method and its interceptors.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -21,7 +21,7 @@ pub(super) struct Dispatcher {
     routes: HashMap<u64, Route, BuildHasherDefault<IdHasher>>,
 }
 
-/// A service, with the interceptors that are for it alone.
+/// A service with its own interceptors.
 pub(super) struct Provided {
     pub(super) service: Arc<dyn Service>,
     pub(super) interceptors: Interceptors,
@@ -35,7 +35,7 @@ pub(super) struct Route {
     /// If metrics are on.
     pub(super) metrics: Option<Arc<CallMetrics>>,
     mode: Dispatch,
-    /// Whether the method has held a thread.
+    /// Whether a call of the method has held the thread.
     held: LogLimit,
     answers: Arc<AnswerSize>,
 }

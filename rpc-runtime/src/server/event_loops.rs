@@ -1,4 +1,4 @@
-//! [`EventLoops`]: threads that serve, each with a runtime of its own.
+//! [`EventLoops`]: serving threads, each with its own runtime.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use super::cores::Cores;
 use crate::connection::count_cores;
 use crate::error::RpcError;
 
-/// How long loops may take to end that have nothing left to do, or whose work was cut off.
+/// Minimum time for loops to end when their work is finished or cut off.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Threads that each run a current-thread runtime, pinned to a core. They end when this is dropped.
@@ -28,12 +28,12 @@ pub(super) struct EventLoops {
 }
 
 impl EventLoops {
-    /// Starts a loop for each of `services`, which are called within their runtimes; what each
-    /// makes runs until it is done or the loops end. Dropping the future ends those that were
-    /// started.
+    /// Starts a loop for each of `services`, which are called within their runtimes. The future
+    /// that each returns runs until it completes or the loops end. Dropping this future ends the
+    /// loops that were started.
     ///
     /// # Errors
-    /// Of a thread, a runtime, or what is to be served.
+    /// A thread or a runtime cannot be created, or a service returns an error.
     pub(super) async fn start<S, F>(services: Vec<S>) -> Result<Self, RpcError>
     where
         S: FnOnce() -> Result<F, RpcError> + Send + 'static,
@@ -62,11 +62,11 @@ impl EventLoops {
         Ok(loops)
     }
 
-    /// Ends the loops and waits for their threads, until then and for [`LAST_MOMENT`] at least. A
-    /// thread that a method holds for longer is left alone; it ends when the method lets it.
+    /// Ends the loops and waits for their threads until `until`, at least [`LAST_MOMENT`]. A thread
+    /// that a method holds for longer ends when the method returns.
     ///
     /// # Errors
-    /// A loop had panicked.
+    /// A loop has panicked.
     pub(super) async fn join(&mut self, until: Instant) -> Result<(), RpcError> {
         self.end.send_replace(());
         let until = until.max(Instant::now() + LAST_MOMENT);
@@ -100,7 +100,7 @@ impl EventLoop {
         F: Future<Output = ()>,
     {
         self.cores.pin(self.number);
-        // Whoever waits for the report may be gone; then the loop ends at once.
+        // The receiver of the report may be gone; then the loop ends at once.
         let runtime = match self.runtime() {
             Ok(runtime) => runtime,
             Err(error) => return drop(report.send(Err(cannot_start(&error)))),
@@ -116,7 +116,7 @@ impl EventLoop {
                 _ = self.ending.changed() => return,
                 () = serving => {}
             }
-            // Connections go on when no more are accepted.
+            // Open connections continue when no more are accepted.
             let _ = self.ending.changed().await;
         };
         let ran = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)));

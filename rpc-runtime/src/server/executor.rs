@@ -13,7 +13,7 @@ use crate::call::Source;
 use crate::connection::Channel;
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
-use crate::observe::{OwnedCall, RefusedRequest};
+use crate::observe::{OwnedCall, RequestRefusal};
 use crate::protocol::payload::Form;
 use crate::protocol::{Header, Kind};
 use crate::status::Status;
@@ -49,7 +49,7 @@ impl Executor {
         &self,
         channel: &Channel,
         overloaded: bool,
-    ) -> Result<(), (RefusedRequest, RpcError)> {
+    ) -> Result<(), (RequestRefusal, RpcError)> {
         if self.threads.address().may_begin(self.in_work) && !overloaded {
             return Ok(());
         }
@@ -57,27 +57,27 @@ impl Executor {
     }
 
     #[cold]
-    fn why_full(&self, channel: &Channel, overloaded: bool) -> (RefusedRequest, RpcError) {
+    fn why_full(&self, channel: &Channel, overloaded: bool) -> (RequestRefusal, RpcError) {
         let (reason, message) = if overloaded {
             let limit = channel.settings().max_concurrent_requests;
             let message = format!(
                 "this connection has more requests in work than its limit of {limit} \
                  (`max_concurrent_requests`)"
             );
-            (RefusedRequest::ConnectionFull, message)
+            (RequestRefusal::ConnectionFull, message)
         } else {
             let limit = self.threads.address().workers().max_in_work();
             let message = format!(
                 "the provider is near its limit of {limit} requests in work \
                  (`max_total_concurrent_requests`), and this connection or its address has its share"
             );
-            (RefusedRequest::ServerFull, message)
+            (RequestRefusal::ServerFull, message)
         };
         (reason, RpcError::new(Status::Overloaded, message))
     }
 
-    /// A request goes on, whose arguments take so many bytes of memory if they are decoded. `None`
-    /// once the channel is closed: the answer has no receiver.
+    /// Registers a request that continues in a task, with the memory of its decoded arguments.
+    /// `None` once the channel is closed, since its response has no receiver.
     fn begin(
         &mut self,
         channel: &Arc<Channel>,
@@ -92,7 +92,7 @@ impl Executor {
         Some(SpawnedCall::new(Arc::clone(channel), work, *request, observed, in_work))
     }
 
-    /// Runs a call to its end, as `mode` says.
+    /// Runs a call to its end, in a task or on a thread as `mode` says.
     pub(super) fn run(
         &mut self,
         channel: &Arc<Channel>,

@@ -1,4 +1,4 @@
-//! [`FairQueue`]: jobs of many connections that wait for a few places.
+//! [`FairQueue`]: jobs of many connections that wait for a limited number of places.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ const ADDRESS: usize = 15;
 /// How many places must be free before a connection that holds `connection` of them may take one
 /// more. The connections of its address hold `address` together.
 ///
-/// The rule of dynamic thresholds (Choudhury and Hahne, 1998). A connection holds at most as many as
-/// are free: one alone gets at most half, two get a third each. An address holds at most 15 times as
-/// many as are free: one alone gets 15 of 16, two get 15 of 31 each. So something is free for an
-/// address that holds nothing, unless there are more than a fifteenth as many greedy addresses as
-/// places.
+/// The rule of dynamic thresholds (Choudhury and Hahne, 1998). A connection holds at most as many
+/// as are free: one alone gets at most half, two get a third each. An address holds at most 15
+/// times as many as are free: one alone gets 15 of 16, two get 15 of 31 each. So something is free
+/// for an address that holds nothing, unless there are more than a fifteenth as many greedy
+/// addresses as places.
 pub(super) const fn needed(connection: usize, address: usize) -> usize {
     let address = address / ADDRESS;
     let holds = if connection > address { connection } else { address };
     holds.saturating_add(1)
 }
 
-/// Jobs that wait for places. Addresses take turns, and so do the connections of each. Whoever
+/// Jobs that wait for places. Addresses take turns, and so do the connections of each. The one that
 /// [needs](needed) the fewest free places is first.
 ///
 /// Each operation takes logarithmic time in the number of addresses, connections and jobs. No I/O,
@@ -33,36 +33,36 @@ pub(super) struct FairQueue<J> {
     taken: usize,
     waiting: usize,
     next_job: u64,
-    addresses: Turns<Address, Lanes<J>>,
+    addresses: Turns<Address, AddressQueue<J>>,
 }
 
 /// The connections of one address.
 #[derive(Debug)]
-struct Lanes<J> {
+struct AddressQueue<J> {
     taken: usize,
-    connections: Turns<u64, Lane<J>>,
+    connections: Turns<u64, ConnectionQueue<J>>,
 }
 
 /// The jobs of one connection.
 #[derive(Debug)]
-struct Lane<J> {
+struct ConnectionQueue<J> {
     taken: usize,
     waiting: BTreeMap<u64, J>,
 }
 
-impl<J> Default for Lanes<J> {
+impl<J> Default for AddressQueue<J> {
     fn default() -> Self {
         Self { taken: 0, connections: Turns::default() }
     }
 }
 
-impl<J> Default for Lane<J> {
+impl<J> Default for ConnectionQueue<J> {
     fn default() -> Self {
         Self { taken: 0, waiting: BTreeMap::new() }
     }
 }
 
-impl<J> Waits for Lanes<J> {
+impl<J> Waits for AddressQueue<J> {
     fn rank(&self) -> Option<usize> {
         self.connections.first().map(|(taken, _)| needed(taken, self.taken))
     }
@@ -72,7 +72,7 @@ impl<J> Waits for Lanes<J> {
     }
 }
 
-impl<J> Waits for Lane<J> {
+impl<J> Waits for ConnectionQueue<J> {
     fn rank(&self) -> Option<usize> {
         (!self.waiting.is_empty()).then_some(self.taken)
     }
@@ -82,7 +82,7 @@ impl<J> Waits for Lane<J> {
     }
 }
 
-impl<J> Lanes<J> {
+impl<J> AddressQueue<J> {
     fn pop(&mut self) -> Option<(u64, J)> {
         let (_, connection) = self.connections.first()?;
         let (_, job) = self.connections.serve(connection, |lane| {
@@ -111,7 +111,7 @@ impl<J> FairQueue<J> {
         self.waiting
     }
 
-    fn lane<R>(&mut self, of: Owner, change: impl FnOnce(&mut Lane<J>) -> R) -> R {
+    fn lane<R>(&mut self, of: Owner, change: impl FnOnce(&mut ConnectionQueue<J>) -> R) -> R {
         self.addresses.change(of.address, |lanes| lanes.connections.change(of.connection, change))
     }
 
@@ -146,7 +146,7 @@ impl<J> FairQueue<J> {
     /// Takes the next job and a place for it. Returns the owner for [`finish`](Self::finish).
     pub(super) fn pop(&mut self) -> Option<(Owner, J)> {
         let address = self.next_address()?;
-        let (connection, job) = self.addresses.serve(address, Lanes::pop)?;
+        let (connection, job) = self.addresses.serve(address, AddressQueue::pop)?;
         self.waiting -= 1;
         self.taken += 1;
         Some((Owner { connection, address }, job))
@@ -167,9 +167,9 @@ impl<J> FairQueue<J> {
         self.waiting = 0;
         let mut jobs = Vec::new();
         for address in self.addresses.keys() {
-            self.addresses.change(address, |Lanes { connections, .. }| {
+            self.addresses.change(address, |AddressQueue { connections, .. }| {
                 for connection in connections.keys() {
-                    let waiting = |lane: &mut Lane<J>| std::mem::take(&mut lane.waiting);
+                    let waiting = |lane: &mut ConnectionQueue<J>| std::mem::take(&mut lane.waiting);
                     jobs.extend(connections.change(connection, waiting).into_values());
                 }
             });

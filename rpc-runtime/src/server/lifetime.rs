@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 use crate::connection::Channel;
 use crate::error::RpcError;
-use crate::observe::RetiredConnection;
+use crate::observe::RetireReason;
 use crate::random::random_fraction;
 use crate::transport::Distrust;
 
@@ -28,9 +28,9 @@ pub(super) struct Lifetime {
 
 /// Limits a connection's lifetime until it is dropped.
 #[derive(Debug)]
-pub(super) struct Limited(AbortHandle);
+pub(super) struct LifetimeGuard(AbortHandle);
 
-impl Drop for Limited {
+impl Drop for LifetimeGuard {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -43,12 +43,12 @@ impl Lifetime {
         self,
         channel: &Arc<Channel>,
         distrust: Option<Distrust>,
-    ) -> Option<Limited> {
+    ) -> Option<LifetimeGuard> {
         if self.max_age.is_none() && distrust.is_none() {
             return None;
         }
         let task = tokio::spawn(self.run(Arc::downgrade(channel), distrust));
-        Some(Limited(task.abort_handle()))
+        Some(LifetimeGuard(task.abort_handle()))
     }
 
     async fn run(self, channel: Weak<Channel>, distrust: Option<Distrust>) {
@@ -64,7 +64,7 @@ impl Lifetime {
             why = &mut distrust => why,
             () = aged => {
                 let Some(channel) = channel.upgrade() else { return };
-                channel.settings().observer.connection_retired(RetiredConnection::Age);
+                channel.settings().observer.connection_retired(RetireReason::Age);
                 channel.goaway();
                 drop(channel);
                 distrust.await
@@ -72,7 +72,7 @@ impl Lifetime {
         };
         let Some(channel) = channel.upgrade() else { return };
         limited!(warn, peer = %Printable(channel.peer()), "closing the connection: {why}");
-        channel.settings().observer.connection_retired(RetiredConnection::Distrust);
+        channel.settings().observer.connection_retired(RetireReason::Distrust);
         channel.goaway();
         let channel = Arc::downgrade(&channel);
         tokio::time::sleep(self.drain_timeout).await;

@@ -1,4 +1,4 @@
-//! [`MethodEnd`]: the method behind the last interceptor.
+//! [`MethodEnd`]: runs the method after the last interceptor.
 
 use std::future::{Future, poll_fn};
 use std::mem;
@@ -35,7 +35,7 @@ pub(super) struct MethodEnd {
     oneway: bool,
     channel: Arc<Channel>,
     threads: Threads,
-    /// What the method sees: the call as the interceptors have left it.
+    /// The context of the method, with the changes of the interceptors.
     context: Context,
     /// If an interceptor has shortened the deadline.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -45,7 +45,7 @@ pub(super) struct MethodEnd {
 }
 
 enum Stage {
-    /// The interceptors have not gone on yet.
+    /// The last interceptor has not run `next` yet.
     Waiting(OwnedRequest),
     /// A decoding thread reads the arguments.
     Decoding(BoxFuture<(BoxCall, usize)>),
@@ -82,7 +82,7 @@ impl MethodEnd {
         self.has_run
     }
 
-    /// The call has passed the interceptors.
+    /// The interceptors have let the call pass.
     fn reach(&mut self, call: &mut Call<'_>, request: OwnedRequest) -> Result<Stage, RpcError> {
         let before = self.context.deadline();
         call.update(&mut self.context);

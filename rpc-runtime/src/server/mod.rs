@@ -11,7 +11,6 @@ mod chain;
 mod connections;
 mod cores;
 mod dispatcher;
-mod ending;
 mod event_loops;
 mod executor;
 mod fair_queue;
@@ -23,6 +22,7 @@ mod ready_responses;
 mod received;
 mod requests;
 mod response;
+mod shutdown;
 mod signals;
 mod slow_methods;
 mod spawned_call;
@@ -51,10 +51,10 @@ use crate::observe::Observer;
 
 /// A running server.
 ///
-/// It serves from [`ServerBuilder::bind`] on, in tasks of the tokio runtime or on
-/// [threads of its own](ServerBuilder::event_loops). Dropping it ends it at
-/// once: the registrations are taken back and the connections closed, whatever is in work.
-/// [`shutdown`](Self::shutdown) and [`serve_until`](Self::serve_until) end it without loss.
+/// It serves from [`ServerBuilder::bind`] until it ends, in tasks of the tokio runtime or on
+/// [separate threads](ServerBuilder::event_loops). [`shutdown`](Self::shutdown) and
+/// [`serve_until`](Self::serve_until) end it gracefully. Dropping it ends it at once: the
+/// registrations are removed and the connections closed, also during calls.
 ///
 /// ```
 /// # async fn example() -> rpc_runtime::Result<()> {
@@ -62,7 +62,7 @@ use crate::observe::Observer;
 ///
 /// let server = Server::builder().bind("tcp://127.0.0.1:0").await?;
 /// println!("listening on {}", server.local_uri());
-/// server.serve_until(async { /* tokio::signal::ctrl_c(), say */ }).await
+/// server.serve_until(async { /* for example tokio::signal::ctrl_c() */ }).await
 /// # }
 /// ```
 #[derive(Debug)]
@@ -73,10 +73,10 @@ pub struct Server {
     observer: Observer,
     leases: Vec<Lease>,
     accepting: Accepting,
-    /// Set to `true` once: tells the accept loop to stop.
+    /// Set to `true` once, to stop the accept loop.
     stop: watch::Sender<bool>,
     connections: Arc<Connections>,
-    /// Yields `None` when every connection and every request in work is done.
+    /// Yields `None` when all connections and all running requests have ended.
     all_done: mpsc::Receiver<()>,
 }
 
@@ -86,18 +86,18 @@ impl Server {
         ServerBuilder::default()
     }
 
-    /// The address that the server listens on; a port 0 that it was given is the real port here.
+    /// URI of the address that the server listens on, with the real port if it was bound to port 0.
     pub fn local_uri(&self) -> &str {
         &self.local_uri
     }
 
-    /// The registrations of the services, one each; none without a registry. Their
-    /// [`states`](rpc_registry::Lease::states) tell whether one is lost, and being made again.
+    /// The registrations of the services, one for each; empty without a registry. Their
+    /// [`states`](rpc_registry::Lease::states) report whether one is lost and is being repeated.
     pub fn leases(&self) -> &[Lease] {
         &self.leases
     }
 
-    /// The connections that are open now.
+    /// The open connections.
     pub fn channels(&self) -> Vec<ChannelHandle> {
         self.connections.open().into_iter().map(ChannelHandle::new).collect()
     }
@@ -118,7 +118,7 @@ impl Drop for Server {
 /// Where connections are accepted and served.
 #[derive(Debug)]
 enum Accepting {
-    /// In the runtime of whoever bound the server.
+    /// In the runtime in which the server was bound.
     Here(JoinHandle<()>),
     OnLoops(EventLoops),
 }

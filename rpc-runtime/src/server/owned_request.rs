@@ -1,4 +1,4 @@
-//! [`OwnedRequest`]: a request whose arguments are not decoded yet, and that outlives its frame.
+//! [`OwnedRequest`]: a request with undecoded arguments that outlives its frame.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub(super) struct OwnedRequest {
 enum Payload {
     /// In a buffer of the pool.
     Pooled(Vec<u8>),
-    /// Where it was read.
+    /// In the buffer into which it was read.
     Whole(Bytes),
 }
 
@@ -152,7 +152,7 @@ impl OwnedRequest {
         }
     }
 
-    /// It is decoded: gives its buffer back.
+    /// The request was decoded: returns its buffer to the pool.
     pub(super) fn recycle(self) {
         if let Payload::Pooled(buffer) = self.payload {
             buffer::give(buffer);

@@ -1,4 +1,4 @@
-//! [`ReadyResponses`]: the responses of a batch that leave together.
+//! [`ReadyResponses`]: the responses of a batch, which are sent together.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -51,8 +51,8 @@ impl ReadyResponses {
         &mut self.bodies
     }
 
-    /// Checks that what was encoded behind `start` may be kept and sent, and puts the metadata of the
-    /// reply in front of it.
+    /// Checks that what was encoded behind `start` may be kept and sent, and puts the metadata of
+    /// the reply in front of it.
     #[inline]
     pub(super) fn check(
         &mut self,

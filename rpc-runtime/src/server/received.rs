@@ -32,7 +32,7 @@ impl<'r, 'b> Received<'r, 'b> {
         now: Instant,
     ) -> Result<Self, RpcError> {
         let header = &frame.header;
-        // Taken first: it must be dropped if this comes to nothing.
+        // Taken first, so that it is dropped if this fails.
         let stream = channel.incoming_stream(header);
         let Some(route) = dispatcher.route(header.method) else {
             return Err(RpcError::new(Status::NotFound, "the peer provides no such method"));

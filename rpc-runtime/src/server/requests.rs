@@ -1,9 +1,9 @@
-//! The requests of one connection, from their frames to their answers.
+//! The requests of one connection, from their frames to their responses.
 //!
 //! A method is polled once in place, where its request was read: most are ready then, and the
-//! answers of a read batch leave together. What waits goes on in a task of its own. (brpc does
-//! the like: of n requests in one read, one is handled in place.) Methods that hold the thread are
-//! found out and spawned from then on; contracts can say so beforehand.
+//! responses of a read batch are sent together. A call that waits continues in a separate task.
+//! (brpc is similar: of n requests in one read, one is handled in place.) Methods that hold the
+//! thread are detected and spawned for a while; a contract can also require it.
 
 use std::sync::Arc;
 use std::task::{self, Poll};
@@ -31,7 +31,7 @@ use crate::connection::driver::{Batch, RequestHandler, TURN};
 use crate::connection::{Channel, clock};
 use crate::descriptor::Dispatch;
 use crate::error::RpcError;
-use crate::observe::{self, OwnedCall, RefusedRequest};
+use crate::observe::{self, OwnedCall, RequestRefusal};
 use crate::protocol::{Frame, Header, Kind};
 use crate::service::{BoxCall, Finished, OverMemory};
 
@@ -48,8 +48,8 @@ pub(super) struct Requests {
     ready: ReadyResponses,
 }
 
-/// What the first poll gave.
-enum Begun {
+/// The result of the first poll.
+enum FirstPoll {
     Finished(Finished),
     /// It waits, or is not to be polled here.
     Running(BoxCall),
@@ -74,8 +74,8 @@ impl Requests {
         }
     }
 
-    /// Starts one request: answers it, or lets it go on in a task of its own. Says whether its
-    /// method was polled here, and what time it is after that.
+    /// Starts one request: responds, or continues it in a separate task. Returns whether its method
+    /// was polled here, and the time after that.
     fn start(
         &mut self,
         channel: &Arc<Channel>,
@@ -88,7 +88,7 @@ impl Requests {
         let received = match Received::new(&self.dispatcher, channel, frame, now) {
             Ok(received) => received,
             Err(error) => {
-                self.refuse(channel, &header, RefusedRequest::from_status(error.status()), error);
+                self.refuse(channel, &header, RequestRefusal::from_status(error.status()), error);
                 return (false, clock());
             }
         };
@@ -140,7 +140,7 @@ impl Requests {
                     Ok(call) => call,
                     Err(why) => {
                         let limits = channel.settings().decode;
-                        return over_memory(why, limits, arguments).map(Begun::Large);
+                        return over_memory(why, limits, arguments).map(FirstPoll::Large);
                     }
                 };
                 let memory = call.dispatched_memory();
@@ -148,11 +148,11 @@ impl Requests {
                     return Err(no_memory_for_arguments(memory));
                 }
                 if !in_place {
-                    return Ok(Begun::Running(call));
+                    return Ok(FirstPoll::Running(call));
                 }
                 match call.poll_into(cx, self.ready.bodies()) {
-                    Poll::Ready(finished) => finished.map(Begun::Finished),
-                    Poll::Pending => Ok(Begun::Running(call)),
+                    Poll::Ready(finished) => finished.map(FirstPoll::Finished),
+                    Poll::Pending => Ok(FirstPoll::Running(call)),
                 }
             })
         });
@@ -165,7 +165,7 @@ impl Requests {
             observe::ended(&span, status);
         };
         match begun {
-            Ok(Begun::Finished(mut finished)) => {
+            Ok(FirstPoll::Finished(mut finished)) => {
                 let ready = &mut self.ready;
                 match ready.check(channel, answers, &mut finished, &mut context, start) {
                     Ok(()) => {
@@ -179,13 +179,13 @@ impl Requests {
                     }
                 }
             }
-            Ok(Begun::Running(call)) => {
+            Ok(FirstPoll::Running(call)) => {
                 let observed = OwnedCall::running(route.metrics.clone(), now, span);
                 let answers = Arc::clone(answers);
                 let running = Running { method: route.method, answers, context, call };
                 self.executor.run(channel, &header, mode, observed, running);
             }
-            Ok(Begun::Large(OverMemory { stream })) => {
+            Ok(FirstPoll::Large(OverMemory { stream })) => {
                 let observed = OwnedCall::running(route.metrics.clone(), now, span);
                 let request = OwnedRequest::new(route, frame, arguments, stream);
                 let large = LargeRequest::new(route, request, context);
@@ -201,7 +201,7 @@ impl Requests {
         (in_place, after)
     }
 
-    /// Answers with what was encoded behind `start`.
+    /// Responds with the bytes that were encoded after `start`.
     fn finish(
         &mut self,
         channel: &Arc<Channel>,
@@ -216,13 +216,13 @@ impl Requests {
         }
         let bytes = self.ready.bodies().len() - start;
         self.ready.push(response::header(request, &finished), start);
-        // A stream's items may come only after the answer; a large answer is counted before the next
-        // request begins.
+        // A stream's items may come only after the answer; a large answer is counted before the
+        // next request begins.
         if finished.stream.is_some() || bytes > FREE {
             self.ready.append(channel, clock());
         }
         if let Some(source) = finished.stream {
-            let rest = OwnedCall::over(span.clone());
+            let rest = OwnedCall::response_sent(span.clone());
             self.executor.send_items(channel, request, rest, source);
         }
     }
@@ -232,7 +232,7 @@ impl Requests {
         &mut self,
         channel: &Channel,
         request: &Header,
-        reason: RefusedRequest,
+        reason: RequestRefusal,
         error: RpcError,
     ) {
         channel.settings().observer.request_refused(reason);

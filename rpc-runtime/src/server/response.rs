@@ -1,4 +1,4 @@
-//! What responses consist of: their headers, their metadata, errors as responses.
+//! Encoding of responses: headers, metadata, errors.
 
 use rpc_registry::limited;
 
@@ -32,9 +32,9 @@ pub(super) fn error(channel: &Channel, id: u64, error: &RpcError) -> (Header, Ve
     (header, body)
 }
 
-/// Puts the metadata of a reply in front of its value, which is in `out` behind `start`: that of the
-/// reply and, where it has no such key, that of the call's context. `finished` keeps its metadata only
-/// if it was written.
+/// Puts the metadata of a reply in front of its value, which is in `out` behind `start`: that of
+/// the reply and, where it has no such key, that of the call's context. `finished` keeps its
+/// metadata only if it was written.
 ///
 /// # Errors
 /// It is over the limit. The method has run.
@@ -88,7 +88,7 @@ fn write_error_metadata(
         return;
     }
     let mut section = Vec::new();
-    // The error itself is worth more than what goes with it.
+    // The error is sent without its metadata if that is too large.
     match payload::encode_metadata(metadata, &mut section) {
         Ok(()) => {
             header.flags = header.flags.with(Flags::METADATA);

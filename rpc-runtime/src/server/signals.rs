@@ -1,13 +1,12 @@
-//! The signals that tell a process to end.
+//! The signals that end a process.
 
 use std::future::Future;
 
-/// Ready when the process is told to end after this call: by SIGINT or SIGTERM, and by Ctrl-C where
-/// there are no such signals. Never, if the system does not tell.
+/// Completes at the next SIGINT or SIGTERM; never if the handlers cannot be installed.
 ///
-/// From here on neither of them ends the process by itself: tokio keeps its handlers for good.
+/// From this call on, these signals no longer end the process by default: tokio keeps its handlers.
 #[cfg(unix)]
-pub(super) fn told_to_end() -> impl Future<Output = ()> {
+pub(super) fn termination_signal() -> impl Future<Output = ()> {
     use std::future::poll_fn;
     use std::task::Poll;
 
@@ -25,14 +24,14 @@ pub(super) fn told_to_end() -> impl Future<Output = ()> {
         Err(_) => Vec::new(),
     };
     poll_fn(move |cx| {
-        let told = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-        if told { Poll::Ready(()) } else { Poll::Pending }
+        let received = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+        if received { Poll::Ready(()) } else { Poll::Pending }
     })
 }
 
-/// Ready when the process is told to end after this call, by Ctrl-C.
+/// Completes at the next Ctrl-C.
 #[cfg(not(unix))]
-pub(super) fn told_to_end() -> impl Future<Output = ()> {
+pub(super) fn termination_signal() -> impl Future<Output = ()> {
     async {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;

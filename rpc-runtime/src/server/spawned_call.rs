@@ -1,4 +1,4 @@
-//! [`SpawnedCall`]: a request that is answered by a task of its own.
+//! [`SpawnedCall`]: a request that is answered by a separate task.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::call::{Context, Source};
 use crate::connection::{Channel, WorkId, clock, pump};
 use crate::descriptor::MethodDescriptor;
 use crate::error::RpcError;
-use crate::observe::{OwnedCall, RefusedMemory};
+use crate::observe::{MemoryRefusal, OwnedCall};
 use crate::protocol::payload::Form;
 use crate::protocol::{Frame, Header, Kind, Output};
 use crate::service::{BoxCall, Finished};
@@ -27,7 +27,7 @@ use crate::status::Status;
 /// Maximum wait of a request for memory before it begins.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// A request in work, until it is dropped.
+/// A running request, until it is dropped.
 pub(super) struct SpawnedCall {
     channel: Arc<Channel>,
     work: WorkId,
@@ -68,10 +68,10 @@ impl SpawnedCall {
         context.deadline.filter(|_| self.request.kind != Kind::Oneway)
     }
 
-    /// The arguments, of which `before` bytes count already, take so many bytes of memory.
+    /// Charges the memory of the arguments, of which `before` bytes are charged already.
     ///
     /// # Errors
-    /// There is not so much. The method has not run.
+    /// The memory is not available. The method has not run.
     pub(super) fn arguments_take_from(&self, before: usize, bytes: usize) -> Result<(), RpcError> {
         if !self.channel.may_begin(before, bytes) {
             return Err(no_memory_for_arguments(bytes));
@@ -159,7 +159,7 @@ impl SpawnedCall {
 
     /// The error of a request that is not begun.
     fn no_memory(&self) -> RpcError {
-        self.channel.settings().observer.memory_refused(RefusedMemory::Request);
+        self.channel.settings().observer.memory_refused(MemoryRefusal::Request);
         let why = format!(
             "no memory for the response became free within {LONGEST_WAIT:?} (`MemoryLimits`)"
         );

@@ -285,7 +285,7 @@ mod tests {
         let other = job(2);
         assert_eq!(begins.recv_timeout(PATIENCE), Ok(2));
         assert!(begins.try_recv().is_err(), "one connection has more than its share");
-        // What waits is taken back; what runs goes on.
+        // Waiting jobs are removed, running ones continue.
         drop(many);
         drop(release);
         drop(other);

@@ -1,4 +1,4 @@
-//! Running the code of a server's user: methods and interceptors.
+//! Running user code of a server: methods and interceptors.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use crate::connection::Channel;
 use crate::descriptor::MethodDescriptor;
 use crate::error::{RpcError, exposed};
 
-/// Whose panic it is.
+/// The code that has panicked.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Code {
     Method,

@@ -21,8 +21,9 @@ use crate::status::Status;
 
 /// A stack of tower's layers around each call, as an [`Interceptor`].
 ///
-/// The stack is built once and shared by all calls: a concurrency limit in it is one for all of
-/// them. It must be `Clone`; put tower's `Buffer` above what is not, a rate limit for instance.
+/// The stack is built once and shared by all calls, so a concurrency limit applies to all of them
+/// together. It must be `Clone`. Wrap services that are not, such as a rate limit, in tower's
+/// `Buffer`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,22 +48,21 @@ use crate::status::Status;
 ///
 /// # Errors
 ///
-/// An [`RpcError`] passes unchanged. Errors of tower's own become one: of a timeout
-/// [`is_timeout`](RpcError::is_timeout), of `load_shed` [`is_overloaded`](RpcError::is_overloaded),
-/// any other [`is_internal`](RpcError::is_internal), with the error as its source.
+/// An [`RpcError`] passes unchanged. Errors of layers become an [`RpcError`] with the error as its
+/// source: a timeout [`is_timeout`](RpcError::is_timeout), `load_shed`
+/// [`is_overloaded`](RpcError::is_overloaded), any other [`is_internal`](RpcError::is_internal).
 ///
-/// A layer may call the service behind it more than once, one call after the other:
-/// [`Next::again`] says what that means. Tower's `Retry` knows nothing of
-/// [`is_safe_to_retry`](RpcError::is_safe_to_retry); ask it in its policy.
+/// A layer may call its inner service more than once, but not concurrently; see [`Next::again`]. In
+/// a policy for tower's `Retry`, check [`is_safe_to_retry`](RpcError::is_safe_to_retry).
 ///
 /// # Cost
 ///
-/// A call takes about five allocations and some thousand instructions more, whatever the stack is.
-/// An [`Interceptor`] takes one allocation.
+/// About five allocations and a thousand or more instructions for each call, independent of the
+/// stack. A plain [`Interceptor`] takes one allocation.
 pub struct Layered<S>(Mutex<S>);
 
 impl<S> Layered<S> {
-    /// The stack of `layers`.
+    /// An interceptor that applies `layers`.
     pub fn new<L: Layer<Rest, Service = S>>(layers: L) -> Self {
         Self(Mutex::new(layers.layer(Rest(()))))
     }
@@ -74,39 +74,39 @@ impl<S> fmt::Debug for Layered<S> {
     }
 }
 
-/// A call, as tower's layers see it. Metadata that a layer sets is that of the call from there on.
+/// A call as tower's layers see it. Metadata that a layer sets is passed on with the call.
 #[derive(Clone)]
 pub struct LayerCall {
     method: &'static MethodDescriptor,
     metadata: Metadata,
     deadline: Option<Instant>,
-    /// To the interceptor, which goes on with the call.
-    back: mpsc::Sender<GoOn>,
+    /// To the interceptor, which continues the call.
+    back: mpsc::Sender<Continue>,
 }
 
-/// Goes on with the call, with this metadata.
-struct GoOn {
+/// A request to continue the call with this metadata.
+struct Continue {
     metadata: Metadata,
     outcome: oneshot::Sender<Result<Reply, RpcError>>,
 }
 
 impl LayerCall {
-    /// The method that is called.
+    /// The called method.
     pub fn method(&self) -> &'static MethodDescriptor {
         self.method
     }
 
-    /// When the caller stops waiting.
+    /// Deadline of the call.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// The text under `key`.
+    /// The metadata value for `key`.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
     }
 
-    /// Sets the text under `key`.
+    /// Sets a metadata value.
     pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.metadata.insert(key.into(), value.into());
     }
@@ -121,7 +121,7 @@ impl fmt::Debug for LayerCall {
     }
 }
 
-/// The innermost service of a [`Layered`] stack: the rest of the call's way. Always ready.
+/// The innermost service of a [`Layered`] stack: the rest of the chain. Always ready.
 #[derive(Clone, Debug)]
 pub struct Rest(());
 
@@ -140,8 +140,8 @@ impl Service<LayerCall> for Rest {
         Box::pin(async move {
             let gone = || RpcError::new(Status::Cancelled, "the call was dropped");
             let (outcome, told) = oneshot::channel();
-            let go_on = GoOn { metadata: call.metadata, outcome };
-            call.back.send(go_on).await.map_err(|_| gone())?;
+            let resume = Continue { metadata: call.metadata, outcome };
+            call.back.send(resume).await.map_err(|_| gone())?;
             told.await.unwrap_or_else(|_| Err(gone()))
         })
     }
@@ -153,8 +153,8 @@ where
     S::Error: Into<BoxError>,
     S::Future: Send,
 {
-    /// The service's future may be `'static` and may even run in another task, so it asks this one
-    /// to go on with the call.
+    /// The service's future is `'static` and may run in another task, so it requests this future to
+    /// continue the call.
     async fn intercept(&self, call: &mut Call<'_>, mut next: Next<'_>) -> Result<Reply, RpcError> {
         let (back, mut asked) = mpsc::channel(1);
         let request = LayerCall {
@@ -166,22 +166,22 @@ where
         let service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut outer = pin!(ready_then_call(service, request));
         loop {
-            let GoOn { metadata, mut outcome } = tokio::select! {
+            let Continue { metadata, mut outcome } = tokio::select! {
                 biased;
                 result = &mut outer => return result.map_err(from_tower),
-                Some(go_on) = asked.recv() => go_on,
+                Some(resume) = asked.recv() => resume,
             };
             call.replace_metadata(metadata);
             let mut inner = pin!(next.again().run(call));
             let reply = tokio::select! {
                 biased;
-                // They wait no longer: the run is cancelled.
+                // The stack has finished without the reply: the rest of the call is cancelled.
                 result = &mut outer => return result.map_err(from_tower),
                 // Nor does the layer that asked for it, which may ask for another.
                 () = outcome.closed() => continue,
                 reply = &mut inner => reply,
             };
-            // It may have stopped waiting just now.
+            // The receiver may be gone.
             let _ = outcome.send(reply);
         }
     }

@@ -1,11 +1,12 @@
-//! Which of the registered providers a client follows.
+//! Settings for discovered providers.
 
 use super::ClientBuilder;
 use crate::client::discovery::SubsetSize;
 
 impl ClientBuilder {
     /// Lets a client with TLS settings follow registered addresses without encryption, `tcp:` and
-    /// `unix:`. Default: it follows `tls:` and `memory:` only. Use it while a service migrates to TLS.
+    /// `unix:`. Default: it follows `tls:` and `memory:` only. Use it while a service migrates to
+    /// TLS.
     ///
     /// The default prevents a writer of the registry from redirecting calls and credentials to a
     /// plaintext connection. A client without TLS settings follows all schemes.
@@ -25,8 +26,8 @@ impl ClientBuilder {
     }
 
     /// Maximum instances of a service that [`discover`](Self::discover) follows. Default 20,000; at
-    /// least 1. Of a longer list, addresses that are already followed are kept, then the first of the
-    /// others are added. The rest is skipped and logged.
+    /// least 1. Of a longer list, addresses that are already followed are kept, then the first of
+    /// the others are added. The rest is skipped and logged.
     pub fn max_providers(mut self, instances: usize) -> Self {
         self.discovery.max_providers = instances.max(1);
         self
@@ -36,12 +37,12 @@ impl ClientBuilder {
     /// least 1; [`usize::MAX`] for all. A list of more addresses is used in part. Default: 20 of a
     /// list of more than 100, until it has no more than 20.
     ///
-    /// Otherwise thousands of clients and thousands of providers would have millions of connections.
-    /// Each client chooses by a rendezvous hash of the address and a random number of its own. So
-    /// clients choose independently of each other, and a change of the list changes as few addresses
-    /// of the subset as possible: one that leaves is replaced by the next one in the client's order.
-    /// As many others are used beside those that cannot be connected to; this is checked every
-    /// second.
+    /// Otherwise thousands of clients and thousands of providers would have millions of
+    /// connections. Each client chooses by a rendezvous hash of the address and a random number of
+    /// its own. So clients choose independently of each other, and a change of the list changes as
+    /// few addresses of the subset as possible: one that leaves is replaced by the next one in the
+    /// client's order. For each address that cannot be reached, another one is used in addition;
+    /// this is checked every second.
     ///
     /// Providers get the same number of clients on average. With *c* clients, a subset of *s*, and
     /// *n* providers the standard deviation is about √(*c s* / *n*). Use a larger subset if there

@@ -1,4 +1,4 @@
-//! Code of the user that runs for each call, and on each connection.
+//! User code that runs for each call or on each connection.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use crate::call::Interceptor;
 use crate::pipeline::Change;
 
 impl ClientBuilder {
-    /// Adds an interceptor, which runs before and after each call. The first that is added is the
+    /// Adds an interceptor, which runs before and after each call. The first one added is the
     /// outermost: it sees a call first and its outcome last. See [`Interceptor`].
     ///
-    /// Interceptors run in the task of the caller and within the deadline of the call, also while
-    /// they wait for something of their own. Metrics and the call's span are outside of them: a call
-    /// is counted as what its caller gets.
+    /// Interceptors run in the task of the caller. The deadline of the call also ends their own
+    /// waits. Metrics and the call's span include them: a call is counted with the outcome that its
+    /// caller gets.
     ///
     /// ```
     /// use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a client's connections may take, and when they count as too slow.
+//! Limits of a client's connections.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::connection::MIN_SLOW_READER_TIMEOUT;
 use crate::pipeline::Watermarks;
 
 impl ClientBuilder {
-    /// Sends what has gathered after so many frames, and does not wait for more; at least 1.
+    /// Number of gathered frames that are written at once without waiting for more; at least 1.
     ///
-    /// By default, while fewer connections of the process are busy than there are cores, these are
-    /// a quarter of what is under way on the connection, and 16 at least: both ends are then at work
-    /// at the same time. When all cores are busy it is 256, for larger writes cost less.
+    /// Default: while fewer connections of the process are busy than there are cores, a quarter of
+    /// the frames in flight on the connection and at least 16, so that both ends work at the same
+    /// time; otherwise 256, since larger writes cost less.
     pub fn flush_after(mut self, frames: usize) -> Self {
         self.settings.flush_after = Some(frames.max(1));
         self
@@ -25,9 +25,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Maximum memory of one decoded value, in bytes: the arguments of a call, a result, or an item of
-    /// a stream. Default: four times the encoded length, at least 32 MiB. A larger value fails only
-    /// its call, with the status `decode`.
+    /// Maximum memory of one decoded value, in bytes: the arguments of a call, a result, or an item
+    /// of a stream. Default: four times the encoded length, at least 32 MiB. A larger value fails
+    /// only its call, with the status `decode`.
     ///
     /// Memory is charged before it is allocated, by the rules of
     /// [`DecodeLimits::memory`](crate::protocol::DecodeLimits::memory). Many small maps are charged
@@ -56,14 +56,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Calls that may wait for their answers on one connection; more wait for their turn, within
-    /// their deadlines. Default 16,384; at least 1.
+    /// Maximum calls in flight on one connection; further calls wait within their deadlines.
+    /// Default 16,384; at least 1.
     pub fn max_in_flight(mut self, calls: usize) -> Self {
         self.settings.max_in_flight = calls.max(1);
         self
     }
 
-    /// When a connection counts as congested; new calls wait for their turn then.
+    /// Bytes of waiting output at which a connection counts as congested. New calls wait meanwhile.
+    /// Default: 64 KiB; writable again below 32 KiB.
     pub fn watermarks(mut self, watermarks: Watermarks) -> Self {
         self.settings.watermarks = watermarks;
         self
@@ -73,8 +74,8 @@ impl ClientBuilder {
     /// for this time, or fewer bytes than [`min_rate`](Self::min_rate) requires. Default 30 s; at
     /// least 100 ms; [`Duration::MAX`] for never.
     ///
-    /// Without it, one that stops reading and does not go away would keep the memory of what waits
-    /// for it for ever.
+    /// Otherwise, a provider that stops reading would hold the memory of the waiting output for
+    /// ever.
     pub fn slow_reader_timeout(mut self, timeout: Duration) -> Self {
         self.settings.slow_reader_timeout = timeout.max(MIN_SLOW_READER_TIMEOUT);
         self

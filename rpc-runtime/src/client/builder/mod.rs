@@ -23,7 +23,7 @@ use crate::call::Interceptors;
 use crate::connection::{ChannelSettings, Initializer};
 use crate::error::RpcError;
 use crate::handlers::Heartbeat;
-use crate::observe::{Methods, Observer, Side};
+use crate::observe::{MethodMetrics, Observer, Side};
 use crate::runtime::current_runtime;
 use crate::transport::{self, ConnectSettings};
 #[cfg(feature = "tls")]
@@ -34,7 +34,7 @@ use crate::uri::Uri;
 /// addresses must not take all sockets of the process.
 const MAX_CONNECTING: usize = 128;
 
-/// Most connections to one address.
+/// Maximum connections to one address.
 const MAX_CONNECTIONS: usize = 1_024;
 
 /// Settings of a [`Client`]. All have defaults that are safe for production.
@@ -130,8 +130,8 @@ impl ClientBuilder {
     }
 
     /// Defers connecting until the first call; errors of the connection surface there. Default
-    /// `false`: [`connect`](Self::connect) waits for the connection. [`discover`](Self::discover) is
-    /// always lazy.
+    /// `false`: [`connect`](Self::connect) waits for the connection. [`discover`](Self::discover)
+    /// is always lazy.
     pub fn lazy(mut self, lazy: bool) -> Self {
         self.lazy = lazy;
         self
@@ -173,8 +173,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Detection of dead connections. Default: both ends ping after 60 s of silence, and close after
-    /// 180 s.
+    /// Detection of dead connections. Default: both ends ping after 60 s of silence, and close
+    /// after 180 s.
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.settings.heartbeat = heartbeat;
         self
@@ -200,15 +200,15 @@ impl ClientBuilder {
     /// Connects to one provider. A lost connection is made again when a call needs it.
     ///
     /// # Errors
-    /// The URI or a setting is invalid, the provider cannot be reached, or there is no tokio runtime.
-    /// A [lazy](Self::lazy) client does not try to reach the provider here.
+    /// The URI or a setting is invalid, the provider cannot be reached, or there is no tokio
+    /// runtime. A [lazy](Self::lazy) client does not try to reach the provider here.
     pub async fn connect(self, uri: impl AsRef<str>) -> Result<Client, RpcError> {
         let settings = self.endpoint_settings(None)?;
         let uri = Uri::parse(uri.as_ref())?;
         transport::check(&uri, &settings.transport)?;
         let endpoint = Endpoint::new(uri, &settings);
         if !self.lazy {
-            // Whoever calls first picks it anew.
+            // The first call picks a connection again.
             drop(endpoint.connected().await?);
         }
         Ok(self.client(Arc::new(SingleAddress { endpoint, settings })))
@@ -264,7 +264,7 @@ impl ClientBuilder {
             encoding: self.encoding,
             decode: self.settings.decode,
             metadata: None,
-            methods: Methods::new(observer),
+            methods: MethodMetrics::new(observer),
         }
     }
 }

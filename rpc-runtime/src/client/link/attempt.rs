@@ -1,4 +1,4 @@
-//! [`Attempt`]: the making of one connection.
+//! [`Attempt`]: one connection attempt.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use tokio::sync::{oneshot, watch};
 use crate::connection::Channel;
 use crate::error::RpcError;
 
-/// What came of an attempt, once it is over.
+/// The outcome of an attempt, once it has ended.
 pub(super) type Outcome = watch::Receiver<Option<Result<Arc<Channel>, RpcError>>>;
 
-/// An attempt, as others see it. Dropping it gives the attempt up.
-pub(super) struct UnderWay {
+/// A handle to an attempt. Dropping it cancels the attempt.
+pub(super) struct AttemptHandle {
     outcome: Outcome,
     _wanted: oneshot::Sender<()>,
 }
 
-impl UnderWay {
+impl AttemptHandle {
     pub(super) fn outcome(&self) -> Outcome {
         self.outcome.clone()
     }
@@ -31,11 +31,11 @@ pub(super) async fn wait(mut outcome: Outcome) -> Result<Arc<Channel>, RpcError>
     }
 }
 
-/// What settles an attempt: it gets the result, and returns what those who wait are told.
+/// Records the result of an attempt, and returns the outcome for the waiting calls.
 type Settle =
     Box<dyn FnOnce(Result<Arc<Channel>, RpcError>) -> Result<Arc<Channel>, RpcError> + Send>;
 
-/// A connection attempt; if its task is dropped, those who wait for it are told.
+/// A connection attempt. If its task is dropped, the waiting calls get an error.
 pub(super) struct Attempt {
     /// Until it is settled.
     settle: Option<Settle>,
@@ -44,10 +44,10 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(settle: Settle) -> (Self, UnderWay) {
+    pub(super) fn new(settle: Settle) -> (Self, AttemptHandle) {
         let (outcome, seen) = watch::channel(None);
         let (_wanted, unwanted) = oneshot::channel();
-        (Self { settle: Some(settle), outcome, unwanted }, UnderWay { outcome: seen, _wanted })
+        (Self { settle: Some(settle), outcome, unwanted }, AttemptHandle { outcome: seen, _wanted })
     }
 
     pub(super) async fn run(
@@ -63,7 +63,7 @@ impl Attempt {
 
     fn settle(&mut self, result: Result<Arc<Channel>, RpcError>) {
         if let Some(settle) = self.settle.take() {
-            // Whoever waited gets this connection, even if it has ended again by now.
+            // Waiting calls get this connection, even if it has ended by now.
             self.outcome.send_replace(Some(settle(result)));
         }
     }

@@ -1,4 +1,4 @@
-//! How a link connects.
+//! The steps of a connection attempt.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use tracing::Instrument;
 
 use super::Link;
 use super::attempt::given_up;
-use crate::client::no_services::NoServices;
+use crate::client::refuse_requests::RefuseRequests;
 use crate::connection::{Channel, driver};
 use crate::error::RpcError;
-use crate::observe::{self, RetiredConnection, Side};
+use crate::observe::{self, RetireReason, Side};
 use crate::protocol::{Hello, REPLY_METADATA};
 use crate::transport::{self, Distrust, Transport};
 
 impl Link {
-    /// Connects, and waits for the provider's hello: an operating system takes connections for a
-    /// process that may never look at them, and nobody could say whether a call sent there was run.
+    /// Connects, and waits for the provider's hello. An operating system accepts connections for a
+    /// process that may never read them, and then it would be unknown whether a call was run.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Arc<Channel>, RpcError> {
         // It is never closed.
         let _permit = self.settings.connecting.acquire().await.ok();
@@ -26,7 +26,7 @@ impl Link {
         let attempt = async {
             let transport = transport::connect(&self.uri, &self.settings.transport).await?;
             missing = "connected, but no hello came";
-            let channel = CloseUnlessGreeted(Some(self.open(transport)?));
+            let channel = HandshakeGuard(Some(self.open(transport)?));
             channel.greeted().await
         };
         let outcome = tokio::time::timeout(timeout, attempt).await;
@@ -49,8 +49,9 @@ impl Link {
         let (channel, reader) =
             Channel::new(transport, Arc::clone(&self.settings.channel), &hello, initializer)?;
         let limited = distrust.map(|distrust| self.limit(&channel, distrust));
-        let driven = Driven { link: Arc::clone(self), channel: Arc::clone(&channel), limited };
-        let driver = driver::run(Arc::clone(&channel), reader, NoServices::new(driven));
+        let driven =
+            ConnectionGuard { link: Arc::clone(self), channel: Arc::clone(&channel), limited };
+        let driver = driver::run(Arc::clone(&channel), reader, RefuseRequests::new(driven));
         match observe::connection(Side::Client, channel.peer()) {
             None => drop(tokio::spawn(driver)),
             Some(span) => drop(tokio::spawn(driver.instrument(*span))),
@@ -69,7 +70,7 @@ impl Link {
             let why = distrust.await;
             let Some(open) = channel.upgrade() else { return };
             limited!(warn, peer = %Printable(open.peer()), "closing the connection: {why}");
-            open.settings().observer.connection_retired(RetiredConnection::Distrust);
+            open.settings().observer.connection_retired(RetireReason::Distrust);
             open.drain_and_goaway();
             drop(open);
             tokio::time::sleep(drain_timeout).await;
@@ -81,26 +82,26 @@ impl Link {
     }
 }
 
-/// A channel's task, which keeps the link; if it is dropped, the link is told all the same.
-struct Driven {
+/// Dropped with a channel's task: closes the channel and reports its end to the link.
+struct ConnectionGuard {
     link: Arc<Link>,
     channel: Arc<Channel>,
     limited: Option<AbortHandle>,
 }
 
-impl Drop for Driven {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.limited.iter().for_each(AbortHandle::abort);
-        // A task that was dropped before its end has closed it already, or does so now.
+        // Without effect if the task has run to its end.
         self.channel.close(RpcError::unavailable("the connection's task was ended"));
         self.link.ended(&self.channel);
     }
 }
 
-/// A connection without a hello is of no use to anybody.
-struct CloseUnlessGreeted(Option<Arc<Channel>>);
+/// Closes the connection if it is dropped before the hello was received.
+struct HandshakeGuard(Option<Arc<Channel>>);
 
-impl CloseUnlessGreeted {
+impl HandshakeGuard {
     async fn greeted(mut self) -> Result<Arc<Channel>, RpcError> {
         if let Some(channel) = &self.0 {
             channel.greeted().await?;
@@ -109,7 +110,7 @@ impl CloseUnlessGreeted {
     }
 }
 
-impl Drop for CloseUnlessGreeted {
+impl Drop for HandshakeGuard {
     fn drop(&mut self) {
         if let Some(channel) = self.0.take() {
             channel.close(RpcError::unavailable("the peer did not send its hello"));

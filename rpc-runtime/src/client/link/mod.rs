@@ -9,39 +9,40 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use self::attempt::{Attempt, UnderWay};
-use self::state::{Look, Moment, Progress};
+use self::attempt::{Attempt, AttemptHandle};
+use self::state::{Moment, Progress, StateRef};
 use super::connection_info::{ConnectionInfo, KnownLink};
 use super::connections::LinkNumber;
-use super::pick::{Outcome, Outcomes, Pick};
+use super::pick::{Outcome, OutcomeObserver, Pick};
 use super::settings::EndpointSettings;
 use crate::connection::{Channel, clock};
 use crate::error::RpcError;
 use crate::random::random_fraction;
 use crate::uri::Uri;
 
-/// One connection to an address. It is made when a call needs it. After a failed attempt it is left
-/// alone for a while, and calls fail at once.
+/// One connection to an address. A call that needs it makes it connect. After a failed attempt it
+/// backs off, and calls fail at once.
 ///
-/// A channel's lock is never taken by somebody who holds the link's.
+/// The lock of a channel is never taken while the link's lock is held.
 pub(super) struct Link {
     uri: Uri,
     settings: Arc<EndpointSettings>,
-    progress: Mutex<Progress<Channel, UnderWay>>,
+    progress: Mutex<Progress<Channel, AttemptHandle>>,
     /// Whether it is in the [`ReadyLinks`](super::ready_links::ReadyLinks).
     noted_ready: AtomicBool,
 }
 
-/// What can be had of a link at once.
+/// What a link offers without waiting.
 pub(super) enum LinkState {
     Ready(Arc<Channel>),
-    /// An attempt is under way, or is due.
+    /// An attempt is in progress or due.
     Connectable,
     /// The last attempt failed and the next is not due, or none will be made.
     BackingOff,
 }
 
-enum Found {
+/// A connection or an error that is available at once, or an attempt to wait for.
+enum Acquire {
     Settled(Result<Arc<Channel>, RpcError>),
     Attempt(attempt::Outcome),
 }
@@ -57,14 +58,14 @@ impl Link {
         link
     }
 
-    fn lock(&self) -> MutexGuard<'_, Progress<Channel, UnderWay>> {
+    fn lock(&self) -> MutexGuard<'_, Progress<Channel, AttemptHandle>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its state may have changed.
     fn changed(&self) {
-        // It is noted under the lock, so that the last change is noted last. A link is closed before
-        // it is dropped, so another one at the same place in memory never has its pause.
+        // It is noted under the lock, so that the last change is noted last. A link is closed
+        // before it is dropped, so another one at the same place in memory never has its pause.
         let number: LinkNumber = std::ptr::from_ref(self).addr();
         let progress = self.lock();
         self.settings.all.note_pause(number, progress.until());
@@ -78,48 +79,48 @@ impl Link {
     }
 
     #[inline]
-    pub(super) fn look(&self) -> LinkState {
-        match self.lock().look(clock()) {
-            Look::Ready(channel) => LinkState::Ready(Arc::clone(channel)),
-            Look::Connecting(_) | Look::Due => LinkState::Connectable,
-            Look::BackingOff { .. } | Look::Closed(_) => LinkState::BackingOff,
+    pub(super) fn state(&self) -> LinkState {
+        match self.lock().state_at(clock()) {
+            StateRef::Ready(channel) => LinkState::Ready(Arc::clone(channel)),
+            StateRef::Connecting(_) | StateRef::Due => LinkState::Connectable,
+            StateRef::BackingOff { .. } | StateRef::Closed(_) => LinkState::BackingOff,
         }
     }
 
     /// The link's channel for one attempt of a call, which reports its outcome here.
     #[inline]
     pub(super) fn pick(self: &Arc<Self>, channel: Arc<Channel>) -> Pick {
-        Pick::new(channel, Arc::clone(self) as Arc<dyn Outcomes>)
+        Pick::new(channel, Arc::clone(self) as Arc<dyn OutcomeObserver>)
     }
 
-    /// A connection, after waiting for an attempt if need be. Dropping the future leaves the attempt
-    /// to the others that wait for it.
+    /// A connection, after waiting for an attempt if need be. Dropping the future leaves the
+    /// attempt to the others that wait for it.
     pub(super) async fn connected(self: &Arc<Self>) -> Result<Pick, RpcError> {
-        let channel = match self.find() {
-            Found::Settled(result) => result?,
-            Found::Attempt(outcome) => attempt::wait(outcome).await?,
+        let channel = match self.acquire() {
+            Acquire::Settled(result) => result?,
+            Acquire::Attempt(outcome) => attempt::wait(outcome).await?,
         };
         Ok(self.pick(channel))
     }
 
-    /// Begins an attempt, if one is due, that nobody waits for.
+    /// Begins an attempt in the background, if one is due.
     pub(super) fn begin(self: &Arc<Self>) {
-        // Whether there is a connection already is of no interest here.
-        let _ = self.find();
+        // The result is not needed.
+        let _ = self.acquire();
     }
 
-    /// What there is, or the attempt that is under way, which this starts if one is due.
-    fn find(self: &Arc<Self>) -> Found {
+    /// The connection, or the attempt in progress. Starts an attempt if one is due.
+    fn acquire(self: &Arc<Self>) -> Acquire {
         let now = clock();
         let mut progress = self.lock();
-        match progress.look(now) {
-            Look::Ready(channel) => return Found::Settled(Ok(Arc::clone(channel))),
-            Look::Connecting(attempt) => return Found::Attempt(attempt.outcome()),
-            Look::BackingOff { until, error } => {
-                return Found::Settled(Err(self.backing_off(until, now, error)));
+        match progress.state_at(now) {
+            StateRef::Ready(channel) => return Acquire::Settled(Ok(Arc::clone(channel))),
+            StateRef::Connecting(attempt) => return Acquire::Attempt(attempt.outcome()),
+            StateRef::BackingOff { until, error } => {
+                return Acquire::Settled(Err(self.backing_off(until, now, error)));
             }
-            Look::Closed(why) => return Found::Settled(Err(why.clone())),
-            Look::Due => {}
+            StateRef::Closed(why) => return Acquire::Settled(Err(why.clone())),
+            StateRef::Due => {}
         }
         let (attempt, under_way) = Attempt::new(Box::new({
             let link = Arc::clone(self);
@@ -129,10 +130,10 @@ impl Link {
         progress.begin(under_way);
         drop(progress);
         self.changed();
-        // Not under the lock: a runtime that has ended drops the attempt here and now.
+        // Not under the lock: a runtime that has shut down drops the attempt at once.
         let link = Arc::clone(self);
         self.settings.runtime.spawn(attempt.run(async move { link.connect().await }));
-        Found::Attempt(outcome)
+        Acquire::Attempt(outcome)
     }
 
     /// Why a call fails at once.
@@ -143,9 +144,8 @@ impl Link {
         RpcError::unavailable(message).with_source(cause).with_peer(&self.uri).unexecuted()
     }
 
-    /// Settles an attempt. Returns what those are told who wait for it.
-    ///
-    /// Here is the one place where an attempt is known to have succeeded or failed.
+    /// Records the result of an attempt. Returns the outcome for the calls that wait for it. Every
+    /// attempt ends here.
     fn settle(
         self: &Arc<Self>,
         result: Result<Arc<Channel>, RpcError>,
@@ -185,7 +185,7 @@ impl Link {
         }
     }
 
-    /// `channel` takes no new calls: the next one connects again.
+    /// `channel` takes no new calls, so the next call connects again.
     fn leave(&self, channel: &Arc<Channel>, why: RpcError) {
         let proven = channel.has_answered();
         let left = self.lock().leave(channel, why, proven, self.moment());
@@ -202,8 +202,8 @@ impl Link {
         self.leave(channel, why);
     }
 
-    /// After `channel` was put among those that drain. Whoever closed it may still be about to say so
-    /// when its task has ended, and nobody would take it away again.
+    /// Removes `channel` from the draining ones if its task has already ended: the report of that
+    /// may have come before the channel was added.
     fn check_ended(&self, channel: &Arc<Channel>) {
         if channel.is_closed() {
             self.ended(channel);
@@ -221,15 +221,14 @@ impl Link {
         self.changed();
     }
 
-    /// The registry says that there is a new provider at this address: it is tried at once when a
-    /// call needs it.
+    /// The registry has a new provider at this address, so the next call connects at once.
     pub(super) fn announce(&self) {
         self.lock().announce();
         self.changed();
     }
 
-    /// The address is no longer in use: what is in flight is finished, nothing new is sent, no
-    /// attempt is made again. `end` is [`Channel::drain`] or [`Channel::drain_and_goaway`].
+    /// The address is no longer in use: calls in flight continue, no new call is sent, and no
+    /// further attempt is made. `end` is [`Channel::drain`] or [`Channel::drain_and_goaway`].
     pub(super) fn close(&self, why: RpcError, end: fn(&Channel)) {
         let channel = self.lock().close(why);
         if let Some(channel) = channel {
@@ -240,11 +239,11 @@ impl Link {
     }
 }
 
-impl Outcomes for Link {
+impl OutcomeObserver for Link {
     #[inline]
     fn ended(&self, outcome: Outcome<'_>) {
         match outcome {
-            // Another call must not pick it in the moment before the link hears of its end.
+            // Another call must not pick it before the link is notified of its end.
             Outcome::NotOpen(channel) => self.forget(channel),
             Outcome::Answered | Outcome::Failed | Outcome::Cancelled => {}
         }
@@ -258,8 +257,8 @@ impl KnownLink for Link {
 
     fn channels(&self) -> Vec<Arc<Channel>> {
         let progress = self.lock();
-        let used = match progress.look(clock()) {
-            Look::Ready(channel) => Some(channel),
+        let used = match progress.state_at(clock()) {
+            StateRef::Ready(channel) => Some(channel),
             _ => None,
         };
         used.into_iter().chain(progress.draining()).cloned().collect()
@@ -276,7 +275,7 @@ impl KnownLink for Link {
     }
 
     fn pick_ready(self: Arc<Self>) -> Option<Pick> {
-        match self.look() {
+        match self.state() {
             LinkState::Ready(channel) => Some(Pick::new(channel, self)),
             LinkState::Connectable | LinkState::BackingOff => None,
         }
@@ -284,12 +283,12 @@ impl KnownLink for Link {
 
     fn forget_ready(&self) -> bool {
         self.noted_ready.store(false, Ordering::Relaxed);
-        let is_ready = matches!(self.look(), LinkState::Ready(_));
+        let is_ready = matches!(self.state(), LinkState::Ready(_));
         !is_ready || self.noted_ready.swap(true, Ordering::Relaxed)
     }
 }
 
-/// Tells a link as soon as its channel takes no more calls.
+/// Notifies a link when its channel takes no more calls.
 struct EndWaker {
     link: Weak<Link>,
     channel: Weak<Channel>,
@@ -311,8 +310,8 @@ mod tests {
     use crate::protocol::Hello;
     use crate::transport::raw::pair;
 
-    /// A link whose connection has ended, and which has not heard yet that it takes no calls: another
-    /// thread closed it, and wakes those who wait for its end one after the other.
+    /// A link whose connection has ended, and which has not heard yet that it takes no calls:
+    /// another thread closed it, and wakes those who wait for its end one after the other.
     async fn ended_unheard() -> (Arc<Link>, Arc<Channel>) {
         let settings = ClientBuilder::default().endpoint_settings(None).unwrap();
         let link = Link::new(Uri::parse("memory:nobody").unwrap(), settings);

@@ -7,14 +7,15 @@ use crate::client::back_off::BackOff;
 use crate::client::connection_info::ConnectionState;
 use crate::error::RpcError;
 
-/// Where a link stands. `C` is a connection, `A` an attempt to make one; dropping that gives it up.
+/// The state of a link. `C` is a connection, `A` a connection attempt, which is cancelled when
+/// dropped.
 pub(super) struct Progress<C, A> {
     phase: Phase<C, A>,
     /// Attempts that failed, and connections that did not last, in a row.
     failures: u32,
     /// Connections that take no new calls and have not ended.
     draining: Vec<Arc<C>>,
-    /// How many were made. At one in a millisecond it is exact for 49 days.
+    /// Number of connections made. At one per millisecond it is exact for 49 days.
     connected: u32,
     last_error: Option<RpcError>,
 }
@@ -27,10 +28,10 @@ enum Phase<C, A> {
     Closed(RpcError),
 }
 
-/// What a call finds.
-pub(super) enum Look<'p, C, A> {
+/// The state at a point in time, borrowed.
+pub(super) enum StateRef<'p, C, A> {
     Ready(&'p Arc<C>),
-    /// An attempt is under way.
+    /// An attempt is in progress.
     Connecting(&'p A),
     /// An attempt may be made.
     Due,
@@ -41,7 +42,7 @@ pub(super) enum Look<'p, C, A> {
     Closed(&'p RpcError),
 }
 
-/// When something happens, and the luck of the draw for the pause that may follow.
+/// The time of an event, and the random fraction for the pause that may follow.
 #[derive(Clone, Copy)]
 pub(super) struct Moment<'b> {
     pub(super) now: Instant,
@@ -61,25 +62,25 @@ impl<C, A> Progress<C, A> {
         }
     }
 
-    pub(super) fn look(&self, now: Instant) -> Look<'_, C, A> {
+    pub(super) fn state_at(&self, now: Instant) -> StateRef<'_, C, A> {
         match &self.phase {
-            Phase::Ready { connection, .. } => Look::Ready(connection),
-            Phase::Connecting(attempt) => Look::Connecting(attempt),
+            Phase::Ready { connection, .. } => StateRef::Ready(connection),
+            Phase::Connecting(attempt) => StateRef::Connecting(attempt),
             Phase::BackingOff { until, error } if *until > now => {
-                Look::BackingOff { until: *until, error }
+                StateRef::BackingOff { until: *until, error }
             }
-            Phase::Idle | Phase::BackingOff { .. } => Look::Due,
-            Phase::Closed(why) => Look::Closed(why),
+            Phase::Idle | Phase::BackingOff { .. } => StateRef::Due,
+            Phase::Closed(why) => StateRef::Closed(why),
         }
     }
 
-    /// An attempt is made; only when one is due.
+    /// Starts an attempt. Only when one is due.
     pub(super) fn begin(&mut self, attempt: A) {
         self.phase = Phase::Connecting(attempt);
     }
 
-    /// The attempt under way is over. Returns what those are told who wait for it; on an error, a
-    /// connection that was made all the same is not to be used.
+    /// The attempt has ended. Returns the outcome for the calls that wait for it. If it is an
+    /// error, a connection that was made must not be used.
     pub(super) fn settle(
         &mut self,
         result: Result<Arc<C>, RpcError>,
@@ -105,8 +106,8 @@ impl<C, A> Progress<C, A> {
         self.connected > 0
     }
 
-    /// `connection` takes no new calls. `proven`: it was of use to somebody. Says whether it was the
-    /// one in use.
+    /// `connection` takes no new calls. `proven`: it has answered a call. Returns whether it was
+    /// the one in use.
     pub(super) fn leave(
         &mut self,
         connection: &Arc<C>,
@@ -135,8 +136,8 @@ impl<C, A> Progress<C, A> {
         self.draining.retain(|draining| !Arc::ptr_eq(draining, connection));
     }
 
-    /// One more failure. No attempt is made for a while, a longer one each time; so many are
-    /// forgiven.
+    /// Records a failure and starts a pause, which grows with each failure. The first `forgiven`
+    /// failures start no pause.
     fn failed(&mut self, error: RpcError, moment: Moment<'_>, forgiven: u32) {
         self.failures = self.failures.saturating_add(1);
         self.last_error = Some(error.clone());
@@ -148,7 +149,7 @@ impl<C, A> Progress<C, A> {
         };
     }
 
-    /// There may be a new provider at the address: what was known of the old one does not count.
+    /// There may be a new provider at the address, so failures of the old one do not count.
     pub(super) fn announce(&mut self) {
         self.failures = 0;
         if let Phase::BackingOff { .. } = self.phase {
@@ -156,8 +157,8 @@ impl<C, A> Progress<C, A> {
         }
     }
 
-    /// No new calls, no more attempts. An attempt under way is given up, and a connection in use is
-    /// to be retired.
+    /// No new calls and no more attempts. An attempt in progress is cancelled, and a connection in
+    /// use must be drained by the caller.
     pub(super) fn close(&mut self, why: RpcError) -> Option<Arc<C>> {
         if let Phase::Closed(_) = self.phase {
             return None;
@@ -241,7 +242,7 @@ mod tests {
         }
 
         fn is_due(&self) -> bool {
-            matches!(self.link.look(self.now), Look::Due)
+            matches!(self.link.state_at(self.now), StateRef::Due)
         }
 
         fn connect(&mut self, number: u32) -> Arc<u32> {
@@ -360,7 +361,7 @@ mod tests {
         let moment = Moment { now: bench.now, back_off: &bench.back_off, fraction: 0.5 };
         let told = bench.link.settle(Ok(Arc::new(1)), moment);
         assert_eq!(told.unwrap_err().message(), "closed");
-        assert!(matches!(bench.link.look(bench.now), Look::Closed(_)));
+        assert!(matches!(bench.link.state_at(bench.now), StateRef::Closed(_)));
     }
 
     #[derive(Clone, Debug)]
@@ -419,13 +420,13 @@ mod tests {
                         draining.extend(used.take());
                     }
                 }
-                let found = match bench.link.look(bench.now) {
-                    Look::Ready(connection) => Some(Arc::clone(connection)),
+                let found = match bench.link.state_at(bench.now) {
+                    StateRef::Ready(connection) => Some(Arc::clone(connection)),
                     _ => None,
                 };
                 prop_assert_eq!(&found, &used);
                 prop_assert_eq!(bench.link.draining(), &draining[..]);
-                prop_assert_eq!(matches!(bench.link.look(bench.now), Look::Closed(_)), closed);
+                prop_assert_eq!(matches!(bench.link.state_at(bench.now), StateRef::Closed(_)), closed);
                 prop_assert_eq!(bench.link.reconnects(), u64::from(made.saturating_sub(1)));
                 let state = bench.link.state();
                 prop_assert_eq!(state == ConnectionState::Ready, used.is_some());

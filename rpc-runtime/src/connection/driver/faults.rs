@@ -4,7 +4,7 @@ use rpc_registry::limited;
 
 use crate::connection::channel::Channel;
 use crate::error::RpcError;
-use crate::observe::{EndedConnection, RefusedConnection};
+use crate::observe::{CloseReason, ConnectionRefusal};
 use crate::status::Status;
 
 impl Channel {
@@ -13,7 +13,7 @@ impl Channel {
         let timeout = self.settings().handshake_timeout.unwrap_or_default();
         let message = format!("no whole frame came within {timeout:?} (`handshake_timeout`)");
         limited!(warn, peer = %self.peer(), "connection closed: {message}");
-        self.settings().observer.connection_refused(RefusedConnection::Handshake);
+        self.settings().observer.connection_refused(ConnectionRefusal::Handshake);
         self.fail(RpcError::new(Status::Timeout, message));
     }
 
@@ -27,7 +27,7 @@ impl Channel {
             ),
         );
         limited!(warn, peer = %self.peer(), %why, "connection closed");
-        self.settings().observer.connection_ended(EndedConnection::SlowSender);
+        self.settings().observer.connection_ended(CloseReason::SlowSender);
         self.fail(why);
     }
 
@@ -38,7 +38,7 @@ impl Channel {
              (`slow_reader_timeout`, `min_rate`)",
             self.settings().slow_reader_timeout
         ));
-        self.settings().observer.connection_ended(EndedConnection::SlowReader);
+        self.settings().observer.connection_ended(CloseReason::SlowReader);
         limited!(warn, peer = %self.peer(), %cause, "connection closed");
         cause
     }

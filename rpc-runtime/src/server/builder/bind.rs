@@ -24,10 +24,10 @@ use crate::transport::ListenSettings;
 use crate::uri::Uri;
 
 impl ServerBuilder {
-    /// Listens on `uri`, starts to serve and announces the services.
+    /// Listens on `uri`, starts serving and registers the services.
     ///
-    /// - `tcp://host:port`, port 0 for any free one.
-    /// - `tls://host:port`: the same, encrypted; with the feature `tls` and `ServerBuilder::tls`.
+    /// - `tcp://host:port`; port 0 for any free port.
+    /// - `tls://host:port`: the same with TLS; needs the feature `tls` and `ServerBuilder::tls`.
     /// - `unix:///path`: a socket in the file system, for consumers on this machine. Its file is
     ///   made with the permissions of the process's umask; every user with write access to it may
     ///   call. Put it into a folder in which no other user can create files. It is removed when the
@@ -35,12 +35,13 @@ impl ServerBuilder {
     ///   `/path.lock`, which stays.
     /// - `memory:name`: within this process.
     ///
-    /// Dropping the future leaves nothing behind.
-    ///
     /// # Errors
-    /// The URI or the heartbeat is invalid, the port is in use, two services do not go together, the
-    /// registry refuses the announcement, event loops are not possible there, or there is no tokio
+    /// The URI or the heartbeat is invalid, the port is in use, two services conflict, the registry
+    /// refuses a registration, event loops are not supported for the address, or there is no tokio
     /// runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the listener and removes the registrations.
     pub async fn bind(mut self, uri: impl AsRef<str>) -> Result<Server, RpcError> {
         current_runtime()?;
         self.settings.heartbeat.check()?;

@@ -1,4 +1,4 @@
-//! What a server provides, and the interceptors in front of it.
+//! The services of a server, and their interceptors.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use crate::server::dispatcher::Provided;
 use crate::service::Service;
 
 impl ServerBuilder {
-    /// Provides a service. Several may share a listener, and several major versions of one, too.
+    /// Provides a service. A server can provide several services, and several major versions of
+    /// one.
     pub fn provide(self, service: impl Service) -> Self {
         self.provide_with(service, Interceptors::new())
     }
 
-    /// Provides a service whose calls pass `interceptors`, after those of the
-    /// [server](Self::interceptor). An array or a vector does for interceptors of one type,
-    /// [`Interceptors`] for several.
+    /// Provides a service whose calls run through `interceptors`, inside those of the
+    /// [server](Self::interceptor). Pass an array or a vector for interceptors of one type,
+    /// [`Interceptors`] for several types.
     ///
     /// ```
     /// # use rpc_runtime::{Call, Interceptor, Interceptors, Next, Reply, Result, Server, rpc_service};
@@ -46,13 +47,13 @@ impl ServerBuilder {
         self
     }
 
-    /// Adds an interceptor for the calls of all services. The first one is the outermost.
+    /// Adds an interceptor for the calls of all services. The first one added is the outermost.
     ///
-    /// Requests that reach no method, and those over a limit, do not get to it: see
-    /// `docs/protocol.md`. An interceptor runs before the arguments are decoded, in the task in which
-    /// an `inline` method would run, so it must not block. Calls of a `blocking` method wait for their
-    /// thread behind the interceptors. A deadline that has passed, and a caller that has gone, end
-    /// the interceptors of the call as they end its method.
+    /// Requests for unknown methods and requests over a limit are refused before it runs; see
+    /// `docs/protocol.md`. It runs before the arguments are decoded, in the task in which an
+    /// `inline` method would run, so it must not block. Calls of a `blocking` method wait for a
+    /// thread after the interceptors. When the deadline passes or the caller is gone, the
+    /// interceptors are dropped like the method.
     ///
     /// ```
     /// use rpc_runtime::{Call, Context, Interceptor, Next, Reply, Result, RpcError, Server, rpc_service};
@@ -62,7 +63,7 @@ impl ServerBuilder {
     ///     async fn hello(&self) -> Result<String>;
     /// }
     ///
-    /// /// Who calls, for the method.
+    /// /// The authenticated caller.
     /// struct User(String);
     ///
     /// struct Greeter;

@@ -1,4 +1,4 @@
-//! How a [`Server`] ends.
+//! Graceful shutdown of a [`Server`].
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,30 +7,29 @@ use rpc_registry::Lease;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::signals::told_to_end;
+use super::signals::termination_signal;
 use super::{Accepting, Server};
 use crate::error::RpcError;
 use crate::observe::DrainOutcome;
 use crate::status::Status;
 
-/// What a registry is given in any case: to take back a registration is worth a moment even where
-/// nobody waits for requests.
-const LEAST_FOR_REGISTRY: Duration = Duration::from_millis(500);
+/// Minimum time for removing the registrations, also with a drain timeout of 0.
+const MIN_REVOKE_TIME: Duration = Duration::from_millis(500);
 
 impl Server {
-    /// Serves until `signal` is ready, then [shuts down](Self::shutdown). What the signal yields
-    /// does not matter.
+    /// Serves until `signal` completes, then [shuts down](Self::shutdown). The output of `signal`
+    /// is ignored.
     ///
-    /// A second signal ends the server at once: while it shuts down, SIGINT or SIGTERM (Ctrl-C where
-    /// there are no such signals) cuts off what is still in work. From the beginning of the shutdown
-    /// on, these signals no longer end the process by themselves, since tokio keeps its handlers.
+    /// During the shutdown, SIGINT or SIGTERM (Ctrl-C on systems without these signals) ends the
+    /// server at once and cuts off running requests. From the beginning of the shutdown, these
+    /// signals no longer end the process by default, since tokio keeps its handlers.
     ///
     /// # Errors
-    /// Those of [`shutdown`](Self::shutdown). `cancelled`, after a second signal: the message says
-    /// how many requests and connections were cut off.
+    /// Those of [`shutdown`](Self::shutdown). After a second signal `cancelled`, with the number of
+    /// requests and connections that were cut off.
     pub async fn serve_until(mut self, signal: impl Future) -> Result<(), RpcError> {
         signal.await;
-        let second_signal = told_to_end();
+        let second_signal = termination_signal();
         tokio::select! {
             biased;
             result = self.end() => result,
@@ -47,22 +46,24 @@ impl Server {
         }
     }
 
-    /// Ends the server without losing a call: every client is told to send no more, the
-    /// registrations are taken back, requests in work are finished and their answers written, then
-    /// the connections end. A client that is told ends its connection when it has its answers, and
-    /// is waited for: it alone knows whether a request is still on its way. What is not done within
-    /// the timeout ([`ServerBuilder::drain_timeout`](super::ServerBuilder::drain_timeout), 10 s by
-    /// default) is cut off; so is a client that does not react to being told.
+    /// Ends the server gracefully, without losing a call.
     ///
-    /// A registry that does not answer is given half of that time, and half a second at least.
-    /// Connections that are made in the meantime are refused, so their clients go elsewhere. Event
-    /// loops end after all that, within the timeout and half a second at least.
+    /// It sends a goaway to every client, removes the registrations, and waits until running
+    /// requests are answered and the clients have closed their connections. Only a client knows
+    /// whether one of its requests is still in transit, so clients close first. New connections are
+    /// refused meanwhile. When the drain timeout
+    /// ([`ServerBuilder::drain_timeout`](super::ServerBuilder::drain_timeout), default 10 s) has
+    /// passed, remaining requests and connections are cut off.
     ///
-    /// Dropping the future ends the server at once.
+    /// The registry gets half of the drain timeout to remove the registrations, at least 500 ms.
+    /// Event loops end last, within the drain timeout, at least 500 ms.
     ///
     /// # Errors
-    /// A registration could not be taken back, or an event loop had panicked. The server is down all
-    /// the same.
+    /// A registration could not be removed, or an event loop has panicked. The server has ended
+    /// also in this case.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the server at once.
     pub async fn shutdown(mut self) -> Result<(), RpcError> {
         self.end().await
     }
@@ -72,12 +73,12 @@ impl Server {
         let until = now + self.drain_timeout;
         tracing::info!(uri = self.local_uri, "shutting down");
         self.connections.drain();
-        // The requests in work go on in the meantime; a registry that hangs leaves the other half of
-        // the time to whatever comes behind it.
+        // Running requests continue meanwhile. A registry that hangs leaves them the other half of
+        // the time.
         let leases = std::mem::take(&mut self.leases);
-        let for_registry = (self.drain_timeout / 2).max(LEAST_FOR_REGISTRY);
+        let for_registry = (self.drain_timeout / 2).max(MIN_REVOKE_TIME);
         let mut result = revoke_all(leases, now + for_registry).await;
-        // Whoever still found an entry was told by then that nobody is served here any more.
+        // A client that still finds an entry gets a refusal with the reason until here.
         self.stop.send_replace(true);
         if timeout_at(until, self.all_done.recv()).await.is_ok() {
             self.observer.drained(DrainOutcome::Complete);
@@ -100,7 +101,7 @@ impl Server {
     }
 }
 
-/// Takes registrations back, all at a time. What a registry has not done until then is left to it.
+/// Removes registrations concurrently. Those that remain at `until` expire by their leases.
 async fn revoke_all(leases: Vec<Lease>, until: Instant) -> Result<(), RpcError> {
     let mut revoking: JoinSet<_> = leases.into_iter().map(Lease::revoke).collect();
     let mut result = Ok(());

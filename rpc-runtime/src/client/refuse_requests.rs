@@ -1,4 +1,4 @@
-//! [`NoServices`].
+//! [`RefuseRequests`].
 
 use std::sync::Arc;
 use std::task::Context;
@@ -12,17 +12,17 @@ use crate::status::Status;
 
 /// The request handler of an end that provides nothing. It keeps what is to be dropped when the
 /// connection has ended.
-pub(super) struct NoServices<T> {
+pub(super) struct RefuseRequests<T> {
     _until_the_end: T,
 }
 
-impl<T> NoServices<T> {
+impl<T> RefuseRequests<T> {
     pub(super) fn new(until_the_end: T) -> Self {
         Self { _until_the_end: until_the_end }
     }
 }
 
-impl<T: Send + 'static> RequestHandler for NoServices<T> {
+impl<T: Send + 'static> RequestHandler for RefuseRequests<T> {
     fn handle(&mut self, channel: &Arc<Channel>, batch: Batch<'_>, _: &mut Context<'_>) -> Instant {
         if !channel.is_writable() {
             // This end never stops reading, so it would keep all the answers that are not read.
