@@ -1,4 +1,4 @@
-//! Which provider gets the next call.
+//! Load balancing: the choice of the provider for a call.
 
 mod round_robin;
 
@@ -8,7 +8,7 @@ pub(super) use round_robin::RoundRobin;
 
 use crate::client::Endpoint;
 
-/// A strategy of choosing.
+/// A load-balancing strategy.
 pub(super) trait LoadBalancer: Send + Sync {
     /// The index of the endpoint to try first. `endpoints` may be empty.
     fn pick(&self, endpoints: &[Arc<Endpoint>]) -> usize;
