@@ -126,7 +126,10 @@ impl Channel {
             state.check_driver(&mut effects);
         }
         #[cfg(debug_assertions)]
-        state.check_invariants(&effects);
+        {
+            state.check_invariants(&effects);
+            state.flush_follows(effects.flush.is_some().into());
+        }
         drop(state);
         let flush = effects.flush;
         if effects.is_empty() {
@@ -137,6 +140,8 @@ impl Channel {
         }
         if let Some(now) = flush {
             self.write(now, wakes_driver);
+            #[cfg(debug_assertions)]
+            self.state.lock().flush_follows(-1);
         }
         result
     }

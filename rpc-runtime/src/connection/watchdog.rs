@@ -79,13 +79,13 @@ impl<'i> Watchdog<'i> {
         let channels: Vec<_> = watched.iter().filter_map(Weak::upgrade).collect();
         drop(watched);
         for channel in channels {
-            match channel.expected_interval() {
-                Ok(interval) => interval.into_iter().for_each(|it| self.interval.expect(it)),
-                Err(Locked) => self.interval.keep(before),
-            }
             // A user's handler or waker that panics, or what is dropped with the last of a channel, is
             // to end this thread no more than it ends a worker.
             let _ = catch_unwind(AssertUnwindSafe(|| {
+                match channel.expected_interval() {
+                    Ok(interval) => interval.into_iter().for_each(|it| self.interval.expect(it)),
+                    Err(Locked) => self.interval.keep(before),
+                }
                 channel.give_sign_of_life(now);
                 drop(channel);
             }));

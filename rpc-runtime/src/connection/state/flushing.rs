@@ -21,6 +21,9 @@ pub(super) struct Flushing {
     pub(super) unwritten: Unwritten,
     /// An empty buffer, kept for its allocation.
     pub(super) spare: Output,
+    /// Threads that have left the lock and flush next.
+    #[cfg(debug_assertions)]
+    pub(super) following: i32,
 }
 
 impl Default for Flushing {
@@ -31,6 +34,8 @@ impl Default for Flushing {
             split: true,
             unwritten: Unwritten::default(),
             spare: Output::default(),
+            #[cfg(debug_assertions)]
+            following: 0,
         }
     }
 }

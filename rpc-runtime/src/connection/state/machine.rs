@@ -225,13 +225,23 @@ impl ConnectionState {
     pub(in crate::connection) fn check_invariants(&self, effects: &Effects) {
         let seen_to = self.flushing.duty.is_seen_to(self.pipeline.has_output());
         debug_assert!(
-            seen_to || effects.flush.is_some() || self.driver.is_running(),
+            seen_to
+                || effects.flush.is_some()
+                || self.flushing.following > 0
+                || self.driver.is_running(),
             "output is left that nobody flushes"
         );
         if self.lifecycle.is_closed() {
             debug_assert!(!self.pipeline.has_output(), "a closed connection holds output");
             debug_assert!(self.in_flight.is_idle(), "calls wait on a closed connection");
         }
+    }
+
+    /// For the check of invariants: a thread that has left the lock flushes next (1), or has done so
+    /// (-1).
+    #[cfg(debug_assertions)]
+    pub(in crate::connection) fn flush_follows(&mut self, change: i32) {
+        self.flushing.following += change;
     }
 
     /// For the check of invariants: the driver runs, and looks at everything before it stops.
