@@ -33,6 +33,8 @@ pub(super) struct SpawnedCall {
     work: WorkId,
     request: Header,
     observed: OwnedCall,
+    /// Memory of the metadata in bytes, which is kept to the end.
+    metadata: usize,
     /// Memory for the response, until the response is queued and counted as output.
     room: Option<Claim>,
     _in_work: InWork,
@@ -50,9 +52,10 @@ impl SpawnedCall {
         work: WorkId,
         request: Header,
         observed: OwnedCall,
+        metadata: usize,
         in_work: InWork,
     ) -> Self {
-        Self { channel, work, request, observed, room: None, _in_work: in_work }
+        Self { channel, work, request, observed, metadata, room: None, _in_work: in_work }
     }
 
     pub(super) fn work(&self) -> WorkId {
@@ -82,7 +85,7 @@ impl SpawnedCall {
 
     /// Sets the memory of the arguments, in bytes.
     fn arguments_take(&self, bytes: usize) {
-        self.channel.arguments_take(self.work, bytes);
+        self.channel.arguments_take(self.work, bytes.saturating_add(self.metadata));
     }
 
     /// Waits until there is memory for the response, before the method begins.
