@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::items::{self, ReplyStream, StreamEnd};
+use crate::budget::Claim;
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::metadata::Metadata;
@@ -48,6 +49,8 @@ pub struct Reply {
     /// The connection that it came by.
     pub(crate) origin: Option<Arc<dyn Origin>>,
     pub(crate) stream: Option<ReplyStream>,
+    /// Memory that is reserved for it, at a server.
+    pub(crate) room: Option<Box<Claim>>,
     pub(crate) status: Status,
     /// In which the body is written.
     pub(crate) form: Form,
@@ -144,7 +147,7 @@ impl Reply {
     }
 
     pub(crate) fn new(status: Status, form: Form, body: ReplyBody) -> Self {
-        Self { body, metadata: None, origin: None, stream: None, status, form }
+        Self { body, metadata: None, origin: None, stream: None, room: None, status, form }
     }
 
     /// [`Status::Ok`] with the value, [`Status::Application`] with an error of the contract.
@@ -209,6 +212,7 @@ impl Reply {
             metadata: self.metadata.clone(),
             origin: self.origin.clone(),
             stream: None,
+            room: None,
             status: self.status,
             form: self.form,
         })

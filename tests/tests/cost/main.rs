@@ -29,7 +29,9 @@ fn child() {
         }
         Some(onslaught::STREAMS) => onslaught::serve_streams(),
         Some(hostile_lists::FOLLOWER) => hostile_lists::play(),
-        Some(onslaught_chain::CHAIN) => onslaught_chain::play(),
+        Some(role @ (onslaught_chain::CHAIN | onslaught_chain::LAYERED)) => {
+            onslaught_chain::play(role);
+        }
         Some(onslaught_tls::SERVER) => onslaught_tls::play(),
         Some(turns::EVENT_LOOP) => turns::play(),
         Some(role) => victim::play(role),

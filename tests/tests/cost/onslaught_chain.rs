@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use rpc_runtime::protocol::{Flags, Header, Kind};
+use rpc_runtime::tower::Layered;
 use rpc_runtime::{Call, Client, Interceptor, Next, Reply, Result, RpcError, Server};
 use rpc_tests::probe::{ProbeServer, Provider};
 use rpc_tests::process::SAYS;
@@ -40,15 +41,24 @@ impl Interceptor for Obeys {
     }
 }
 
-pub(crate) fn play() {
+/// The role of a child whose calls pass layers of tower.
+pub(crate) const LAYERED: &str = "layered";
+
+pub(crate) fn play(role: &str) {
     std::panic::set_hook(Box::new(|_| {}));
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let server = Server::builder()
-            .provide(ProbeServer::new(Provider::new("victim")))
-            .interceptor(Obeys)
-            .bind("tcp://127.0.0.1:0")
-            .await
-            .unwrap();
+        let server = Server::builder().provide(ProbeServer::new(Provider::new("victim")));
+        let server = match role {
+            LAYERED => server.interceptor(Layered::new(
+                tower::ServiceBuilder::new()
+                    .load_shed()
+                    .concurrency_limit(10_000)
+                    .timeout(Duration::from_secs(5))
+                    .into_inner(),
+            )),
+            _ => server.interceptor(Obeys),
+        };
+        let server = server.bind("tcp://127.0.0.1:0").await.unwrap();
         println!("{SAYS} {}", server.local_uri());
         std::future::pending::<()>().await;
     });
@@ -84,7 +94,7 @@ async fn flood(what: &str, role: &'static str, connections: usize, bytes: Vec<u8
     let bytes = &bytes;
     victim::repeated(what, async || {
         let mut victim = match role {
-            CHAIN => Victim::start(CHAIN, &[]).await,
+            CHAIN | LAYERED => Victim::start(role, &[]).await,
             _ => Victim::server().await,
         };
         let attack = |uri: String| async move {
@@ -187,4 +197,36 @@ async fn items_for_calls_that_wait_in_an_interceptor() {
     flood("streams before an interceptor", CHAIN, 4, many(400, both)).await;
     let dropped = |id| [both(id), bare(Kind::Cancel, id)].concat();
     flood("streams before an interceptor, cancelled", CHAIN, 4, many(400, dropped)).await;
+}
+
+/// The requests are behind a slow interceptor together, and their methods run at about the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_behind_a_slow_interceptor() {
+    for does in ["go", "slow"] {
+        let of = |id| call(id, "make", does, &arguments(&(4 << 20,)));
+        let bytes = &[hello(), many(1_000, of)].concat();
+        victim::repeated(&format!("answers of 4 MiB, {does}"), async || {
+            let mut victim = Victim::start(CHAIN, &[]).await;
+            let attack = |uri: String| async move {
+                let mut peer = RawPeer::connect(&uri).await;
+                peer.try_send(bytes).await;
+                // Nothing is read.
+                tokio::time::sleep(3 * attack_time()).await;
+                bytes.len() as u64
+            };
+            victim.under(Client::builder(), attack).await
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_calls_through_layers_of_tower() {
+    let arguments = arguments(&("x".repeat(60 << 10),));
+    let of = |id| frame(request_header(id, "echo"), &arguments);
+    flood("calls through layers", LAYERED, 4, many(100, of)).await;
+    let cancelled = |id| [of(id), bare(Kind::Cancel, id)].concat();
+    flood("calls through layers, cancelled", LAYERED, 4, many(100, cancelled)).await;
+    let waiting = |id| frame(request_header(id, "sleep"), &[0x91, 50]);
+    flood("calls that wait for a layer", LAYERED, 4, many(2_000, waiting)).await;
 }
