@@ -1,5 +1,6 @@
 //! [`Reply`]: what came back.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +10,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::items::{self, ReplyStream, StreamEnd};
-use crate::budget::Claim;
 use crate::certificate::PeerCertificate;
 use crate::error::RpcError;
 use crate::metadata::Metadata;
@@ -49,8 +49,8 @@ pub struct Reply {
     /// The connection that it came by.
     pub(crate) origin: Option<Arc<dyn Origin>>,
     pub(crate) stream: Option<ReplyStream>,
-    /// Memory that is reserved for it, at a server.
-    pub(crate) room: Option<Box<Claim>>,
+    /// What a server has reserved for it: freed when the reply is dropped.
+    pub(crate) room: Option<Box<dyn Any + Send + Sync>>,
     pub(crate) status: Status,
     /// In which the body is written.
     pub(crate) form: Form,

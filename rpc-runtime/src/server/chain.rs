@@ -105,7 +105,7 @@ where
 
     fn take_room(self: Pin<&mut Self>) -> Option<Claim> {
         let reply = self.project().outcome.as_mut()?.as_mut().ok()?;
-        reply.room.take().map(|room| *room)
+        reply.room.take()?.downcast().ok().map(|room| *room)
     }
 }
 

@@ -260,7 +260,7 @@ impl MethodRun {
         };
         let mut reply = Reply::new(status, form, body);
         reply.stream = stream.map(ReplyStream::Outgoing);
-        reply.room = self.room.take().map(Box::new);
+        reply.room = self.room.take().map(|room| Box::new(room) as _);
         reply.metadata = self.context.take_reply_metadata();
         Poll::Ready(Ok(reply))
     }
