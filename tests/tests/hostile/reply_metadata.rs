@@ -30,7 +30,7 @@ fn map(pairs: &[(&str, &str)]) -> Vec<u8> {
 fn damaged() -> Vec<Vec<u8>> {
     let text = arguments(&"value");
     let with = |section: Vec<u8>| [section, text.clone()].concat();
-    let deep = [vec![0x81, 0xa1, b'a'].repeat(5_000), vec![0xa0]].concat();
+    let deep = [[0x81, 0xa1, b'a'].repeat(5_000), vec![0xa0]].concat();
     vec![
         Vec::new(),
         vec![0, 0, 1],
