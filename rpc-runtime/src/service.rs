@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use crate::budget::Claim;
 use crate::call::{Items, Source};
 use crate::connection::IncomingStream;
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
@@ -141,6 +142,11 @@ impl BoxCall {
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.call.as_mut().poll_ready(cx)
     }
+
+    /// The memory that is reserved for the response of a call that is [ready](Self::poll_ready).
+    pub(crate) fn take_room(&mut self) -> Option<Claim> {
+        self.call.as_mut().take_room()
+    }
 }
 
 /// A call of any type.
@@ -156,6 +162,11 @@ pub(crate) trait RunningCall: Send {
     /// Memory of arguments that are decoded as late as in a poll, in bytes.
     fn arguments(&self) -> usize {
         0
+    }
+
+    /// The memory that is reserved for the response.
+    fn take_room(self: Pin<&mut Self>) -> Option<Claim> {
+        None
     }
 }
 

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::extensions::Extensions;
 use crate::certificate::PeerCertificate;
-use crate::metadata::Metadata;
+use crate::metadata::{self, Metadata};
 
 /// Deadline, metadata, peer and extensions of the call that a method serves.
 ///
@@ -119,6 +119,11 @@ impl Context {
                 context.reply_metadata.0.get_or_insert_default().insert(key, value);
             }
         });
+    }
+
+    /// The memory of the caller's metadata in bytes, estimated.
+    pub(crate) fn metadata_memory(&self) -> usize {
+        self.metadata.as_deref().map_or(0, metadata::memory)
     }
 
     /// Takes the metadata that was set for the reply.

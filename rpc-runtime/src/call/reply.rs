@@ -1,5 +1,6 @@
 //! [`Reply`]: the result of a call.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub struct Reply {
     /// The connection on which it was received.
     pub(crate) origin: Option<Arc<dyn Origin>>,
     pub(crate) stream: Option<ReplyStream>,
+    /// What a server has reserved for it: freed when the reply is dropped.
+    pub(crate) room: Option<Box<dyn Any + Send + Sync>>,
     pub(crate) status: Status,
     /// The form of the body.
     pub(crate) form: Form,
@@ -168,7 +171,7 @@ impl Reply {
     }
 
     pub(crate) fn new(status: Status, form: Form, body: ReplyBody) -> Self {
-        Self { body, metadata: None, origin: None, stream: None, status, form }
+        Self { body, metadata: None, origin: None, stream: None, room: None, status, form }
     }
 
     /// [`Status::Ok`] with the value, [`Status::Application`] with an error of the contract.
@@ -238,6 +241,7 @@ impl Reply {
             metadata: self.metadata.clone(),
             origin: self.origin.as_deref().map(Kept::of),
             stream: None,
+            room: None,
             status: self.status,
             form: self.form,
         })

@@ -117,6 +117,7 @@ fn answered(reply: connection::Reply, pick: Pick, target: &Target) -> Result<Rep
                 metadata,
                 origin: Some(channel),
                 stream: stream.map(|stream| ReplyStream::Incoming(Box::new(stream))),
+                room: None,
                 status,
                 form: Form::of(header.flags),
             });

@@ -17,6 +17,7 @@ use super::method_end::MethodEnd;
 use super::owned_request::OwnedRequest;
 use super::threads::Threads;
 use super::user_code::{Code, caught};
+use crate::budget::Claim;
 use crate::buffer;
 use crate::call::{Call, Context, Reply, ReplyBody, ReplyStream};
 use crate::connection::Channel;
@@ -105,6 +106,11 @@ where
 
     fn arguments(&self) -> usize {
         self.arguments
+    }
+
+    fn take_room(self: Pin<&mut Self>) -> Option<Claim> {
+        let reply = self.project().outcome.as_mut()?.as_mut().ok()?;
+        reply.room.take()?.downcast().ok().map(|room| *room)
     }
 }
 

@@ -76,20 +76,22 @@ impl Executor {
         (reason, RpcError::new(Status::Overloaded, message))
     }
 
-    /// Registers a request that continues in a task, with the memory of its decoded arguments.
-    /// `None` once the channel is closed, since its response has no receiver.
+    /// Registers a request that continues in a task, with the memory of its decoded arguments and of
+    /// its metadata. `None` once the channel is closed, since its response has no receiver.
     fn begin(
         &mut self,
         channel: &Arc<Channel>,
         request: &Header,
         observed: OwnedCall,
         arguments: usize,
+        metadata: usize,
     ) -> Option<SpawnedCall> {
-        let bytes = arguments.max(request.length as usize);
+        let bytes = arguments.max(request.length as usize).saturating_add(metadata);
         let work = channel.start_work(request.id, request.kind == Kind::Oneway, bytes)?;
         self.in_work += 1;
         let in_work = InWork::begin(self.threads.address());
-        Some(SpawnedCall::new(Arc::clone(channel), work, *request, observed, in_work))
+        let channel = Arc::clone(channel);
+        Some(SpawnedCall::new(channel, work, *request, observed, metadata, in_work))
     }
 
     /// Runs a call to its end, in a task or on a thread as `mode` says.
@@ -102,7 +104,9 @@ impl Executor {
         running: Running,
     ) {
         let bytes = running.call.memory();
-        let Some(spawned) = self.begin(channel, request, observed, bytes) else { return };
+        let metadata = running.context.metadata_memory();
+        let begun = self.begin(channel, request, observed, bytes, metadata);
+        let Some(spawned) = begun else { return };
         let work = spawned.work();
         let task = match mode {
             Dispatch::Blocking => spawn(block_on(&self.threads, spawned, running)),
@@ -120,7 +124,9 @@ impl Executor {
         observed: OwnedCall,
         large: LargeRequest,
     ) {
-        let Some(spawned) = self.begin(channel, request, observed, 0) else { return };
+        let metadata = large.context.metadata_memory();
+        let begun = self.begin(channel, request, observed, 0, metadata);
+        let Some(spawned) = begun else { return };
         let work = spawned.work();
         let deadline = spawned.deadline(&large.context);
         let span = spawned.span().clone();
@@ -169,7 +175,7 @@ impl Executor {
         observed: OwnedCall,
         source: Box<dyn Source>,
     ) {
-        let Some(spawned) = self.begin(channel, request, observed, 0) else { return };
+        let Some(spawned) = self.begin(channel, request, observed, 0, 0) else { return };
         let work = spawned.work();
         let task = spawn(spawned.send_items(source, Form::of(request.flags)));
         channel.set_abort(work, task);

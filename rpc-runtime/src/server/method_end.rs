@@ -10,14 +10,15 @@ use std::time::Instant;
 use tokio::time::{Sleep, sleep_until};
 use tracing::{Instrument, Span};
 
-use super::answers::no_memory_for_arguments;
+use super::answers::{AnswerSize, no_memory_for_arguments};
 use super::argument_memory;
 use super::dispatcher::Route;
 use super::owned_request::OwnedRequest;
-use super::spawned_call::expired;
+use super::spawned_call::{expired, room_to_begin};
 use super::thread_work::OnThread;
 use super::threads::Threads;
 use super::user_code::{Code, caught};
+use crate::budget::{Claim, FREE};
 use crate::buffer;
 use crate::call::{Call, Context, End, Reply, ReplyStream};
 use crate::connection::{Channel, clock};
@@ -35,6 +36,7 @@ pub(super) struct MethodEnd {
     oneway: bool,
     channel: Arc<Channel>,
     threads: Threads,
+    answers: Arc<AnswerSize>,
     /// The context of the method, with the changes of the interceptors.
     context: Context,
     /// If an interceptor has shortened the deadline.
@@ -49,6 +51,8 @@ enum Stage {
     Waiting(OwnedRequest),
     /// A decoding thread reads the arguments.
     Decoding(BoxFuture<(BoxCall, usize)>),
+    /// Others hold the memory for the response.
+    WaitingForRoom(BoxCall, usize, BoxFuture<Claim>),
     Running(MethodRun),
     /// On a thread for blocking methods.
     OnThread(OnThread),
@@ -70,6 +74,7 @@ impl MethodEnd {
             oneway: header.kind == Kind::Oneway,
             channel: Arc::clone(channel),
             threads: threads.clone(),
+            answers: Arc::clone(route.answers()),
             context: context.clone(),
             deadline: None,
             has_run: false,
@@ -133,18 +138,32 @@ impl MethodEnd {
         }
         let memory = bytes.max(before);
         argument_memory::set(memory);
+        // The request began when it reached the interceptors, and others have been answered since.
+        // One with counted arguments continues, as others may wait for their memory.
+        let expected = self.answers.expected(self.channel.largest_answer());
+        if memory <= FREE && !self.oneway && self.channel.must_wait(expected) {
+            let channel = Arc::clone(&self.channel);
+            let room = Box::pin(async move { room_to_begin(&channel, expected).await });
+            return Ok(Stage::WaitingForRoom(call, memory, room));
+        }
+        Ok(self.start(call, memory, None))
+    }
+
+    /// Starts the method. `memory`: bytes of its arguments; `room`: memory for its response.
+    fn start(&mut self, call: BoxCall, memory: usize, room: Option<Claim>) -> Stage {
         self.has_run = true;
         let deadline = self.own_deadline();
         let run = MethodRun {
             method: self.method,
             channel: Arc::clone(&self.channel),
             context: mem::take(&mut self.context),
+            room,
             call,
         };
-        Ok(match self.mode {
+        match self.mode {
             Dispatch::Inline | Dispatch::Spawn => Stage::Running(run),
             Dispatch::Blocking => Stage::OnThread(run.on_thread(&self.threads, deadline, memory)),
-        })
+        }
     }
 
     fn step(
@@ -161,6 +180,12 @@ impl MethodEnd {
             let (call, before) = ready!(decoded.as_mut().poll(cx))?;
             self.stage = self.begin(call, before)?;
         }
+        if let Stage::WaitingForRoom(.., room) = &mut self.stage {
+            let room = ready!(room.as_mut().poll(cx))?;
+            if let Stage::WaitingForRoom(call, memory, _) = mem::replace(&mut self.stage, Stage::Over) {
+                self.stage = self.start(call, memory, Some(room));
+            }
+        }
         match &mut self.stage {
             Stage::Running(run) => run.poll(cx),
             Stage::OnThread(outcome) => {
@@ -168,9 +193,11 @@ impl MethodEnd {
                 self.has_run = !outcome.as_ref().is_err_and(RpcError::is_unexecuted);
                 Poll::Ready(outcome)
             }
-            Stage::Waiting(_) | Stage::Decoding(_) | Stage::Over => Poll::Ready(Err(
-                RpcError::internal("the method was begun already: at a server `next` runs once"),
-            )),
+            Stage::Waiting(_) | Stage::Decoding(_) | Stage::WaitingForRoom(..) | Stage::Over => {
+                Poll::Ready(Err(RpcError::internal(
+                    "the method was begun already: at a server `next` runs once",
+                )))
+            }
         }
     }
 }
@@ -208,12 +235,13 @@ struct MethodRun {
     method: &'static MethodDescriptor,
     channel: Arc<Channel>,
     context: Context,
+    room: Option<Claim>,
     call: BoxCall,
 }
 
 impl MethodRun {
     fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Reply, RpcError>> {
-        let Self { method, channel, context, call } = self;
+        let Self { method, channel, context, call, .. } = self;
         let poll = || {
             // A buffer is taken when there is something to be encoded.
             if call.poll_ready(cx).is_pending() {
@@ -228,6 +256,7 @@ impl MethodRun {
         let Finished { status, form, stream, .. } = finished;
         let mut reply = Reply::new(status, form, out.into());
         reply.stream = stream.map(ReplyStream::Outgoing);
+        reply.room = self.room.take().map(|room| Box::new(room) as _);
         reply.metadata = self.context.take_reply_metadata();
         Poll::Ready(Ok(reply))
     }

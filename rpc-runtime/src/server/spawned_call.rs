@@ -33,6 +33,8 @@ pub(super) struct SpawnedCall {
     work: WorkId,
     request: Header,
     observed: OwnedCall,
+    /// Memory of the metadata in bytes, which is kept to the end.
+    metadata: usize,
     /// Memory for the response, until the response is queued and counted as output.
     room: Option<Claim>,
     _in_work: InWork,
@@ -50,9 +52,10 @@ impl SpawnedCall {
         work: WorkId,
         request: Header,
         observed: OwnedCall,
+        metadata: usize,
         in_work: InWork,
     ) -> Self {
-        Self { channel, work, request, observed, room: None, _in_work: in_work }
+        Self { channel, work, request, observed, metadata, room: None, _in_work: in_work }
     }
 
     pub(super) fn work(&self) -> WorkId {
@@ -82,7 +85,7 @@ impl SpawnedCall {
 
     /// Sets the memory of the arguments, in bytes.
     fn arguments_take(&self, bytes: usize) {
-        self.channel.arguments_take(self.work, bytes);
+        self.channel.arguments_take(self.work, bytes.saturating_add(self.metadata));
     }
 
     /// Waits until there is memory for the response, before the method begins.
@@ -97,10 +100,7 @@ impl SpawnedCall {
         if arguments > FREE || !self.channel.must_wait(expected) {
             return Ok(());
         }
-        match tokio::time::timeout(LONGEST_WAIT, self.channel.room(expected)).await {
-            Ok(room) => self.room = Some(room),
-            Err(_) => return Err(self.no_memory()),
-        }
+        self.room = Some(room_to_begin(&self.channel, expected).await?);
         Ok(())
     }
 
@@ -157,21 +157,27 @@ impl SpawnedCall {
         }
     }
 
-    /// The error of a request that is not begun.
-    fn no_memory(&self) -> RpcError {
-        self.channel.settings().observer.memory_refused(MemoryRefusal::Request);
-        let why = format!(
-            "no memory for the response became free within {LONGEST_WAIT:?} (`MemoryLimits`)"
-        );
-        RpcError::new(Status::Overloaded, why).unexecuted()
-    }
-
     /// Sends the items of a result that is a stream; its answer is on the way.
     pub(super) async fn send_items(self, source: Box<dyn Source>, form: Form) {
         self.arguments_take(0);
         let items = self.channel.outgoing_stream(self.request.id, self.work);
         pump(items, source, form).instrument(self.observed.span().clone()).await;
     }
+}
+
+/// Waits until there is memory for a response of `expected` bytes, before the method begins.
+///
+/// # Errors
+/// None became free in time. The method has not run.
+pub(super) async fn room_to_begin(channel: &Channel, expected: usize) -> Result<Claim, RpcError> {
+    let room = tokio::time::timeout(LONGEST_WAIT, channel.room(expected)).await;
+    room.map_err(|_| {
+        channel.settings().observer.memory_refused(MemoryRefusal::Request);
+        let why = format!(
+            "no memory for the response became free within {LONGEST_WAIT:?} (`MemoryLimits`)"
+        );
+        RpcError::new(Status::Overloaded, why).unexecuted()
+    })
 }
 
 /// The future of a method's call.
@@ -204,6 +210,10 @@ pub(super) async fn run(mut spawned: SpawnedCall, running: Running) {
             polled.map_or_else(|error| Poll::Ready(Err(error)), |polled| polled.map(Ok))
         });
         returned.await?;
+        // What was reserved behind the interceptors goes on with the response.
+        if let Some(room) = call.take_room() {
+            spawned.room = Some(room);
+        }
         spawned.end(&answers).await;
         let mut encoded = Output::from(buffer::take());
         let finished = poll_fn(|cx| {

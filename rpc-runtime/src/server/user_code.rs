@@ -32,7 +32,7 @@ pub(super) fn caught<T>(
             Code::Method => "the provider's method",
             Code::Interceptor => "an interceptor of the provider",
         };
-        limited!(error, %method, peer = %channel.peer(), %message, "{whose} panicked");
+        limited!(error, %method, peer = %channel.peer(), panic = %message, "{whose} panicked");
         Err(RpcError::internal(match expose {
             true => format!("{whose} panicked: {message}"),
             false => format!("{whose} panicked"),

@@ -13,14 +13,14 @@ use rpc_tests::turn;
 use rpc_tests::waiting::{soon, until};
 
 /// A registry that says what a test wants.
-struct Said(Mutex<WatchSender>);
+pub(crate) struct Said(Mutex<WatchSender>);
 
 impl Said {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(Watch::channel(Vec::new()).0)))
     }
 
-    fn say(&self, instances: Vec<Instance>) {
+    pub(crate) fn say(&self, instances: Vec<Instance>) {
         self.0.lock().unwrap().send(instances);
     }
 }
@@ -48,7 +48,7 @@ impl Registry for Said {
     }
 }
 
-fn instance(id: String, uri: &str) -> Instance {
+pub(crate) fn instance(id: String, uri: &str) -> Instance {
     Instance::new("e2e.Probe", uri).with_version("1.4.0").with_id(id)
 }
 

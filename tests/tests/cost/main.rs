@@ -6,10 +6,12 @@
 
 mod complexity;
 mod decoding;
+mod hostile_lists;
 mod kept;
 mod long_lists;
 mod memory_attacks;
 mod onslaught;
+mod onslaught_chain;
 mod onslaught_client;
 mod onslaught_tls;
 mod turns;
@@ -26,6 +28,10 @@ fn child() {
             memory_attacks::play(role);
         }
         Some(onslaught::STREAMS) => onslaught::serve_streams(),
+        Some(hostile_lists::FOLLOWER) => hostile_lists::play(),
+        Some(role @ (onslaught_chain::CHAIN | onslaught_chain::LAYERED)) => {
+            onslaught_chain::play(role);
+        }
         Some(onslaught_tls::SERVER) => onslaught_tls::play(),
         Some(turns::EVENT_LOOP) => turns::play(),
         Some(role) => victim::play(role),

@@ -2,8 +2,10 @@
 
 mod attacks;
 mod bad_input;
+mod cuts;
 mod frames;
 mod life;
 mod limits;
 mod lying_hellos;
 mod memory_limits;
+mod reply_metadata;

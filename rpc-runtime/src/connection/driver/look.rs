@@ -38,6 +38,9 @@ pub(super) struct DriverState {
     /// driver's.
     pub(super) unwritten: Unwritten,
     pub(super) timers: Timers,
+    /// The driver has woken itself.
+    #[cfg(debug_assertions)]
+    pub(super) yielded: bool,
 }
 
 /// What is next.
@@ -74,6 +77,8 @@ impl DriverState {
             unread: false,
             unwritten: Unwritten::default(),
             timers: Timers::new(channel.settings().handshake_timeout),
+            #[cfg(debug_assertions)]
+            yielded: false,
         }
     }
 

@@ -39,8 +39,9 @@ impl<H: RequestHandler> Driver<H> {
         #[cfg(debug_assertions)]
         self.channel.update_in_turn(|state, _| state.set_driver_running(true));
         let polled = self.turn(cx);
+        // One that has woken itself looks at everything in its next turn.
         #[cfg(debug_assertions)]
-        if polled.is_pending() {
+        if polled.is_pending() && !std::mem::take(&mut self.own.yielded) {
             self.channel.update_in_turn(|state, _| state.set_driver_running(false));
         }
         polled
@@ -87,6 +88,10 @@ impl<H: RequestHandler> Driver<H> {
             self.run_handlers_timers(reading);
         }
         cx.waker().wake_by_ref();
+        #[cfg(debug_assertions)]
+        {
+            self.own.yielded = true;
+        }
         Poll::Pending
     }
 
