@@ -260,7 +260,7 @@ impl<H: RequestHandler> Driver<H> {
         let begun = batch.now;
         let now = self.handler.handle(&self.channel, batch, cx);
         self.own.now = now;
-        self.channel.update_in_turn(|state, effects| state.flush_gathered(now, effects));
+        self.channel.flush_in_turn(now);
         // As many as are done in a turn: what is left over of it gets tasks, which costs more.
         if now < begun + TURN / 2 {
             self.own.at_once = self.own.at_once.saturating_mul(2).min(MAX_REQUESTS);
