@@ -162,6 +162,7 @@ impl Channel {
     /// Does what a change asks for beside a flush, outside of the lock.
     fn apply(&self, effects: Effects) {
         effects.driver.into_iter().for_each(Waker::wake);
+        effects.caller.into_iter().for_each(Waker::wake);
         effects.wakers.into_iter().for_each(Waker::wake);
         effects.aborts.into_iter().for_each(|task| task.abort());
         if effects.heartbeat_told

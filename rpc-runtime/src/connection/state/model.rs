@@ -185,7 +185,8 @@ impl Bench {
         if !by_driver {
             self.state.check_driver(&mut effects);
         }
-        effects.driver.into_iter().chain(effects.wakers).for_each(Waker::wake);
+        let tasks = effects.driver.into_iter().chain(effects.caller).chain(effects.wakers);
+        tasks.for_each(Waker::wake);
         self.flushes += usize::from(effects.flush.is_some());
         assert!(!(effects.closed && self.closed), "a connection ends once");
         self.closed |= effects.closed;
