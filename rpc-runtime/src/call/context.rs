@@ -42,13 +42,31 @@ impl Clone for ReplyMetadata {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Context>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Current> =
+        const { RefCell::new(Current { context: Context::EMPTY, is_inside: false }) };
+}
+
+/// What is current on a thread.
+struct Current {
+    /// An empty one outside of calls.
+    context: Context,
+    /// It is that of a call.
+    is_inside: bool,
 }
 
 impl Context {
+    const EMPTY: Self = Self {
+        deadline: None,
+        metadata: None,
+        peer: None,
+        certificate: None,
+        extensions: None,
+        reply_metadata: ReplyMetadata(None),
+    };
+
     /// The context of the current call; an empty one outside of a call.
     pub fn current() -> Self {
-        CURRENT.with_borrow(|current| current.clone()).unwrap_or_default()
+        CURRENT.with_borrow(|current| current.context.clone())
     }
 
     /// The context of a call that a server has received.
@@ -64,7 +82,7 @@ impl Context {
 
     /// Reads the current context without cloning it.
     pub(crate) fn with_current<R>(read: impl FnOnce(Option<&Context>) -> R) -> R {
-        CURRENT.with_borrow(|current| read(current.as_ref()))
+        CURRENT.with_borrow(|current| read(current.is_inside.then_some(&current.context)))
     }
 
     /// Deadline of the call; `None` if the caller has set none.
@@ -115,8 +133,8 @@ impl Context {
     pub fn set_reply_metadata(key: impl Into<String>, value: impl Into<String>) {
         let (key, value) = (key.into(), value.into());
         CURRENT.with_borrow_mut(|current| {
-            if let Some(context) = current {
-                context.reply_metadata.0.get_or_insert_default().insert(key, value);
+            if current.is_inside {
+                current.context.reply_metadata.0.get_or_insert_default().insert(key, value);
             }
         });
     }
@@ -179,22 +197,34 @@ impl Context {
     }
 
     /// Makes this the current context of the thread while `run` runs.
+    #[inline]
     pub(crate) fn enter<R>(&mut self, run: impl FnOnce() -> R) -> R {
-        let outer = CURRENT.replace(Some(std::mem::take(self)));
-        let _restore = Restore { outer, own: self };
+        let was_inside = self.exchange(true);
+        let _restore = Restore { outer: self, was_inside };
         run()
+    }
+
+    /// Takes the place of the current context, and that one the place of this.
+    #[inline]
+    fn exchange(&mut self, is_inside: bool) -> bool {
+        CURRENT.with_borrow_mut(|current| {
+            std::mem::swap(&mut current.context, self);
+            std::mem::replace(&mut current.is_inside, is_inside)
+        })
     }
 }
 
 /// Puts both contexts back where they were, also when the inner code panics.
 struct Restore<'c> {
-    outer: Option<Context>,
-    own: &'c mut Context,
+    /// In the place of the one that is current.
+    outer: &'c mut Context,
+    was_inside: bool,
 }
 
 impl Drop for Restore<'_> {
+    #[inline]
     fn drop(&mut self) {
-        *self.own = CURRENT.replace(self.outer.take()).unwrap_or_default();
+        self.outer.exchange(self.was_inside);
     }
 }
 
@@ -232,5 +262,19 @@ mod tests {
             assert_eq!(Context::current().peer(), Some("outer"));
         });
         assert_eq!(Context::current().peer(), None);
+        assert_eq!(outer.peer(), Some("outer"), "it is whole again");
+    }
+
+    #[test]
+    fn what_is_set_for_a_reply_outside_of_a_call_is_not_that_of_the_next_call() {
+        Context::set_reply_metadata("from", "outside");
+        let mut own = Context::default();
+        own.enter(|| ());
+        assert!(own.take_reply_metadata().is_none());
+        own.enter(|| Context::set_reply_metadata("from", "inside"));
+        Context::set_reply_metadata("from", "outside");
+        Context::default().enter(|| ());
+        let metadata = own.take_reply_metadata().unwrap();
+        assert_eq!(metadata.get("from").map(String::as_str), Some("inside"));
     }
 }

@@ -19,7 +19,7 @@ use crate::error::RpcError;
 use crate::handlers::{HeartbeatHandler, HeartbeatStats, RefuseUnknown};
 use crate::observe::{ConnectionMetrics, MemoryRefusal};
 use crate::pipeline::Change;
-use crate::protocol::{Agreement, Frame, Header, Hello, Kind};
+use crate::protocol::{Agreement, Frame, Header, Hello, Kind, Output};
 use crate::transport::{Reader, Transport};
 
 /// One connection.
@@ -146,6 +146,18 @@ impl Channel {
         result
     }
 
+    /// Takes from the state what is ready for its taker. All that may follow is that memory is given
+    /// back, which nobody waits for unless the connection is charged for it.
+    #[inline]
+    pub(super) fn take<R>(&self, take: impl FnOnce(&mut ConnectionState) -> R) -> R {
+        let mut state = self.state.lock();
+        let taken = take(&mut state);
+        if self.account.is_charged() {
+            self.change(state, true, |_, _| ());
+        }
+        taken
+    }
+
     /// Looks at the state.
     #[inline]
     pub(super) fn look<R>(&self, look: impl FnOnce(&ConnectionState) -> R) -> R {
@@ -155,6 +167,7 @@ impl Channel {
     /// Does what a change asks for beside a flush, outside of the lock.
     fn apply(&self, effects: Effects) {
         effects.driver.into_iter().for_each(Waker::wake);
+        effects.caller.into_iter().for_each(Waker::wake);
         effects.wakers.into_iter().for_each(Waker::wake);
         effects.aborts.into_iter().for_each(|task| task.abort());
         if effects.heartbeat_told
@@ -178,10 +191,27 @@ impl Channel {
         self.write(now, true);
     }
 
-    /// The same; the driver is not woken for what is due after a flush of its own.
-    fn write(&self, mut now: Instant, wakes_driver: bool) {
-        let mut next = self
-            .change(self.state.lock(), wakes_driver, |state, effects| state.begin_flush(effects));
+    /// The same for what has gathered in the driver's turn, unless somebody has promised to flush.
+    pub(super) fn flush_in_turn(&self, now: Instant) {
+        let begun = self.state.lock().begin_gathered_flush();
+        if let Some(output) = begun {
+            self.write_out(output, now, false);
+        }
+    }
+
+    fn write(&self, now: Instant, wakes_driver: bool) {
+        let begun = self.state.lock().begin_flush();
+        match begun {
+            Some(output) => self.write_out(output, now, wakes_driver),
+            // A promise was kept, and the connection may wait for that.
+            None => self.change(self.state.lock(), wakes_driver, |_, _| ()),
+        }
+    }
+
+    /// Writes `output`, then what has gathered in the meantime. The driver is not woken for what is
+    /// due after a flush of its own.
+    fn write_out(&self, output: Output, mut now: Instant, wakes_driver: bool) {
+        let mut next = Some(output);
         while let Some(output) = next {
             let (bytes, result) = self.writer.write_some(&output, 0);
             if !matches!(result, Ok(true)) {

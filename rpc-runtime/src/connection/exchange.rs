@@ -173,7 +173,7 @@ impl Exchange<'_> {
     fn look(&mut self, waker: &Waker) -> Outcome {
         let Self { channel, request, id, .. } = self;
         let completion =
-            channel.update(|state, _| state.poll_call(*id, waker, request.body.small_mut()));
+            channel.take(|state| state.poll_call(*id, waker, request.body.small_mut()));
         match completion {
             None => Poll::Pending,
             Some(Completion::Answered(header, whole)) => {

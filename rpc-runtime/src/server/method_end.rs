@@ -182,7 +182,9 @@ impl MethodEnd {
         }
         if let Stage::WaitingForRoom(.., room) = &mut self.stage {
             let room = ready!(room.as_mut().poll(cx))?;
-            if let Stage::WaitingForRoom(call, memory, _) = mem::replace(&mut self.stage, Stage::Over) {
+            if let Stage::WaitingForRoom(call, memory, _) =
+                mem::replace(&mut self.stage, Stage::Over)
+            {
                 self.stage = self.start(call, memory, Some(room));
             }
         }

@@ -129,7 +129,7 @@ async fn the_text_of_a_panic_is_logged_and_the_caller_is_told_only_in_developmen
     assert!(error.is_internal() && error.message().contains("panicked"), "{error}");
     assert!(!format!("{error:?}").contains("0x5EC12E7"), "{error:?}");
     let logged = |line: &str| {
-        line.contains("a method panicked")
+        line.contains("the provider's method panicked")
             && line.contains("text.Orders/panic")
             && line.contains("0x5EC12E7")
     };

@@ -113,10 +113,12 @@ impl DriverState {
         self.pace.end();
     }
 
-    /// Registers for wake-ups, runs what is due, and says what is next.
+    /// Registers for wake-ups, runs what is due, and says what is next. `arms`: sets the time at
+    /// which the driver wakes by itself.
     pub(super) fn look(
         &mut self,
         state: &mut ConnectionState,
+        arms: bool,
         cx: &mut Context<'_>,
         effects: &mut Effects,
     ) -> Found {
@@ -153,7 +155,9 @@ impl DriverState {
         }
         state.look_at_output(now, effects);
         let flushes = effects.flush.is_some();
-        self.arm(state, reads);
+        if arms {
+            self.arm(state, reads);
+        }
         Found { turn, flushes, inbox: state.take_inbox(), starved, peer_may_have_gone, rested }
     }
 

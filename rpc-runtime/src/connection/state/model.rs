@@ -185,7 +185,8 @@ impl Bench {
         if !by_driver {
             self.state.check_driver(&mut effects);
         }
-        effects.driver.into_iter().chain(effects.wakers).for_each(Waker::wake);
+        let tasks = effects.driver.into_iter().chain(effects.caller).chain(effects.wakers);
+        tasks.for_each(Waker::wake);
         self.flushes += usize::from(effects.flush.is_some());
         assert!(!(effects.closed && self.closed), "a connection ends once");
         self.closed |= effects.closed;
@@ -283,8 +284,10 @@ impl Bench {
                 None => {}
             }
         }
-        let outcome =
-            self.change(false, |state, _, _| state.poll_call(id, &waker, call.body.small_mut()));
+        let outcome = self.state.poll_call(id, &waker, call.body.small_mut());
+        if self.state.account().is_charged() {
+            self.change(false, |_, _, _| ());
+        }
         match outcome {
             None => self.calls.push(call),
             Some(_) => {
@@ -308,9 +311,11 @@ impl Bench {
         let kept = if promise { &mut self.promises } else { &mut self.flushes };
         let Some(left) = kept.checked_sub(1) else { return };
         *kept = left;
-        let output = self.change(false, |state, effects, _| state.begin_flush(effects));
-        if let Some(output) = output {
-            assert!(self.writer.replace(output).is_none(), "two write at once");
+        match self.state.begin_flush() {
+            Some(output) => {
+                assert!(self.writer.replace(output).is_none(), "two write at once");
+            }
+            None => self.change(false, |_, _, _| ()),
         }
     }
 
@@ -409,7 +414,9 @@ impl Bench {
                 self.take_stream(id);
             }
         }
-        self.change(true, |state, effects, now| state.flush_gathered(now, effects));
+        if let Some(output) = self.state.begin_gathered_flush() {
+            assert!(self.writer.replace(output).is_none(), "two write at once");
+        }
         self.look();
     }
 

@@ -30,22 +30,28 @@ impl ConnectionState {
         }
     }
 
-    /// Has the output flushed that the driver's turn has gathered, unless somebody has promised to.
+    /// Has the output flushed that has gathered, unless somebody has promised to.
     pub(in crate::connection) fn flush_gathered(&mut self, now: Instant, effects: &mut Effects) {
         if self.pipeline.has_output() && !self.flushing.duty.is_promised() {
             effects.flush = Some(now);
         }
     }
 
-    /// A flush begins. Returns what is to be written, unless another writes.
+    /// A flush begins. Returns what is to be written, unless another writes. Nothing is to be done
+    /// for that: it follows from the [end](Self::flushed) of the flush.
     #[inline]
-    pub(in crate::connection) fn begin_flush(&mut self, effects: &mut Effects) -> Option<Output> {
+    pub(in crate::connection) fn begin_flush(&mut self) -> Option<Output> {
         let begins = self.flushing.duty.begin(self.pipeline.has_output());
-        effects.writing = begins;
         begins.then(|| {
             let spare = std::mem::take(&mut self.flushing.spare);
             self.take_output(spare)
         })
+    }
+
+    /// A flush of the driver's begins, unless somebody has promised to flush.
+    #[inline]
+    pub(in crate::connection) fn begin_gathered_flush(&mut self) -> Option<Output> {
+        if self.flushing.duty.is_promised() { None } else { self.begin_flush() }
     }
 
     /// A flush has written some of `output`. Returns what it is to write next.

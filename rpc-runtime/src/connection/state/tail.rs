@@ -149,7 +149,7 @@ impl<'a> Reading<'_, 'a> {
             }
         }
         // None: an answer to a call that timed out or was dropped, or to none at all.
-        self.effects.wakers.extend(waker);
+        waker.into_iter().for_each(|caller| self.effects.wake_caller(caller));
     }
 
     fn stop_sender(&mut self, id: u64) {
@@ -224,7 +224,8 @@ impl<'a> Reading<'_, 'a> {
         if frame.header.id == 0 {
             self.peer.set_error(error);
         } else {
-            self.effects.wakers.extend(self.in_flight.fail(frame.header.id, error));
+            let waker = self.in_flight.fail(frame.header.id, error);
+            waker.into_iter().for_each(|caller| self.effects.wake_caller(caller));
         }
     }
 }
