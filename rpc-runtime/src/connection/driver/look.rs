@@ -113,12 +113,10 @@ impl DriverState {
         self.pace.end();
     }
 
-    /// Registers for wake-ups, runs what is due, and says what is next. `arms`: sets the time at
-    /// which the driver wakes by itself.
+    /// Registers for wake-ups, runs what is due, and says what is next.
     pub(super) fn look(
         &mut self,
         state: &mut ConnectionState,
-        arms: bool,
         cx: &mut Context<'_>,
         effects: &mut Effects,
     ) -> Found {
@@ -155,9 +153,7 @@ impl DriverState {
         }
         state.look_at_output(now, effects);
         let flushes = effects.flush.is_some();
-        if arms {
-            self.arm(state, reads);
-        }
+        self.arm(state, reads);
         Found { turn, flushes, inbox: state.take_inbox(), starved, peer_may_have_gone, rested }
     }
 

@@ -25,15 +25,13 @@ pub(super) struct Driver<H> {
     pub(super) reader: Box<dyn Reader>,
     handler: H,
     busy: Busy,
-    /// The last turn ended because there was nothing more to be done, and its timers are set.
-    rests: bool,
     pub(super) own: DriverState,
 }
 
 impl<H: RequestHandler> Driver<H> {
     pub(super) fn new(channel: Arc<Channel>, reader: Box<dyn Reader>, handler: H) -> Self {
         let own = DriverState::new(&channel, !handler.limits_reading(), clock());
-        Self { channel, reader, handler, busy: Busy::default(), rests: false, own }
+        Self { channel, reader, handler, busy: Busy::default(), own }
     }
 
     /// Ready when the connection is to end, with the reason.
@@ -55,11 +53,8 @@ impl<H: RequestHandler> Driver<H> {
         let mut reading = true;
         // Once for each wake-up: a handler may leave its timer due.
         let mut timers_ran = false;
-        // What wakes a driver is input, mostly. So timers are set behind the first batch, by a look
-        // that may be the last one, and by the first look only if the turn before has set none.
-        let mut arms = !std::mem::take(&mut self.rests);
         for step in 0..MAX_BATCHES {
-            let turn = self.look(arms, cx);
+            let turn = self.look(cx);
             reading = matches!(turn, Turn::Read);
             match turn {
                 Turn::End(cause) => return Poll::Ready(cause),
@@ -67,15 +62,9 @@ impl<H: RequestHandler> Driver<H> {
                 Turn::Read => match self.read(step, cx) {
                     Poll::Ready(Err(cause)) => return Poll::Ready(cause),
                     Poll::Ready(Ok(())) if self.own.now >= until => break,
-                    Poll::Ready(Ok(())) => {
-                        arms = true;
-                        continue;
-                    }
+                    Poll::Ready(Ok(())) => continue,
                     Poll::Pending => {}
                 },
-            }
-            if !std::mem::replace(&mut arms, true) {
-                continue;
             }
             match self.write(cx) {
                 Poll::Ready(Ok(())) => continue,
@@ -87,7 +76,6 @@ impl<H: RequestHandler> Driver<H> {
                 continue;
             }
             if self.own.timers.poll_due(cx).is_pending() {
-                self.rests = true;
                 return Poll::Pending;
             }
             self.own.now = clock();
@@ -191,13 +179,11 @@ impl<H: RequestHandler> Driver<H> {
         self.own.input.poll_fill(&mut *self.reader, self.channel.writer.metrics(), cx)
     }
 
-    /// Registers for wake-ups, runs what is due, and says what is next. `arms`: sets the timers, too,
-    /// as it must before the driver waits.
-    fn look(&mut self, arms: bool, cx: &mut Context<'_>) -> Turn {
+    /// Registers for wake-ups, runs what is due, and says what is next.
+    fn look(&mut self, cx: &mut Context<'_>) -> Turn {
         loop {
             let own = &mut self.own;
-            let found =
-                self.channel.update_in_turn(|state, effects| own.look(state, arms, cx, effects));
+            let found = self.channel.update_in_turn(|state, effects| own.look(state, cx, effects));
             if let Some(level) = found.starved {
                 own.gate.end_greediest(level);
             }
