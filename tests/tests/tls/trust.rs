@@ -83,7 +83,9 @@ async fn a_registry_cannot_make_a_client_with_tls_settings_send_a_byte_in_plain_
     // Beside them a provider that can be trusted gets all calls.
     let server = serve(authority.server()).await;
     let _tls = announce(&registry, "c", server.local_uri()).await;
-    let probe = discover(with(tls()), &registry).await.as_ref().with_metadata("authorization", "x");
+    // The list that is followed already may be without the new provider for a moment.
+    let client = with(tls()).wait_for_ready(true);
+    let probe = discover(client, &registry).await.as_ref().with_metadata("authorization", "x");
     let probe = ProbeClient::new(probe);
     for n in 0..20 {
         assert_eq!(soon("a call", probe.add(n, 1)).await, Ok(n + 1));
@@ -173,7 +175,8 @@ async fn schemes_that_are_set_are_the_only_ones_that_are_followed() {
     let server = Server::builder().provide(ProbeServer::new(Provider::new("memory")));
     let server = server.bind("memory://followed").await.unwrap();
     let _memory = announce(&registry, "b", server.local_uri()).await;
-    let probe = discover(Client::builder().schemes(["memory"]), &registry).await;
+    let client = Client::builder().schemes(["memory"]).wait_for_ready(true);
+    let probe = discover(client, &registry).await;
     for _ in 0..10 {
         assert_eq!(soon("a call", probe.add(3, 4)).await, Ok(7));
     }
